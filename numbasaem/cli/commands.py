@@ -1,0 +1,381 @@
+"""The commands: each reads its options, calls the library and prints what it found.
+
+The library is imported inside the commands, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from numbasaem.cli.progress import ProgressDisplay
+from numbasaem.errors import expected
+
+if TYPE_CHECKING:
+    from numbasaem.alignment import Comparison
+    from numbasaem.checkpoint import Iteration
+    from numbasaem.reconstruction import Result
+
+app = typer.Typer(
+    help="3-D structure directly from cryo-EM micrographs, without picking particles.",
+    invoke_without_command=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+
+@app.callback()
+def _help_without_command(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+Micrographs = Annotated[
+    list[Path], typer.Argument(metavar="MRC...", help="Micrographs in MRC format.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON lines.")]
+Seed = Annotated[int, typer.Option(help="Seed of the random numbers.")]
+Size = Annotated[int, typer.Option(help="Side L of a patch and of the volume, pixels.")]
+
+
+@app.command(
+    epilog="Example: numbasaem simulate data --volume shepp-logan --size 11 "
+    "--micrographs 2 --pixels 512 --snr 5"
+)
+def simulate(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write.")],
+    volume: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE|shepp-logan",
+            help="Density map (MRC), structure (PDB, mmCIF) or the phantom.",
+        ),
+    ],
+    size: Size,
+    micrographs: Annotated[int, typer.Option(help="Number of micrographs.")],
+    pixels: Annotated[int, typer.Option(help="Side N of a micrograph, pixels.")],
+    snr: Annotated[float, typer.Option(help="Signal-to-noise ratio, equation (4).")],
+    spacing: Annotated[
+        Literal["separated", "arbitrary"],
+        typer.Option(help="Keep particles a patch apart, or only from overlapping."),
+    ] = "separated",
+    density: Annotated[
+        float | None,
+        typer.Option(help="Share of the area under particles; as dense as fits."),
+    ] = None,
+    method: Annotated[
+        Literal["expanded", "original"],
+        typer.Option(help="Project the volume's expansion, or the volume itself."),
+    ] = "expanded",
+    ell_max: Annotated[int, typer.Option(help="Degree of the expansion.")] = 10,
+    seed: Seed = 0,
+) -> None:
+    """Simulate micrographs of a molecule and keep the truth beside them."""
+    from numbasaem import simulation
+    from numbasaem.io.density import load_volume
+
+    settings = simulation.SimulationSettings(
+        size=size,
+        micrographs=micrographs,
+        pixels=pixels,
+        snr=snr,
+        spacing=spacing,
+        density=density,
+        method=method,
+        ell_max=ell_max,
+        seed=seed,
+    )
+    density_map, voxel_size = load_volume(volume, size)
+    if voxel_size is not None:
+        pixel_size = voxel_size * len(density_map) / size
+        settings = dataclasses.replace(settings, pixel_size=pixel_size)
+    with ProgressDisplay() as display:
+        display.step("simulating micrographs", 0.0)
+        simulation.simulate_to_folder(
+            out,
+            density_map,
+            settings,
+            lambda done, total: display.step("simulating micrographs", done / total),
+        )
+    record = json.loads((out / simulation.RECORD).read_text("utf-8"))
+    requested = "as many as fit" if density is None else str(record["requested"])
+    for number, placed in enumerate(record["placed"], start=1):
+        share = record["density_placed"][number - 1]
+        typer.echo(
+            f"micrograph {number}: {placed} particles placed, density {share:.3f}, "
+            f"{requested} requested"
+        )
+    typer.echo(f"written to {out}")
+
+
+@app.command(
+    epilog="Example: numbasaem reconstruct data/micrograph_*.mrc --out run --size 11"
+)
+def reconstruct(
+    micrographs: Micrographs,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write.")],
+    size: Size,
+    ell_max: Annotated[
+        str, typer.Option(metavar="L,L,...", help="Degree of the expansion per stage.")
+    ] = "6,8,10",
+    iterations: Annotated[
+        str, typer.Option(metavar="n,n,...", help="Iterations per stage.")
+    ] = "25,15,15",
+    rotations: Annotated[int, typer.Option(help="Rotations to sum over, about.")] = 552,
+    batch_fraction: Annotated[
+        float, typer.Option(help="Share S of the patches in one iteration.")
+    ] = 0.05,
+    batching: Annotated[
+        Literal["stochastic", "incremental", "online", "full"],
+        typer.Option(help="What becomes of the statistics of earlier batches."),
+    ] = "stochastic",
+    noise_variance: Annotated[
+        str, typer.Option(metavar="auto|v", help="Noise variance to start from.")
+    ] = "auto",
+    halves: Annotated[
+        bool, typer.Option(help="Also reconstruct two independent halves.")
+    ] = True,
+    seed: Seed = 0,
+    threads: Annotated[
+        int | None, typer.Option(help="Threads to use; all by default.")
+    ] = None,
+    invert: Annotated[
+        bool, typer.Option("--invert", help="Particles are dark: turn the sign.")
+    ] = False,
+    pixel_size: Annotated[
+        float | None,
+        typer.Option(metavar="A", help="Pixel size in angstrom; from the files."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the run that DIR holds.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Reconstruct a volume from micrographs, without picking particles."""
+    from numbasaem.settings import Settings
+
+    settings = Settings(
+        size=size,
+        ell_max=_integers("--ell-max", ell_max),
+        iterations=_integers("--iterations", iterations),
+        rotations=rotations,
+        batch_fraction=batch_fraction,
+        batching=batching,
+        noise_variance=_noise_variance(noise_variance),
+        halves=halves,
+        seed=seed,
+        threads=threads,
+        invert=invert,
+        pixel_size=pixel_size,
+    )
+    # After the settings, so that a wrong option is refused at once.
+    from numbasaem import reconstruction
+
+    with ProgressDisplay() as display:
+
+        def report(iteration: Iteration) -> None:
+            display.iteration(iteration)
+            if as_json:
+                _print_json(dataclasses.asdict(iteration))
+
+        try:
+            result = reconstruction.reconstruct(
+                micrographs,
+                settings,
+                out=out,
+                resume=resume,
+                on_iteration=report,
+                on_progress=display.step,
+            )
+        except KeyboardInterrupt:
+            typer.echo(f"{out}: go on from here with --resume", err=True)
+            raise
+    _report_result(result, out, as_json)
+
+
+@app.command(
+    epilog="Example: numbasaem pick data/micrograph_*.mrc --run run --out picks.star"
+)
+def pick(
+    micrographs: Micrographs,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="STAR file to write.")],
+    volume: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Map of the particle.")
+    ] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder of a reconstruction, instead."),
+    ] = None,
+) -> None:
+    """Find particles of a known map in micrographs."""
+    if (volume is None) == (run is None):
+        found = "neither" if volume is None else "both"
+        raise expected("pick", "either --volume or --run", found)
+
+
+@app.command(epilog="Example: numbasaem evaluate run/volume.mrc data/volume_true.mrc")
+def evaluate(
+    volume: Annotated[Path, typer.Argument(metavar="VOLUME", help="Map to judge.")],
+    reference: Annotated[
+        Path, typer.Argument(metavar="REFERENCE", help="Map to compare it with.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Where to write VOLUME as aligned."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare a map with a reference over rotation, translation and hand."""
+    from numbasaem.alignment import evaluate_against
+    from numbasaem.io.mrc import read_volume, write_volume
+
+    judged, _ = read_volume(volume)
+    truth, voxel_size = read_volume(reference)
+    with ProgressDisplay() as display:
+        display.step("aligning", 0.0)
+        comparison = evaluate_against(judged, truth)
+    if out is not None:
+        write_volume(out, comparison.alignment.volume, voxel_size or 1.0)
+    if as_json:
+        _print_json(_comparison_record(comparison, voxel_size))
+    else:
+        _print_comparison(comparison, voxel_size)
+
+
+@app.command(epilog="Example: numbasaem demo --out first-look")
+def demo(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write.")] = Path(
+        "numbasaem-demo"
+    ),
+) -> None:
+    """Simulate micrographs, reconstruct from them alone, compare with the truth."""
+    from numbasaem.demo import demonstrate
+
+    with ProgressDisplay() as display:
+        found = demonstrate(
+            out, on_iteration=display.iteration, on_progress=display.step
+        )
+    _print_comparison(found.comparison, found.pixel_size)
+    typer.echo(f"micrographs and truth: {found.data}")
+    typer.echo(f"reconstruction: {found.run}")
+    typer.echo(f"reconstruction aligned to the truth: {found.aligned}")
+
+
+@app.command(epilog="Example: numbasaem info")
+def info() -> None:
+    """Show versions, threads, SIMD width and threading layer."""
+    from numbasaem import machine
+
+    for name, value in machine.describe().items():
+        typer.echo(f"{name}: {value}")
+
+
+def _integers(option: str, text: str) -> tuple[int, ...]:
+    """Read a comma-separated list of integers given to an option."""
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise expected(option, "comma-separated integers", repr(text)) from None
+
+
+def _noise_variance(text: str) -> float | None:
+    """Read the value of --noise-variance; None is for the program to find out."""
+    if text == "auto":
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise expected("--noise-variance", "auto or a number", repr(text)) from None
+
+
+def _report_result(result: Result, out: Path, as_json: bool) -> None:
+    """Print what a reconstruction came to, and where it is."""
+    last = [row for row in result.history if row.run == "full"][-1]
+    summary: dict[str, Any] = {
+        "volume": out / "volume.mrc",
+        "log_likelihood_per_patch": last.log_likelihood_per_patch,
+        "noise_variance": result.noise_variance,
+        "pixel_size": result.pixel_size,
+        "fsc_of_halves": result.fsc,
+    }
+    if as_json:
+        _print_json(summary)
+    else:
+        typer.echo(f"volume: {summary['volume']}")
+        typer.echo(f"log-likelihood per patch: {last.log_likelihood_per_patch:.4f}")
+        typer.echo(f"noise variance: {result.noise_variance:.4g}")
+        if result.fsc is not None:
+            shells = " ".join(f"{value:.3f}" for value in result.fsc)
+            typer.echo(f"FSC of the half maps per shell: {shells}")
+    if result.volume.sum() < 0:
+        typer.echo(
+            f"{summary['volume']}: mostly negative; if particles are dark in the "
+            "micrographs, run again with --invert",
+            err=True,
+        )
+
+
+def _print_json(record: dict[str, Any]) -> None:
+    """Print one JSON line; what is not finite becomes null."""
+    typer.echo(json.dumps(_plain(record), allow_nan=False))
+
+
+def _plain(value: Any) -> Any:
+    """Turn arrays, numbers of NumPy and paths into what JSON has."""
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _print_comparison(comparison: Comparison, voxel_size: float | None) -> None:
+    """Print a comparison with a reference; resolutions say what they go by."""
+    size = len(comparison.alignment.volume)
+    length = voxel_size or 1.0
+    unit = "A" if voxel_size else "pixels"
+    typer.echo(f"shell  {unit:>8}  FSC")
+    for shell, value in enumerate(comparison.fsc):
+        period = f"{size * length / shell:8.2f}" if shell else f"{'inf':>8}"
+        typer.echo(f"{shell:5d}  {period}  {value:.4f}")
+    for threshold, resolution in _resolutions(comparison).items():
+        typer.echo(
+            f"resolution at FSC {threshold} against the reference: "
+            f"{resolution * length:.2f} {unit}"
+        )
+    typer.echo(f"correlation: {comparison.correlation:.4f}")
+    typer.echo(f"hand: {comparison.hand}")
+
+
+def _comparison_record(
+    comparison: Comparison, voxel_size: float | None
+) -> dict[str, Any]:
+    length = voxel_size or 1.0
+    resolutions = _resolutions(comparison).items()
+    return {
+        "fsc": comparison.fsc,
+        **{f"resolution_at_{at}": value * length for at, value in resolutions},
+        "unit": "angstrom" if voxel_size else "pixel",
+        "correlation": comparison.correlation,
+        "hand": comparison.hand,
+    }
+
+
+def _resolutions(comparison: Comparison) -> dict[str, float]:
+    """Resolutions in pixels by the threshold of the FSC they go by."""
+    return {
+        "0.5": comparison.resolution_at_half,
+        "0.143": comparison.resolution_at_0143,
+    }

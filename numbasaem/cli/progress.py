@@ -1,0 +1,121 @@
+"""Progress on standard error: live on a terminal, else a plain line per iteration."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+)
+
+if TYPE_CHECKING:
+    from numbasaem.checkpoint import Iteration
+
+
+class ProgressDisplay:
+    """Show where a long command is, what it found so far and the time left.
+
+    Use as a context manager; hand :meth:`step` and :meth:`iteration` to the functions
+    that report.
+    """
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True)
+        self._bars = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=10),
+            TextColumn("{task.fields[found]}"),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._whole: TaskID | None = None
+        self._step: TaskID | None = None
+        self._step_name = ""
+        self._step_began = 0.0
+        self._step_fraction = 0.0
+        self._seconds: list[float] = []
+
+    def __enter__(self) -> Self:
+        """Start the live display."""
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Stop the live display."""
+        if self._step is not None:
+            self._bars.remove_task(self._step)
+        self._bars.stop()
+
+    def step(self, what: str, fraction: float) -> None:
+        """Report that `fraction` (0 to 1) of the step called `what` is done."""
+        again = what == self._step_name and fraction >= self._step_fraction
+        if self._step is None or not again:
+            self._step = self._begin_step(what)
+        self._step_fraction = fraction
+        spent = time.monotonic() - self._step_began
+        self._bars.update(
+            self._step,
+            completed=fraction,
+            total=1.0,
+            found=_left(spent * (1.0 - fraction) / fraction) if fraction > 0 else "",
+        )
+
+    def iteration(self, iteration: Iteration) -> None:
+        """Report a finished iteration of the reconstruction."""
+        self._seconds.append(iteration.seconds)
+        mean = sum(self._seconds) / len(self._seconds)
+        left = _left(mean * (iteration.total - iteration.total_done))
+        place = (
+            f"{iteration.run} degree {iteration.ell_max} "
+            f"{iteration.iteration}/{iteration.n_iterations}"
+        )
+        likelihood = (
+            f"log-likelihood per patch {iteration.log_likelihood_per_patch:.4f}"
+        )
+        if self._whole is None:
+            self._whole = self._bars.add_task(place, found="")
+        self._bars.update(
+            self._whole,
+            description=place,
+            total=iteration.total,
+            completed=iteration.total_done,
+            found=f"{likelihood}, {left}",
+        )
+        self._line(
+            f"{place}: {likelihood}, noise variance {iteration.noise_variance:.4g}, "
+            f"empty {iteration.empty_fraction:.1%}, "
+            f"change {iteration.volume_change:.2g}, "
+            f"took {iteration.seconds:.1f} s, {left}"
+        )
+
+    def _begin_step(self, what: str) -> TaskID:
+        if self._step is not None:
+            self._bars.remove_task(self._step)
+        if what != self._step_name:
+            self._line(what)
+        self._step_name, self._step_began = what, time.monotonic()
+        return self._bars.add_task(what, total=None, found="")
+
+    def _line(self, text: str) -> None:
+        """Print a line where no live display can be seen."""
+        if self._bars.disable:
+            self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _left(seconds: float) -> str:
+    """Word the time left."""
+    return f"{timedelta(seconds=round(seconds))} left"

@@ -1,0 +1,32 @@
+"""The one kind of error this package raises for input it cannot use."""
+
+from __future__ import annotations
+
+
+class InputError(ValueError):
+    """An input file, array, option or setting that cannot be used.
+
+    The message is one line that names the file or argument, what was expected
+    and what was found.
+    """
+
+
+def expected(where: object, what: str, found: object) -> InputError:
+    """Build an :class:`InputError` in the package's one wording.
+
+    Parameters
+    ----------
+    where : object
+        The file, argument or option at fault, as the user knows it.
+    what : str
+        What was expected there.
+    found : object
+        What was found instead.
+
+    Returns
+    -------
+    InputError
+        The error, for the caller to raise.
+    """
+    line = f"{where}: expected {what}, found {found}"
+    return InputError(" ".join(line.split()))

@@ -1,0 +1,323 @@
+"""The E-step: posterior of shifts and rotations, as sufficient statistics."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .errors import expected
+from .kernels import expectation as kernels
+from .kernels import simd
+from .patches import check_patches
+from .threads import running_threads
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import ArrayLike, NDArray
+
+_NOTHING = np.empty((0, 0), np.float32)
+_BLOCK_LENGTH = 512
+"""Patches of a block. Fixed, so that sums do not depend on the number of threads."""
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Sufficient statistics of a set of patches; those of a union are the sum.
+
+    Attributes
+    ----------
+    visible_weight : float64, shape (n_rotations, L, L)
+        m_k: posterior weight with which each projection pixel was inside a patch.
+    weighted_patch : float64, shape (n_rotations, L, L)
+        b_k: patches moved back onto the projection, weighted by their posterior.
+    shift_mass : float64, shape (2L, 2L)
+        Posterior of each shift of equation (17), summed over patches. The shifts that
+        leave a patch empty are one state; its mass is spread as their prior is.
+    rotation_mass : float64, shape (n_rotations,)
+        Posterior of each rotation, summed over patches.
+    log_likelihood : float
+        Sum over patches of log p(I_p), natural, Gaussian constant included.
+    patch_energy : float
+        Sum over patches of ||I_p||**2.
+    n_patches : int
+        Patches seen.
+    """
+
+    visible_weight: NDArray[np.float64]
+    weighted_patch: NDArray[np.float64]
+    shift_mass: NDArray[np.float64]
+    rotation_mass: NDArray[np.float64]
+    log_likelihood: float
+    patch_energy: float
+    n_patches: int
+
+    def __add__(self, other: Statistics) -> Statistics:
+        """Statistics of both sets of patches together."""
+        if not isinstance(other, Statistics):
+            return NotImplemented
+        if self.visible_weight.shape != other.visible_weight.shape:
+            raise expected(
+                "statistics",
+                f"images of shape {self.visible_weight.shape}",
+                f"shape {other.visible_weight.shape}",
+            )
+        pairs = ((getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
+        return Statistics(*(a + b for a, b in pairs))
+
+    @property
+    def empty_mass(self) -> float:
+        """Posterior expected number of patches that hold no particle."""
+        size = self.visible_weight.shape[1]
+        return float(
+            self.shift_mass[size].sum()
+            + self.shift_mass[:, size].sum()
+            - self.shift_mass[size, size]
+        )
+
+
+def expectation(
+    patches: ArrayLike,
+    images: ArrayLike,
+    shift_prior: ArrayLike,
+    noise_variance: float,
+    rotation_prior: ArrayLike | None = None,
+    threads: int | None = None,
+    lost_mass: float = 0.0,
+    on_progress: Callable[[float], None] | None = None,
+) -> Statistics:
+    """Posterior (23) of every patch over shifts and rotations, summed up.
+
+    Parameters
+    ----------
+    patches : array, shape (n_patches, L, L)
+        Patches of a micrograph. Anything but contiguous float32 is converted, once.
+    images : array, shape (n_rotations, L, L)
+        Projections of the volume, one per rotation.
+    shift_prior : array, shape (2L, 2L)
+        rho of equation (17). Shifts of prior zero get posterior zero.
+    noise_variance : float
+        sigma**2 of the micrograph's pixels.
+    rotation_prior : array, shape (n_rotations,), optional
+        Probability of each rotation; uniform if left out.
+    threads : int, optional
+        Threads to run on; all that Numba may use if left out.
+    lost_mass : float
+        Share of a patch's posterior that may be left out of `visible_weight` and
+        `weighted_patch` to save work; 0, the default, is exact.
+    on_progress : callable, optional
+        Called with the share of the patches that is done, every second or so.
+
+    Returns
+    -------
+    Statistics
+        Sums over the patches, the same bits for any number of threads.
+
+    Raises
+    ------
+    InputError
+        If sizes disagree, a value is not finite, the variance is not positive, a
+        prior is negative or does not sum to 1, `threads` is out of range, or
+        `lost_mass` is not in [0, 1).
+
+    Notes
+    -----
+    Equations (23)-(24), and the sums over patches in (30), (34) and (37).
+    """
+    problem = _Problem(patches, images, shift_prior, noise_variance, rotation_prior)
+    if not 0 <= lost_mass < 1:
+        raise expected("lost_mass", "a share in [0, 1)", lost_mass)
+    return problem.solve(threads, lost_mass, _NOTHING, on_progress)
+
+
+def shift_posterior(
+    patches: ArrayLike,
+    images: ArrayLike,
+    shift_prior: ArrayLike,
+    noise_variance: float,
+    rotation_prior: ArrayLike | None = None,
+    threads: int | None = None,
+) -> NDArray[np.float32]:
+    """Posterior of each patch's shift, summed over rotations.
+
+    Parameters
+    ----------
+    patches, images, shift_prior, noise_variance, rotation_prior, threads
+        As in :func:`expectation`.
+
+    Returns
+    -------
+    float32, shape (n_patches, 2L, 2L)
+        Sums to 1 over each patch; the mass of the empty state is spread over the
+        empty shifts as their prior is.
+
+    Raises
+    ------
+    InputError
+        As :func:`expectation`.
+
+    Notes
+    -----
+    The second line of Algorithm 2.
+    """
+    problem = _Problem(patches, images, shift_prior, noise_variance, rotation_prior)
+    n_states = (2 * problem.size - 1) ** 2 + 1
+    packed = np.empty((len(problem.patches), n_states), np.float32)
+    problem.solve(threads, 1.0, packed)
+    return problem.shift_table(packed[:, :-1], packed[:, -1]).astype(np.float32)
+
+
+class _Problem:
+    """Checked input of the E-step, in the form the kernels take."""
+
+    def __init__(
+        self,
+        patches: ArrayLike,
+        images: ArrayLike,
+        shift_prior: ArrayLike,
+        noise_variance: float,
+        rotation_prior: ArrayLike | None,
+    ) -> None:
+        self.images = np.asarray(images, dtype=np.float64)
+        if self.images.ndim != 3 or self.images.shape[1] != self.images.shape[2]:
+            raise expected("images", "shape (K, L, L)", f"shape {self.images.shape}")
+        if len(self.images) == 0:
+            raise expected("images", "at least one rotation", "none")
+        if not np.isfinite(self.images).all():
+            raise expected("images", "finite pixels", "NaN or infinity")
+        self.size = self.images.shape[1]
+        self.patches = check_patches(patches, self.size)
+        if not (math.isfinite(noise_variance) and noise_variance > 0):
+            raise expected("noise_variance", "a positive number", noise_variance)
+        self.noise_variance = float(noise_variance)
+        shape = (2 * self.size, 2 * self.size)
+        self.shift_prior = _probabilities("shift_prior", shift_prior, shape)
+        n_rotations = len(self.images)
+        if rotation_prior is None:
+            rotation_prior = np.full(n_rotations, 1 / n_rotations)
+        self.rotation_prior = _probabilities(
+            "rotation_prior", rotation_prior, (n_rotations,)
+        )
+        seen = [d % (2 * self.size) for d in range(1 - self.size, self.size)]
+        self._visible = np.ix_(seen, seen)
+        self._empty = self.shift_prior.copy()
+        self._empty[self._visible] = 0
+
+    def solve(
+        self,
+        threads: int | None,
+        lost_mass: float,
+        posterior: NDArray[np.float32],
+        on_progress: Callable[[float], None] | None = None,
+    ) -> Statistics:
+        """Run the kernels block by block and add up what they find."""
+        n_rotations, size = len(self.images), self.size
+        templates, bias = self._templates_and_bias()
+        empty_prior = float(self._empty.sum())
+        log2_empty = math.log2(empty_prior) if empty_prior > 0 else kernels.HIDDEN
+        n_blocks = -(-len(self.patches) // _BLOCK_LENGTH)
+        images = np.zeros((n_rotations, 2, size, size))
+        rotation_mass = np.zeros(n_rotations)
+        displacement_mass = np.zeros((2 * size - 1) ** 2)
+        tallies = np.zeros(2)
+        with running_threads(threads) as n_threads:
+            slabs = _Slabs(min(n_threads, n_blocks), len(templates), size)
+            for first in range(0, n_blocks, n_threads):
+                n_now = min(n_threads, n_blocks - first)
+                kernels.accumulate_statistics(
+                    (0,) * size,
+                    (0,) * simd.LANES,
+                    self.patches,
+                    _BLOCK_LENGTH,
+                    first,
+                    templates.ravel(),
+                    bias.ravel(),
+                    log2_empty,
+                    lost_mass / n_rotations,
+                    *(slab[:n_now] for slab in slabs.arrays),
+                    posterior,
+                )
+                for block in range(n_now):  # in order: the same bits always
+                    images += slabs.images[block, :n_rotations]
+                    rotation_mass += slabs.rotation_mass[block, :n_rotations]
+                    displacement_mass += slabs.shift_mass[block]
+                    tallies += slabs.tallies[block]
+                if on_progress is not None:
+                    on_progress((first + n_now) / n_blocks)
+        energy = float(np.einsum("pij,pij->", *[self.patches] * 2, dtype=np.float64))
+        return Statistics(
+            visible_weight=images[:, 0],
+            weighted_patch=images[:, 1],
+            shift_mass=self.shift_table(displacement_mass, tallies[1]),
+            rotation_mass=rotation_mass + tallies[1] * self.rotation_prior,
+            log_likelihood=self._log_likelihood(tallies[0], energy),
+            patch_energy=energy,
+            n_patches=len(self.patches),
+        )
+
+    def _templates_and_bias(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Projections and log-priors in base 2, for an even number of rotations."""
+        n_rotations, size = len(self.images), self.size
+        n_even = n_rotations + n_rotations % 2
+        log2_e_per_variance = math.log2(math.e) / self.noise_variance
+        templates = np.zeros((n_even, size, size), np.float32)
+        templates[:n_rotations] = self.images * log2_e_per_variance
+        energies = np.empty((n_rotations, 2 * size - 1, 2 * size - 1))
+        kernels.visible_energies(self.images, energies)
+        with np.errstate(divide="ignore"):
+            log2_prior = np.log2(self.shift_prior[self._visible])
+            log2_rotation = np.log2(self.rotation_prior)[:, None, None]
+        exponent = log2_prior + log2_rotation - energies * log2_e_per_variance / 2
+        bias = np.full((n_even, *energies.shape[1:]), kernels.HIDDEN, np.float32)
+        bias[:n_rotations] = np.maximum(exponent, kernels.HIDDEN)
+        return templates, bias
+
+    def shift_table(
+        self, displacement_mass: NDArray[np.floating], empty_mass: ArrayLike
+    ) -> NDArray[np.float64]:
+        """Masses of displacements and of empty as a (..., 2L, 2L) table of shifts."""
+        n_shifts, leading = 2 * self.size - 1, displacement_mass.shape[:-1]
+        empty_share = self._empty / max(self._empty.sum(), np.finfo(float).tiny)
+        table = np.asarray(empty_mass, np.float64)[..., None, None] * empty_share
+        rows, columns = self._visible
+        table[..., rows, columns] = displacement_mass.reshape(
+            *leading, n_shifts, n_shifts
+        )
+        return table
+
+    def _log_likelihood(self, log2_mass: float, energy: float) -> float:
+        n_pixels = len(self.patches) * self.size**2
+        constant = n_pixels * math.log(2 * math.pi * self.noise_variance)
+        distance = energy / self.noise_variance
+        return math.log(2) * float(log2_mass) - (distance + constant) / 2
+
+
+class _Slabs:
+    """What each block of patches writes, for as many blocks as run at once."""
+
+    def __init__(self, n_blocks: int, n_rotations: int, size: int) -> None:
+        self.images = np.empty((n_blocks, n_rotations, 2, size, size))
+        self.rotation_mass = np.empty((n_blocks, n_rotations))
+        self.shift_mass = np.empty((n_blocks, (2 * size - 1) ** 2))
+        self.tallies = np.empty((n_blocks, 2))
+
+    @property
+    def arrays(self) -> Iterator[NDArray[np.float64]]:
+        return iter((self.images, self.rotation_mass, self.shift_mass, self.tallies))
+
+
+def _probabilities(
+    name: str, values: ArrayLike, shape: tuple[int, ...]
+) -> NDArray[np.float64]:
+    """A probability table of the given shape, checked."""
+    table = np.asarray(values, dtype=np.float64)
+    if table.shape != shape:
+        raise expected(name, f"shape {shape}", f"shape {table.shape}")
+    if not np.isfinite(table).all() or (table < 0).any():
+        raise expected(name, "probabilities", "a negative or non-finite value")
+    if abs(table.sum() - 1) > 1e-6:
+        raise expected(name, "a sum of 1", f"{table.sum():.6g}")
+    return table

@@ -1,0 +1,147 @@
+"""Micrographs as they are given, turned into patches."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .errors import expected
+from .io.mrc import read_micrographs
+from .patches import cut_patches
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from .settings import Settings
+
+OnProgress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class PatchSet:
+    """Patches of all micrographs and where they came from.
+
+    Attributes
+    ----------
+    patches : float32, shape (n_patches, L, L)
+        All patches, micrograph by micrograph.
+    micrograph : intp, shape (n_patches,)
+        Number of each patch's micrograph.
+    pixel_size : float or None
+        Angstrom per pixel, where it is known.
+    sources : list of dict
+        Name and SHA-256 of each input.
+    """
+
+    patches: NDArray[np.float32]
+    micrograph: NDArray[np.intp]
+    pixel_size: float | None
+    sources: list[dict[str, str]]
+
+    def halves(self, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Two independent halves of the micrographs, or of a single one's patches.
+
+        Parameters
+        ----------
+        seed : int
+            Of the random split.
+
+        Returns
+        -------
+        two intp arrays
+            Numbers of the patches in each half.
+        """
+        n_micrographs = int(self.micrograph.max()) + 1
+        several = n_micrographs > 1
+        units = self.micrograph if several else np.arange(len(self.patches))
+        order = np.random.default_rng([seed, 2]).permutation(int(units.max()) + 1)
+        chosen = np.isin(units, order[: len(order) // 2])
+        return np.flatnonzero(chosen), np.flatnonzero(~chosen)
+
+
+def load_patches(
+    micrographs: Sequence[NDArray[np.floating] | str | os.PathLike[str]],
+    settings: Settings,
+    on_progress: OnProgress,
+) -> PatchSet:
+    """Cut every micrograph into patches, holding one micrograph at a time.
+
+    Parameters
+    ----------
+    micrographs : sequence of 2-D arrays or paths
+        Micrographs, or MRC files of them (a stack is several).
+    settings : Settings
+        Patch size, contrast and pixel size.
+    on_progress : callable
+        Called with what is being done and the share of it that is done.
+
+    Returns
+    -------
+    PatchSet
+        The patches.
+
+    Raises
+    ------
+    InputError
+        If there is no micrograph, one cannot be read, is too small, constant or not
+        finite, or pixel sizes differ.
+    """
+    if len(micrographs) == 0:
+        raise expected("micrographs", "at least one", "none")
+    pieces: list[NDArray[np.float32]] = []
+    sources: list[dict[str, str]] = []
+    pixel_sizes: dict[str, float] = {}
+    for number, item in enumerate(micrographs):
+        on_progress("reading micrographs", number / len(micrographs))
+        name, images, pixel_size, digest = _opened(item, number)
+        sources.append({"name": name, "sha256": digest})
+        if pixel_size is not None:
+            pixel_sizes[name] = pixel_size
+        for image in images:
+            pieces.append(_patches(name, image, settings))
+    if settings.pixel_size is None and len(set(pixel_sizes.values())) > 1:
+        found = ", ".join(f"{size:g} A" for size in sorted(set(pixel_sizes.values())))
+        raise expected("micrographs", "one pixel size, or --pixel-size", found)
+    counts = [len(piece) for piece in pieces]
+    return PatchSet(
+        patches=np.concatenate(pieces),
+        micrograph=np.repeat(np.arange(len(pieces)), counts),
+        pixel_size=settings.pixel_size or next(iter(pixel_sizes.values()), None),
+        sources=sources,
+    )
+
+
+def _opened(
+    item: NDArray[np.floating] | str | os.PathLike[str], number: int
+) -> tuple[str, Sequence[NDArray[np.floating]], float | None, str]:
+    """Name, images, pixel size and SHA-256 of one input."""
+    if isinstance(item, str | os.PathLike):
+        images, pixel_size = read_micrographs(item)
+        path = Path(item).resolve()
+        with path.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        return str(path), images, pixel_size, digest
+    array = np.asarray(item)
+    name = f"micrographs[{number}]"
+    return name, [array], None, hashlib.sha256(np.ascontiguousarray(array)).hexdigest()
+
+
+def _patches(
+    name: str, image: NDArray[np.floating], settings: Settings
+) -> NDArray[np.float32]:
+    """Patches of one image, after the checks every image has to pass."""
+    smallest = 2 * settings.size
+    if image.ndim != 2 or min(image.shape) < smallest:
+        raise expected(name, f"at least {smallest} pixels a side", image.shape)
+    if not np.isfinite(image).all():
+        raise expected(name, "finite pixels", "NaN or infinity")
+    if image.min() == image.max():
+        raise expected(name, "pixels that vary", "a constant image")
+    patches = cut_patches(image, settings.size)
+    return -patches if settings.invert else patches

@@ -1,0 +1,254 @@
+"""Micrographs and volumes in MRC files (MRC2014; CCP4 maps too)."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import zlib
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from numbasaem.errors import InputError, expected
+from numbasaem.io import written_whole
+
+HEADER_BYTES = 1024
+DTYPE_OF_MODE = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
+# Headers hold float32: lengths that agree to this are the same length.
+SAME_LENGTH = 1e-3
+
+PathLike = str | os.PathLike[str]
+Image = NDArray[np.float32]
+
+
+def read_micrographs(path: PathLike) -> tuple[list[Image], float | None]:
+    """Read the micrographs of one file: one, or every section of a stack.
+
+    Parameters
+    ----------
+    path : path-like
+        An ``.mrc`` or ``.mrcs`` file of mode 0, 1, 2, 6 or 12.
+
+    Returns
+    -------
+    micrographs : list of ndarray, shape (Ny, Nx), float32
+        The sections, ``image[y, x]``, not necessarily square.
+    pixel_size : float or None
+        Angstrom per pixel; None where the header does not say.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, is not MRC, is cut short or of another mode, if its
+        pixels are not square, or if a section is constant or has a pixel that is not
+        finite.
+    """
+    header, stored = _read(path)
+    size = _voxel_size(path, header, ("x", "y"))
+    sections = []
+    for number, section in enumerate(stored, start=1):
+        where = f"{path} section {number}" if len(stored) > 1 else str(path)
+        sections.append(_checked(where, section, "pixels"))
+    return sections, size
+
+
+def read_volume(path: PathLike) -> tuple[Image, float | None]:
+    """Read a cubic volume.
+
+    Axes stored in another order are turned into ``volume[z, y, x]``. The origin and the
+    start indices of the header are not used: the centre is index ``size // 2``.
+
+    Parameters
+    ----------
+    path : path-like
+        An ``.mrc``, ``.map`` or gzip-compressed file of mode 0, 1, 2, 6 or 12.
+
+    Returns
+    -------
+    volume : ndarray, shape (L, L, L), float32
+        The map, ``volume[z, y, x]``.
+    voxel_size : float or None
+        Angstrom per voxel; None where the header does not say.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read as MRC, is not a cube of cubic voxels, or is constant
+        or not finite.
+    """
+    header, stored = _read(path)
+    if len(set(stored.shape)) != 1:
+        raise expected(path, "a cubic volume", f"{stored.shape} voxels (z, y, x)")
+    axes = [int(header[name]) for name in ("maps", "mapr", "mapc")]
+    if axes == [0, 0, 0]:  # Files older than these header words.
+        axes = [3, 2, 1]
+    if sorted(axes) != [1, 2, 3]:
+        raise expected(path, "axes MAPC, MAPR, MAPS that are 1, 2, 3", axes[::-1])
+    volume = stored.transpose([axes.index(axis) for axis in (3, 2, 1)])
+    size = _voxel_size(path, header, ("x", "y", "z"))
+    return _checked(str(path), volume, "voxels"), size
+
+
+def write_micrograph(
+    path: PathLike, micrograph: NDArray[np.floating], pixel_size: float
+) -> None:
+    """Write a micrograph as MRC2014, mode 2.
+
+    Parameters
+    ----------
+    path : path-like
+        The file; one that exists is replaced once the new one is complete.
+    micrograph : ndarray, shape (Ny, Nx)
+        The pixels, ``image[y, x]``.
+    pixel_size : float
+        Angstrom per pixel.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be written or the array is not an image.
+    """
+    _write(path, micrograph, pixel_size, ndim=2)
+
+
+def write_volume(
+    path: PathLike, volume: NDArray[np.floating], voxel_size: float
+) -> None:
+    """Write a volume as MRC2014, mode 2.
+
+    Parameters
+    ----------
+    path : path-like
+        The file; one that exists is replaced once the new one is complete.
+    volume : ndarray, shape (L, L, L)
+        The voxels, ``volume[z, y, x]``.
+    voxel_size : float
+        Angstrom per voxel.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be written or the array is not a volume.
+    """
+    _write(path, volume, voxel_size, ndim=3)
+
+
+def _write(
+    path: PathLike, array: NDArray[np.floating], length: float, ndim: int
+) -> None:
+    import mrcfile
+
+    if array.ndim != ndim or 0 in array.shape:
+        raise expected(path, f"an array of {ndim} dimensions", f"shape {array.shape}")
+    with written_whole(path) as part, mrcfile.new(str(part), overwrite=True) as file:
+        file.set_data(np.ascontiguousarray(array, dtype=np.float32))
+        file.voxel_size = length
+        # The library's own label carries the time: equal data give equal files.
+        file.header.label[0] = b"numbasaem"
+
+
+def _read(path: PathLike) -> tuple[Any, NDArray[np.generic]]:
+    """Header record and samples (sections, rows, columns) as they are stored."""
+    try:
+        with _opened(path) as stream:
+            header = _header(path, stream.read(HEADER_BYTES))
+            return header, _samples(path, stream, header)
+    except InputError:
+        raise
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise expected(path, "a whole gzip file", error) from error
+    except OSError as error:
+        found = f"{type(error).__name__}: {error.strerror or error}"
+        raise expected(path, "a file that can be read", found) from error
+
+
+def _opened(path: PathLike) -> gzip.GzipFile | IO[bytes]:
+    place = Path(path)
+    if place.is_dir():
+        raise expected(path, "an MRC file", "a folder")
+    if not place.exists():
+        raise expected(path, "an MRC file", "no such file")
+    with open(place, "rb") as stream:
+        magic = stream.read(2)
+    if not magic:
+        raise expected(path, "an MRC file", "an empty file")
+    return gzip.open(place) if magic == b"\x1f\x8b" else open(place, "rb")
+
+
+def _header(path: PathLike, raw: bytes) -> Any:
+    from mrcfile.dtypes import HEADER_DTYPE
+
+    if len(raw) < HEADER_BYTES:
+        found = f"{len(raw)} bytes, less than its header"
+        raise expected(path, "an MRC file", found)
+    # The byte order whose mode and dimensions make sense; files in the field carry
+    # wrong machine stamps, and those older than MRC2014 none.
+    for order in "<>":
+        header = np.frombuffer(raw, HEADER_DTYPE.newbyteorder(order))[0]
+        shape = _shape(header)
+        if 0 <= int(header["mode"]) <= 101 and all(0 < n < 1 << 20 for n in shape):
+            break
+    else:
+        raise expected(path, "an MRC file", "a header that is not MRC")
+    if int(header["mode"]) not in DTYPE_OF_MODE:
+        modes = ", ".join(map(str, DTYPE_OF_MODE))
+        raise expected(path, f"MRC mode {modes}", f"mode {header['mode']}")
+    return header
+
+
+def _samples(
+    path: PathLike, stream: gzip.GzipFile | IO[bytes], header: Any
+) -> NDArray[np.generic]:
+    order = header.dtype["mode"].byteorder
+    code = DTYPE_OF_MODE[int(header["mode"])]
+    dtype = np.dtype(code).newbyteorder("<" if order in "<=" else ">")
+    shape = _shape(header)
+    extended = max(int(header["nsymbt"]), 0)
+    needed = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    skipped = len(stream.read(extended))
+    # Piece by piece, so that a damaged header cannot ask for memory the file lacks.
+    pieces = []
+    got = 0
+    while got < needed and (piece := stream.read(min(needed - got, 1 << 26))):
+        pieces.append(piece)
+        got += len(piece)
+    if skipped < extended or got < needed:
+        what = f"{HEADER_BYTES + extended + needed} bytes for {shape} samples"
+        raise expected(path, what, f"{HEADER_BYTES + skipped + got} bytes")
+    return np.frombuffer(b"".join(pieces), dtype).reshape(shape)
+
+
+def _shape(header: Any) -> tuple[int, int, int]:
+    return int(header["nz"]), int(header["ny"]), int(header["nx"])
+
+
+def _voxel_size(path: PathLike, header: Any, axes: tuple[str, ...]) -> float | None:
+    lengths = []
+    for axis in axes:
+        intervals = int(header[f"m{axis}"])
+        cell = float(header["cella"][axis])
+        lengths.append(cell / intervals if intervals > 0 else 0.0)
+    if not all(np.isfinite(lengths)) or min(lengths) <= 0:
+        return None
+    if max(lengths) > min(lengths) * (1 + SAME_LENGTH):
+        found = " x ".join(f"{length:.4g}" for length in lengths) + " angstrom"
+        raise expected(path, "the same sampling along each axis", found)
+    return lengths[0]
+
+
+def _checked(where: str, array: NDArray[Any], samples: str) -> Image:
+    image = np.ascontiguousarray(array, dtype=np.float32)
+    finite = np.isfinite(image)
+    if not finite.all():
+        nans = int(np.isnan(image).sum())
+        infinite = int(image.size - finite.sum()) - nans
+        counts = [f"{nans} NaN"] * (nans > 0) + [f"{infinite} infinite"] * (
+            infinite > 0
+        )
+        raise expected(where, f"finite {samples}", " and ".join(counts))
+    if image.min() == image.max():
+        found = f"the constant {image.flat[0]:g}"
+        raise expected(where, f"{samples} that vary", found)
+    return image

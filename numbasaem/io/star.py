@@ -1,0 +1,250 @@
+"""Tables in STAR files, as RELION 3.1 and later write them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from numbasaem.errors import expected
+from numbasaem.io import written_whole
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PathLike = str | os.PathLike[str]
+
+# What a table has to state about the microscope although the simulator has no lens.
+VOLTAGE = 300.0
+SPHERICAL_ABERRATION = 2.7
+AMPLITUDE_CONTRAST = 0.1
+# RELION's value for the wavelength of frequency zero.
+NO_RESOLUTION = 999.0
+
+COORDINATES = ("rlnCoordinateX", "rlnCoordinateY")
+ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
+NAMES = ("rlnMicrographName", "rlnImageName", "rlnOpticsGroupName")
+FREQUENCY, CORRELATION = "rlnResolution", "rlnFourierShellCorrelation"
+
+
+@dataclass(frozen=True)
+class ParticleTables:
+    """The tables of a particle STAR file, every column kept.
+
+    Attributes
+    ----------
+    particles : pandas.DataFrame
+        One row per particle. ``rlnCoordinateX`` and ``rlnCoordinateY`` are the pixel
+        position of its centre, counted from 0 at the centre of the first pixel.
+    optics : pandas.DataFrame or None
+        One row per optics group; None in files older than RELION 3.1.
+    """
+
+    particles: pd.DataFrame
+    optics: pd.DataFrame | None
+
+
+def write_particles(
+    path: PathLike,
+    *,
+    micrograph_names: Sequence[str],
+    coordinates: NDArray[np.floating],
+    pixel_size: float,
+    angles: NDArray[np.floating] | None = None,
+    figure_of_merit: NDArray[np.floating] | None = None,
+) -> None:
+    """Write particles with an optics table.
+
+    Parameters
+    ----------
+    path : path-like
+        The file; one that exists is replaced once the new one is complete.
+    micrograph_names : sequence of str, length n
+        The micrograph each particle lies in.
+    coordinates : ndarray, shape (n, 2)
+        Centres (y, x) in pixels counted from 0; written as X and Y.
+    pixel_size : float
+        Angstrom per micrograph pixel.
+    angles : ndarray, shape (n, 3), optional
+        RELION's rot, tilt and psi in degrees.
+    figure_of_merit : ndarray, shape (n,), optional
+        How sure a picker is of each particle.
+
+    Raises
+    ------
+    InputError
+        If the columns differ in length or the file cannot be written.
+    """
+    import pandas as pd
+
+    count = len(micrograph_names)
+    centres = np.asarray(coordinates, dtype=np.float64).reshape(-1, 2)
+    columns = dict(zip(COORDINATES, centres.T[::-1], strict=True))
+    if angles is not None:
+        columns |= zip(ANGLES, np.reshape(angles, (-1, 3)).T, strict=True)
+    if figure_of_merit is not None:
+        columns["rlnAutopickFigureOfMerit"] = np.asarray(figure_of_merit)
+    for name, column in columns.items():
+        if len(column) != count:
+            raise expected(path, f"{count} values of {name}", len(column))
+    particles = pd.DataFrame(columns)
+    particles["rlnMicrographName"] = list(micrograph_names)
+    particles["rlnOpticsGroup"] = np.ones(count, dtype=np.int64)
+    optics = pd.DataFrame(
+        {
+            "rlnOpticsGroupName": ["opticsGroup1"],
+            "rlnOpticsGroup": [1],
+            "rlnMicrographOriginalPixelSize": [pixel_size],
+            "rlnVoltage": [VOLTAGE],
+            "rlnSphericalAberration": [SPHERICAL_ABERRATION],
+            "rlnAmplitudeContrast": [AMPLITUDE_CONTRAST],
+            "rlnMicrographPixelSize": [pixel_size],
+            "rlnImagePixelSize": [pixel_size],
+        }
+    )
+    _write(path, {"optics": optics, "particles": particles})
+
+
+def read_particles(path: PathLike) -> ParticleTables:
+    """Read particles that any program wrote.
+
+    Parameters
+    ----------
+    path : path-like
+        A STAR file with a ``data_particles`` table, or one table alone.
+
+    Returns
+    -------
+    ParticleTables
+        Every column of the particles and of the optics groups.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or damaged, or has no finite coordinates or no
+        micrograph names.
+    """
+    tables = _read(path)
+    if "particles" not in tables and len(tables) != 1:
+        raise expected(path, "a table data_particles", f"tables {list(tables)}")
+    particles = tables.get("particles", next(iter(tables.values())))
+    _require_numbers(path, particles, COORDINATES)
+    _require(path, particles, "rlnMicrographName")
+    return ParticleTables(particles, tables.get("optics"))
+
+
+def write_fsc(
+    path: PathLike, fsc: NDArray[np.floating], voxel_size: float, size: int
+) -> None:
+    """Write a Fourier shell correlation under RELION's names.
+
+    Parameters
+    ----------
+    path : path-like
+        The file; one that exists is replaced once the new one is complete.
+    fsc : ndarray, shape (n_shells,)
+        Correlation of the shells 0, 1, 2, ... (equation (38)).
+    voxel_size : float
+        Angstrom per voxel.
+    size : int
+        Length of the volumes in voxels.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be written.
+    """
+    import pandas as pd
+
+    shells = np.arange(len(fsc))
+    frequency = shells / (size * voxel_size)
+    wavelength = np.full(len(fsc), NO_RESOLUTION)
+    wavelength[1:] = 1 / frequency[1:]
+    table = {
+        "rlnSpectralIndex": shells,
+        FREQUENCY: frequency,
+        "rlnAngstromResolution": wavelength,
+        CORRELATION: np.asarray(fsc, dtype=np.float64),
+    }
+    _write(path, {"fsc": pd.DataFrame(table)})
+
+
+def read_fsc(path: PathLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Read a Fourier shell correlation.
+
+    Parameters
+    ----------
+    path : path-like
+        A STAR file with a table ``data_fsc``.
+
+    Returns
+    -------
+    frequency : ndarray, shape (n_shells,)
+        In 1/angstrom.
+    fsc : ndarray, shape (n_shells,)
+        Correlation per shell.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or damaged or lacks the table or its columns.
+    """
+    tables = _read(path)
+    if "fsc" not in tables:
+        raise expected(path, "a table data_fsc", f"tables {list(tables)}")
+    _require_numbers(path, tables["fsc"], (FREQUENCY, CORRELATION))
+    frequency, fsc = tables["fsc"][[FREQUENCY, CORRELATION]].to_numpy(np.float64).T
+    return frequency, fsc
+
+
+def _write(path: PathLike, tables: dict[str, pd.DataFrame]) -> None:
+    import starfile
+
+    with written_whole(path) as part:
+        starfile.write(tables, part, float_format="%.9g")
+
+
+def _read(path: PathLike) -> dict[str, pd.DataFrame]:
+    import pandas as pd
+    import starfile
+
+    place = Path(path)
+    if place.is_dir() or not place.exists():
+        found = "a folder" if place.is_dir() else "no such file"
+        raise expected(path, "a STAR file", found)
+    try:
+        blocks = starfile.read(place, always_dict=True, parse_as_string=list(NAMES))
+    except Exception as error:  # The parser raises whatever its own steps raise.
+        found = f"{type(error).__name__}: {error}"
+        raise expected(path, "a STAR file", found) from error
+    tables = {
+        name: pd.DataFrame([block]) if isinstance(block, dict) else block
+        for name, block in blocks.items()
+    }
+    if not tables:
+        raise expected(path, "a STAR file", "no table")
+    return tables
+
+
+def _require(path: PathLike, table: pd.DataFrame, column: str) -> None:
+    if column not in table:
+        found = ", ".join(map(str, table.columns)) or "none"
+        raise expected(path, f"a column {column}", f"columns {found}")
+
+
+def _require_numbers(
+    path: PathLike, table: pd.DataFrame, columns: Sequence[str]
+) -> None:
+    for column in columns:
+        _require(path, table, column)
+        try:
+            values = table[column].to_numpy(np.float64)
+        except (TypeError, ValueError) as error:
+            raise expected(path, f"numbers in {column}", error) from error
+        if not np.isfinite(values).all():
+            raise expected(path, f"finite {column}", "values that are not")

@@ -1,0 +1,1 @@
+"""Compiled functions only: arrays in, arrays out, the caller allocates."""

@@ -1,0 +1,83 @@
+"""Fourier cropping: fewer samples of the same field of view, nothing aliased."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft
+
+from numbasaem.errors import expected
+
+
+def fourier_crop(
+    array: NDArray[np.floating], size: int | Sequence[int]
+) -> NDArray[np.floating]:
+    """Downsample an image or volume by keeping its lowest frequencies.
+
+    The mean is kept, and what was centred at index ``n // 2`` of an axis is centred at
+    ``m // 2`` after it. The field of view stays the same, so pixels grow by ``n / m``.
+
+    Parameters
+    ----------
+    array : ndarray, any dimension
+        Real samples.
+    size : int or sequence of int
+        Target length of every axis, or of each, at most the present one.
+
+    Returns
+    -------
+    ndarray
+        Real samples of shape `size`; float32 input gives float32, other input float64.
+
+    Raises
+    ------
+    InputError
+        If `size` does not fit the dimensions of `array` or exceeds them.
+    """
+    shape = (size,) * array.ndim if isinstance(size, int) else tuple(size)
+    fits = len(shape) == array.ndim and all(
+        1 <= m <= n for m, n in zip(shape, array.shape, strict=False)
+    )
+    if not fits:
+        raise expected("size", f"lengths from 1 to {array.shape}", shape)
+    for axis, length in enumerate(shape):
+        array = fourier_crop_axis(array, length, axis)
+    return array
+
+
+def fourier_crop_axis(
+    array: NDArray[np.floating], length: int, axis: int
+) -> NDArray[np.floating]:
+    """Downsample one axis as :func:`fourier_crop` does.
+
+    Parameters
+    ----------
+    array : ndarray, any dimension
+        Real samples.
+    length : int
+        Target length of the axis, at most the present one.
+    axis : int
+        The axis to shorten.
+
+    Returns
+    -------
+    ndarray
+        Real samples, `length` along `axis`.
+    """
+    before = array.shape[axis]
+    if before == length:
+        return array
+    kept = length // 2 + 1
+    spectrum = np.moveaxis(fft.rfft(array, axis=axis), axis, -1)[..., :kept]
+    # Moves the origin of phase from the old centre to the new one.
+    frequency = np.arange(kept)
+    turns = frequency * (before // 2 / before - length // 2 / length)
+    spectrum = spectrum * np.exp(2j * np.pi * turns).astype(spectrum.dtype)
+    if length % 2 == 0:
+        # +1/2 and -1/2 cycle per sample become one real term: their sum.
+        spectrum[..., -1] = 2 * spectrum[..., -1].real
+    shorter = fft.irfft(spectrum, n=length, axis=-1)
+    shorter *= shorter.dtype.type(length / before)
+    return np.moveaxis(shorter, -1, axis)

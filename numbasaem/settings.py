@@ -1,0 +1,81 @@
+"""Settings of a reconstruction, checked once, where they enter."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from .errors import expected
+from .schedule import Batching, Stage, frequency_marching
+
+
+class Settings(BaseModel):
+    """Settings of a reconstruction.
+
+    Attributes
+    ----------
+    size : int
+        L, side of a patch, a projection and the volume, pixels; at least 5.
+    ell_max : tuple of int
+        Highest degree of each stage of frequency marching.
+    iterations : tuple of int
+        Most iterations N_it of each stage.
+    rotations : int
+        K, rotations that the posterior runs over.
+    batch_fraction : float
+        S, share of the patches that an iteration sees.
+    batching : {"stochastic", "incremental", "online", "full"}
+        What becomes of the statistics of earlier minibatches.
+    noise_variance : float or None
+        sigma**2 of the pixels; None estimates it with the volume.
+    stopping : float or None
+        epsilon of Algorithm 1: a stage ends when Q per patch gains less than this;
+        None runs all iterations.
+    halves : bool
+        Also reconstruct two independent halves of the patches.
+    seed : int
+        Of all random numbers.
+    threads : int or None
+        Threads to run on; None takes all that Numba may use.
+    invert : bool
+        Change the contrast of the micrographs: particles darker than ice become
+        bright.
+    pixel_size : float or None
+        Angstrom per pixel; None takes it from the files.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    size: Annotated[int, Field(ge=5)]
+    ell_max: tuple[Annotated[int, Field(ge=0)], ...] = (6, 8, 10)
+    iterations: tuple[Annotated[int, Field(ge=1)], ...] = (25, 15, 15)
+    rotations: Annotated[int, Field(ge=1)] = 552
+    batch_fraction: Annotated[float, Field(gt=0, le=1)] = 0.05
+    batching: Batching = "stochastic"
+    noise_variance: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    stopping: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    halves: bool = True
+    seed: Annotated[int, Field(ge=0)] = 0
+    threads: Annotated[int, Field(ge=1)] | None = None
+    invert: bool = False
+    pixel_size: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+
+    @model_validator(mode="after")
+    def _one_count_a_stage(self) -> Settings:
+        if not self.ell_max:
+            raise expected("ell_max", "at least one stage", "none")
+        if len(self.ell_max) != len(self.iterations):
+            raise expected(
+                "iterations",
+                f"one number for each of the {len(self.ell_max)} stages",
+                len(self.iterations),
+            )
+        if list(self.ell_max) != sorted(self.ell_max):
+            raise expected("ell_max", "degrees that do not fall", self.ell_max)
+        return self
+
+    @property
+    def schedule(self) -> tuple[Stage, ...]:
+        """Stages of frequency marching."""
+        return frequency_marching(self.ell_max, self.iterations)

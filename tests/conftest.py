@@ -1,0 +1,18 @@
+"""Fixtures that more than one test module needs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """Folder of public input data, which the repository does not hold."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("NUMBASAEM_DATA", beside))
+    if not folder.is_dir():
+        pytest.skip(f"no input data: {folder} is not a folder (set NUMBASAEM_DATA)")
+    return folder

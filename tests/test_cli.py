@@ -1,0 +1,258 @@
+"""The command line: help, exit statuses, one-line complaints, a tiny whole run."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import mrcfile
+import numpy as np
+import pytest
+
+from numbasaem import cli
+from numbasaem.cli import commands
+from numbasaem.settings import Settings
+
+COMMANDS = ("simulate", "reconstruct", "pick", "evaluate", "demo", "info")
+SIZE = 7
+
+Captured = pytest.CaptureFixture[str]
+
+
+def run(*arguments: object) -> int:
+    return cli.main([str(argument) for argument in arguments])
+
+
+def simulate(out: Path, *more: object) -> int:
+    options = f"--volume shepp-logan --size {SIZE} --micrographs 1 --pixels 96 --snr 10"
+    return run("simulate", out, *options.split(), *more)
+
+
+def reconstruct(micrograph: Path, out: Path, *more: object) -> int:
+    options = f"--size {SIZE} --ell-max 2,3 --iterations 2,1 --rotations 24"
+    return run("reconstruct", micrograph, "--out", out, *options.split(), *more)
+
+
+def complaint(captured: Captured) -> str:
+    """Return the one line on standard error."""
+    out, err = captured.readouterr()
+    assert out == ""
+    (line,) = err.strip().splitlines()
+    assert "Traceback" not in line
+    return line
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("simulated") / "data"
+    assert simulate(out) == 0
+    return out
+
+
+@pytest.fixture
+def micrograph(tmp_path: Path) -> Path:
+    path = tmp_path / "noise.mrc"
+    pixels = np.random.default_rng(0).standard_normal((64, 64), dtype=np.float32)
+    with mrcfile.new(path) as file:
+        file.set_data(pixels)
+    return path
+
+
+def test_help__lists_every_command(capsys: Captured) -> None:
+    assert run("--help") == 0
+    printed = capsys.readouterr().out
+    assert all(command in printed for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help__has_an_example(command: str, capsys: Captured) -> None:
+    assert run(command, "--help") == 0
+    assert f"Example: numbasaem {command}" in capsys.readouterr().out
+
+
+def test_help__imports_nothing_heavy() -> None:
+    code = (
+        "import sys, numbasaem, numbasaem.cli; numbasaem.cli.main(['--help']);"
+        "sys.exit(bool({'numba', 'scipy', 'matplotlib'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60)
+    assert done.returncode == 0
+
+
+def test_module__runs_as_program() -> None:
+    command = [sys.executable, "-m", "numbasaem", "reconstruct", "nowhere.mrc"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "--out" in done.stderr
+
+
+def test_info__names_versions_and_machine(capsys: Captured) -> None:
+    assert run("info") == 0
+    printed = capsys.readouterr().out
+    for name in ("numbasaem", "numba", "threads", "SIMD width", "threading layer"):
+        assert f"{name}: " in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["nonsense"], "nonsense"),
+        (["reconstruct", "a.mrc", "--size", "11"], "--out"),
+        (["reconstruct", "a.mrc", "--out", "o", "--size", "eleven"], "eleven"),
+        (["reconstruct", "a.mrc", "--out", "o", "--sise", "11"], "--sise"),
+        (["pick", "a.mrc", "--out", "picks.star"], "--volume"),
+    ],
+)
+def test_usage__unusable_command_line(
+    arguments: list[str], named: str, capsys: Captured
+) -> None:
+    assert run(*arguments) == 2
+    assert named in complaint(capsys)
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--size", "4"], "--size"),
+        (["--batch-fraction", "0"], "--batch-fraction"),
+        (["--batch-fraction", "1.5"], "--batch-fraction"),
+        (["--ell-max", "2,x"], "--ell-max"),
+        (["--noise-variance", "loud"], "--noise-variance"),
+        (["--noise-variance", "-1"], "--noise-variance"),
+        (["--threads", "0"], "--threads"),
+        (["--rotations", "0"], "--rotations"),
+        (["--iterations", "5"], "iterations"),
+    ],
+)
+def test_reconstruct__unusable_option(
+    options: list[str], named: str, micrograph: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    out = tmp_path / "run"
+    assert reconstruct(micrograph, out, *options) == 2
+    line = complaint(capsys)
+    assert named in line
+    assert "expected" in line
+    assert not out.exists()
+
+
+def test_reconstruct__missing_file(tmp_path: Path, capsys: Captured) -> None:
+    assert reconstruct(tmp_path / "nowhere.mrc", tmp_path / "run") == 2
+    assert "nowhere.mrc" in complaint(capsys)
+
+
+def test_reconstruct__not_mrc(tmp_path: Path, capsys: Captured) -> None:
+    path = tmp_path / "text.mrc"
+    path.write_text("This is no micrograph.\n" * 100)
+    assert reconstruct(path, tmp_path / "run") == 2
+    assert "text.mrc" in complaint(capsys)
+
+
+def test_reconstruct__micrograph_with_nan(micrograph: Path, capsys: Captured) -> None:
+    with mrcfile.open(micrograph, "r+") as file:
+        file.data[3, 4] = np.nan
+    assert reconstruct(micrograph, micrograph.parent / "run") == 2
+    line = complaint(capsys)
+    assert micrograph.name in line
+    assert "NaN" in line
+
+
+def test_evaluate__missing_file(tmp_path: Path, capsys: Captured) -> None:
+    assert run("evaluate", tmp_path / "a.mrc", tmp_path / "b.mrc") == 2
+    assert "a.mrc" in complaint(capsys)
+
+
+def test_main__interrupted(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
+    def interrupt() -> dict[str, str]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("numbasaem.machine.describe", interrupt)
+    assert run("info") == 130
+    assert complaint(capsys) == "interrupted"
+
+
+def test_simulate__writes_micrographs_and_truth(simulated: Path) -> None:
+    names = {path.name for path in simulated.iterdir()}
+    assert names == {
+        "micrograph_0001.mrc",
+        "truth.star",
+        "volume_true.mrc",
+        "simulation.json",
+    }
+    with mrcfile.open(simulated / "micrograph_0001.mrc") as file:
+        assert file.data.shape == (96, 96)
+
+
+@pytest.mark.parametrize(
+    ("options", "named"), [(["--size", "4"], "size"), (["--snr", "-1"], "snr")]
+)
+def test_simulate__unusable_option(
+    options: list[str], named: str, tmp_path: Path, capsys: Captured
+) -> None:
+    assert simulate(tmp_path / "data", *options) == 2
+    assert named in complaint(capsys)
+
+
+def test_simulate__missing_volume(tmp_path: Path, capsys: Captured) -> None:
+    assert simulate(tmp_path / "data", "--volume", "nowhere.mrc") == 2
+    assert "nowhere.mrc" in complaint(capsys)
+
+
+def test_workflow__simulate_reconstruct_evaluate_pick(
+    simulated: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    micrograph, out = simulated / "micrograph_0001.mrc", tmp_path / "run"
+    truth = simulated / "volume_true.mrc"
+
+    assert reconstruct(micrograph, out, "--json") == 0
+    printed, progress = capsys.readouterr()
+    lines = [json.loads(line) for line in printed.splitlines()]
+    assert [line["total_done"] for line in lines[:-1]] == list(range(1, 10))
+    assert lines[-1]["volume"] == str(out / "volume.mrc")
+    assert progress.count("log-likelihood per patch") == 9
+    written = {path.name for path in out.iterdir()}
+    assert written >= {"volume.mrc", "volume_half1.mrc", "volume_half2.mrc", "run.h5"}
+
+    assert reconstruct(micrograph, out) == 2
+    assert "run.h5" in complaint(capsys)
+    assert reconstruct(micrograph, out, "--resume") == 0
+    capsys.readouterr()
+
+    aligned = tmp_path / "aligned.mrc"
+    volume = out / "volume.mrc"
+    assert run("evaluate", volume, truth, "--out", aligned, "--json") == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    comparison = json.loads(line)
+    assert len(comparison["fsc"]) == SIZE // 2 + 1
+    assert -1.0 <= comparison["correlation"] <= 1.0
+    with mrcfile.open(aligned) as file:
+        assert file.data.shape == (SIZE, SIZE, SIZE)
+
+    assert run("evaluate", truth, truth) == 0
+    printed = capsys.readouterr().out
+    assert "correlation" in printed
+    assert "hand" in printed
+
+    picks = tmp_path / "picks.star"
+    assert run("pick", micrograph, "--run", out, "--out", picks) == 0
+    assert picks.exists()
+
+
+def test_reconstruct__defaults_are_those_of_settings() -> None:
+    stated = {
+        name: parameter.default
+        for name, parameter in inspect.signature(
+            commands.reconstruct
+        ).parameters.items()
+    }
+    settings = Settings(size=SIZE)
+    assert stated["ell_max"] == ",".join(map(str, settings.ell_max))
+    assert stated["iterations"] == ",".join(map(str, settings.iterations))
+    assert stated["noise_variance"] == "auto"
+    assert settings.noise_variance is None
+    for name in ("rotations", "batch_fraction", "batching", "halves", "seed"):
+        assert stated[name] == getattr(settings, name)
+    for name in ("threads", "invert", "pixel_size"):
+        assert stated[name] == getattr(settings, name)

@@ -1,0 +1,136 @@
+"""The checkers accept this checkout and refuse what they exist to refuse."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tools import check_kernels, check_layers
+
+ROOT = Path(__file__).resolve().parents[1]
+
+GOOD_KERNEL = '''
+from numba import prange
+from ._jit import FAST, STRICT, kernel, parallel_kernel
+
+@kernel(STRICT)
+def _helper(x):
+    return x
+
+@parallel_kernel(FAST)
+def add_up(values, total):
+    """Add values up."""
+    for i in prange(values.size):
+        total[i] = _helper(values[i])
+'''
+
+
+def checkout(root: Path, files: dict[str, str]) -> Path:
+    """Write a tiny package and its slow references."""
+    reference = {"tests/reference.py": "def add_up(values, total): ...\n"}
+    for name, text in (reference | files).items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, "utf-8")
+    return root
+
+
+def test_kernels__this_checkout_is_clean() -> None:
+    assert check_kernels.main(ROOT) == 0
+
+
+def test_layers__this_checkout_is_clean() -> None:
+    assert check_layers.main(ROOT) == 0
+
+
+def test_kernels__good_example(tmp_path: Path) -> None:
+    root = checkout(tmp_path, {"numbasaem/kernels/sums.py": GOOD_KERNEL})
+    assert check_kernels.main(root) == 0
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "complaint"),
+    [
+        ("@parallel_kernel(FAST)", "@parallel_kernel", 9, "must state FAST or STRICT"),
+        ("@kernel(STRICT)", "@kernel()", 5, "must state FAST or STRICT"),
+        ("@kernel(STRICT)", "@kernel(True)", 5, "must state FAST or STRICT"),
+        ("@parallel_kernel(FAST)", "@kernel(FAST)", 12, "runs serially"),
+        ("@kernel(STRICT)", "@njit", 5, "njit belongs in numbasaem/kernels/_jit.py"),
+        ("@kernel(STRICT)", "@numba.njit(cache=True)", 5, "njit belongs in"),
+        ('"""Add values up."""', "pass", 10, "add_up has no docstring"),
+        ("def add_up", "def add_down", 10, "no namesake in tests/reference.py"),
+    ],
+)
+def test_kernels__bad_example(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    old: str,
+    new: str,
+    line: int,
+    complaint: str,
+) -> None:
+    text = GOOD_KERNEL.replace(old, new)
+    assert text != GOOD_KERNEL
+    root = checkout(tmp_path, {"numbasaem/kernels/sums.py": text})
+    assert check_kernels.main(root) == 1
+    printed = capsys.readouterr().out
+    assert f"numbasaem/kernels/sums.py:{line}: " in printed
+    assert complaint in printed
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from numba import njit\n",
+        "import numba\nf = numba.prange(3)\n",
+        "from numba.extending import intrinsic as i\n",
+    ],
+)
+def test_kernels__compiler_words_outside_kernels(tmp_path: Path, text: str) -> None:
+    root = checkout(tmp_path, {"numbasaem/patches.py": text})
+    assert check_kernels.main(root) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("kernels/sums.py", "from ._jit import FAST, kernel\n"),
+        ("kernels/sums.py", "from numbasaem.kernels import simd\n"),
+        ("simulation.py", "from numbasaem.errors import expected\n"),
+        ("simulation.py", "import numpy\nfrom .io.mrc import read_micrograph\n"),
+        ("io/star.py", "from ..errors import expected\nfrom .mrc import f\n"),
+        ("machine.py", "from numbasaem import __version__\n"),
+        ("cli/progress.py", "def f():\n    from ..reconstruction import Iteration\n"),
+    ],
+)
+def test_layers__good_example(tmp_path: Path, name: str, text: str) -> None:
+    assert check_layers.main(checkout(tmp_path, {f"numbasaem/{name}": text})) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "complaint"),
+    [
+        ("kernels/sums.py", "from ..errors import expected\n", "ground floor"),
+        ("errors.py", "from .kernels import simd\n", "ground floor"),
+        ("rotations.py", "import numbasaem.cli\n", "cli, which stands below it"),
+        ("patches.py", "from . import simulation\n", "simulation, which stands below"),
+        ("io/star.py", "from ..simulation import simulate\n", "stands below it"),
+        ("metrics.py", "def f():\n    from .cli import main\n", "stands below it"),
+        ("picking.py", "import numbasaem\n", "the package's own surface"),
+        ("picking.py", "from numbasaem import simulate\n", "no place in the order"),
+        ("novelty.py", "", "no place in the order"),
+    ],
+)
+def test_layers__bad_example(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    text: str,
+    complaint: str,
+) -> None:
+    root = checkout(tmp_path, {f"numbasaem/{name}": text})
+    assert check_layers.main(root) == 1
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"numbasaem/{name}:")
+    assert complaint in printed
