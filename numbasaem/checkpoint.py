@@ -13,7 +13,7 @@ import numpy as np
 
 from .errors import expected
 from .expectation_step import Statistics
-from .io.atomic import written_whole
+from .io import written_whole
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -92,8 +92,9 @@ def _longitude_factor(m: int, angle: NDArray[np.float64]) -> NDArray[np.float64]
     """Real spherical harmonic over Y_ell^abs(m), on the equator at longitude 0."""
     if m == 0:
         return np.ones_like(angle)
-    wave: NDArray[np.float64] = np.cos(m * angle) if m > 0 else np.sin(-m * angle)
-    return np.sqrt(2) * (-1.0) ** m * wave
+    wave = np.cos(m * angle) if m > 0 else np.sin(-m * angle)
+    factor: NDArray[np.float64] = np.sqrt(2) * (-1.0) ** m * wave
+    return factor
 
 
 class ProjectionOperator:

@@ -42,7 +42,8 @@ def frequency_marching(
     tuple of Stage
         One per degree.
     """
-    return tuple(map(Stage, ell_max, n_iterations, strict=True))
+    pairs = zip(ell_max, n_iterations, strict=True)
+    return tuple(Stage(ell, n) for ell, n in pairs)
 
 
 class Minibatches(Protocol):

@@ -214,9 +214,39 @@ def pick(
     ] = None,
 ) -> None:
     """Find particles of a known map in micrographs."""
-    if (volume is None) == (run is None):
-        found = "neither" if volume is None else "both"
+    if volume is not None and run is None:
+        source = volume
+    elif run is not None and volume is None:
+        source = run / "volume.mrc"
+    else:
+        found = "both" if run else "neither"
         raise expected("pick", "either --volume or --run", found)
+    import numpy as np
+
+    from numbasaem.io.mrc import read_micrographs, read_volume
+    from numbasaem.io.star import write_particles
+    from numbasaem.picking import pick as find_particles
+
+    particle, _ = read_volume(source)
+    names, coordinates, merits, pixel_sizes = [], [], [], []
+    with ProgressDisplay() as display:
+        for done, path in enumerate(micrographs):
+            display.step("picking", done / len(micrographs))
+            images, pixel_size = read_micrographs(path)
+            for image in images:
+                picks = find_particles(image, particle)
+                names += [path.name] * len(picks.coordinates)
+                coordinates.append(picks.coordinates)
+                merits.append(picks.figure_of_merit)
+            pixel_sizes.append(pixel_size or 1.0)
+    write_particles(
+        out,
+        micrograph_names=names,
+        coordinates=np.concatenate(coordinates),
+        pixel_size=pixel_sizes[0],
+        figure_of_merit=np.concatenate(merits),
+    )
+    typer.echo(f"{len(names)} particles written to {out}")
 
 
 @app.command(epilog="Example: numbasaem evaluate run/volume.mrc data/volume_true.mrc")
