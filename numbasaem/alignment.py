@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import finufft
 import numpy as np
-from scipy import ndimage, optimize, signal
+from scipy import fft
 from scipy.spatial.transform import Rotation
 
 from .metrics import (
@@ -21,14 +21,24 @@ from .resampling import fourier_crop
 from .rotations import rotation_grid
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import ArrayLike, NDArray
 
+_COARSE_SIZE = 15
 _COARSE_ROTATIONS = 4608
 """15 degrees apart: within reach of the refinement for what 15 voxels can show."""
-_COARSE_SIZE = 15
 _COARSE_BATCH = 256
-_CANDIDATES = 4
-_OVERSAMPLING = 3
+_COARSE_ACCURACY = 1e-3
+_CANDIDATES = 6
+_APART = np.deg2rad(25)
+"""Least angle between candidates, so that they are not all of one peak."""
+_ACCURACY = 1e-9
+_MOST_STEPS = 50
+_LAST_STEP = 1e-4
+"""Voxels by which the last step of a refinement moves the volume's surface."""
+_HALF_TURN = np.diag([1.0, -1.0, -1.0])
+"""About x: followed by inversion through the centre, it reverses x."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +147,7 @@ def align(volume: ArrayLike, reference: ArrayLike, mirror: bool = True) -> Align
     Returns
     -------
     Alignment
-        The best pose found; rotation to about 0.1 degree where the volumes tell.
+        The best pose found; to 0.1 degree and 0.01 voxel where the volumes tell.
 
     Raises
     ------
@@ -146,27 +156,27 @@ def align(volume: ArrayLike, reference: ArrayLike, mirror: bool = True) -> Align
 
     Notes
     -----
-    An even grid of rotations with all translations by FFT, at low resolution; then
-    the best few of each hand refined at full resolution.
+    An even grid of rotations with all translations by FFT, at low resolution; the
+    best few of each hand refined there, and the best of each hand at full resolution.
+    What is maximized is the correlation over the ball that every rotation keeps
+    inside the cube: corners have no counterpart.
     """
     moving, target = check_pair(volume, reference)
-    hands = [False, True] if mirror else [False]
-    best: tuple[float, bool, NDArray[np.float64]] | None = None
-    for mirrored in hands:
+    size = min(len(moving), _COARSE_SIZE)
+    small, goal = (fourier_crop(each, size) for each in (moving, target))
+    finalists = []
+    for mirrored, candidates in _coarse_poses(small, goal, mirror):
+        fit = _Fit(_mirrored(small) if mirrored else small, goal)
+        _, pose = max((fit.refined(pose) for pose in candidates), key=_score)
+        pose = pose._replace(shift=pose.shift * len(moving) / size)
         source = _mirrored(moving) if mirrored else moving
-        for pose in _coarse_poses(source, target):
-            score, refined = _refined(source, target, pose)
-            if best is None or score > best[0]:
-                best = (score, mirrored, refined)
-    assert best is not None
-    _, mirrored, pose = best
-    source = _mirrored(moving) if mirrored else moving
-    rotation = Rotation.from_rotvec(pose[:3]).as_matrix()
-    aligned = moved(source, rotation, pose[3:])
+        finalists.append((*_Fit(source, target).refined(pose), mirrored, source))
+    _, pose, mirrored, source = max(finalists, key=_score)
+    aligned = moved(source, pose.rotation, pose.shift)
     return Alignment(
         volume=aligned,
-        rotation=rotation,
-        shift=pose[3:],
+        rotation=pose.rotation,
+        shift=pose.shift,
         mirrored=mirrored,
         correlation=correlation(aligned, target),
     )
@@ -195,13 +205,21 @@ def moved(
         where it comes from outside the cube.
     """
     size = len(volume)
-    points = _source_points(size, rotation, shift)
-    spectrum = np.fft.fftshift(np.fft.fftn(volume)) / volume.size
-    phase = 2 * np.pi / size * (points + size // 2)
-    values = finufft.nufft3d2(*phase, spectrum.astype(np.complex128), eps=1e-9, isign=1)
-    values = np.where(_outside(points, size), 0.0, values.real)
-    result: NDArray[np.float64] = values.reshape(volume.shape)
-    return result
+    offset = np.arange(size) - size // 2
+    grid = np.stack(np.meshgrid(offset, offset, offset, indexing="ij")).reshape(3, -1)
+    points = _backwards(rotation) @ (grid - shift[:, np.newaxis])
+    return _Interpolant(volume)(points).reshape(volume.shape)
+
+
+class _Pose(NamedTuple):
+    """Rotation matrix on (x, y, z) columns, then a shift in voxels, (z, y, x)."""
+
+    rotation: NDArray[np.float64]
+    shift: NDArray[np.float64]
+
+
+def _score(found: tuple[float, *tuple[object, ...]]) -> float:
+    return found[0]
 
 
 def _mirrored(volume: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -210,100 +228,189 @@ def _mirrored(volume: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.roll(flipped, 1, axis=2) if len(volume) % 2 == 0 else flipped.copy()
 
 
-def _source_points(
-    size: int, rotation: NDArray[np.float64], shift: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Where each voxel comes from: offsets (z, y, x) from the centre, shape (3, n)."""
-    offset = np.arange(size) - size // 2
-    grid = np.stack(np.meshgrid(offset, offset, offset, indexing="ij")).reshape(3, -1)
-    # R^T on (x, y, z) columns is R^T with both axes reversed on (z, y, x)
-    backwards = rotation.T[::-1, ::-1]
-    points: NDArray[np.float64] = backwards @ (grid - shift[:, np.newaxis])
-    return points
+def _backwards(rotations: NDArray[np.float64]) -> NDArray[np.float64]:
+    """R^T for (z, y, x) columns, from R for (x, y, z) columns."""
+    return np.swapaxes(rotations, -1, -2)[..., ::-1, ::-1]
 
 
-def _outside(points: NDArray[np.float64], size: int) -> NDArray[np.bool_]:
-    low, high = -(size // 2) - 0.5, (size - 1) // 2 + 0.5
-    return ((points < low) | (points > high)).any(axis=0)
+def _radius(size: int) -> float:
+    """Of the ball that every rotation keeps inside a cube of this size."""
+    return (size - 1) // 2 + 0.5
 
 
 class _Interpolant:
-    """Fast evaluation of a volume at any points: a spline on a finer grid."""
+    """The trigonometric polynomial through the voxels of a volume.
 
-    def __init__(self, volume: NDArray[np.float64], order: int) -> None:
-        fine = volume
-        for axis in range(3):
-            fine = signal.resample(fine, _OVERSAMPLING * len(volume), axis=axis)
+    It is zero outside the cube; points are offsets (z, y, x) from the centre.
+    """
+
+    def __init__(
+        self, volume: NDArray[np.float64], accuracy: float = _ACCURACY
+    ) -> None:
         self.size = len(volume)
-        self.order = order
-        self.splines = fine
-        if order > 1:
-            self.splines = ndimage.spline_filter(fine, order, mode="grid-wrap")
+        self.accuracy = accuracy
+        spectrum = fft.fftshift(fft.fftn(fft.ifftshift(volume))) / volume.size
+        if self.size % 2 == 0:
+            # halves of the Nyquist terms at +1/2 and -1/2 keep the polynomial real
+            for axis in range(3):
+                spectrum = np.moveaxis(spectrum, axis, 0)
+                spectrum[0] /= 2
+                spectrum = np.concatenate([spectrum, spectrum[:1]])
+                spectrum = np.moveaxis(spectrum, 0, axis)
+        frequency = 2j * np.pi / self.size * (np.arange(len(spectrum)) - self.size // 2)
+        slopes = [
+            frequency.reshape(np.roll((-1, 1, 1), axis)) * spectrum for axis in range(3)
+        ]
+        self.spectra = np.stack([spectrum, *slopes])
 
     def __call__(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
-        at = _OVERSAMPLING * (points + self.size // 2)
-        values = ndimage.map_coordinates(
-            self.splines, at, order=self.order, mode="grid-wrap", prefilter=False
-        )
-        result: NDArray[np.float64] = np.where(_outside(points, self.size), 0, values)
+        """Values, (n,), at points (3, n)."""
+        return self._evaluated(self.spectra[0], points)
+
+    def with_gradient(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Values and derivatives along z, y and x, (4, n), at points (3, n)."""
+        return self._evaluated(self.spectra, points)
+
+    def _evaluated(
+        self, spectra: NDArray[np.complex128], points: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        phase = 2 * np.pi / self.size * points
+        values = finufft.nufft3d2(*phase, spectra, eps=self.accuracy, isign=1).real
+        low, high = -(self.size // 2) - 0.5, _radius(self.size)
+        inside = ((points >= low) & (points <= high)).all(axis=0)
+        result: NDArray[np.float64] = np.where(inside, values, 0.0)
         return result
 
 
 def _coarse_poses(
-    source: NDArray[np.float64], target: NDArray[np.float64]
-) -> list[NDArray[np.float64]]:
-    """Rotation vectors and shifts, (6,) each, of the best poses on an even grid."""
-    size = min(len(source), _COARSE_SIZE)
-    small, goal = (fourier_crop(volume, size) for volume in (source, target))
-    spectrum = np.fft.rfftn(goal - goal.mean()).conj()
-    interpolant = _Interpolant(small, order=1)
+    source: NDArray[np.float64], target: NDArray[np.float64], mirror: bool
+) -> Iterator[tuple[bool, list[_Pose]]]:
+    """For each hand, the best poses of an even grid that are not of one peak."""
     rotations = rotation_grid(_COARSE_ROTATIONS)
-    no_shift = np.zeros(3)
-    scores = np.empty(len(rotations))
-    shifts = np.empty((len(rotations), 3))
-    for start in range(0, len(rotations), _COARSE_BATCH):
-        batch = rotations[start : start + _COARSE_BATCH]
-        points = [_source_points(size, rotation, no_shift) for rotation in batch]
-        turned = interpolant(np.concatenate(points, axis=1)).reshape(-1, *small.shape)
-        norms = np.linalg.norm(turned.reshape(len(batch), -1), axis=1)
-        product = np.fft.rfftn(turned, axes=(1, 2, 3)) * spectrum
-        cross = np.fft.irfftn(product, s=small.shape, axes=(1, 2, 3))
-        flat = cross.reshape(len(batch), -1)
-        peak = flat.argmax(axis=1)
-        stop = start + len(batch)
-        scores[start:stop] = flat.max(axis=1) / np.maximum(norms, 1e-300)
-        # the peak lies at minus the shift that brings the volume onto the target
-        lag = np.stack(np.unravel_index(peak, small.shape), axis=1)
-        shifts[start:stop] = -((lag + size // 2) % size - size // 2)
-    best = np.argsort(scores)[::-1][:_CANDIDATES]
-    turns = Rotation.from_matrix(rotations[best]).as_rotvec()
-    scale = len(source) / size
-    return list(np.concatenate([turns, shifts[best] * scale], axis=1))
+    scores, shifts = _grid_search(source, target, rotations, 2 if mirror else 1)
+    for mirrored in range(len(scores)):
+        turns = rotations @ _HALF_TURN if mirrored else rotations
+        chosen: list[int] = []
+        for place in np.argsort(-scores[mirrored], kind="stable"):
+            traces = np.einsum("nij,ij->n", turns[chosen], turns[place])
+            if (traces < 1 + 2 * np.cos(_APART)).all():
+                chosen.append(place)
+            if len(chosen) == _CANDIDATES:
+                break
+        poses = [_Pose(turns[place], shifts[mirrored, place]) for place in chosen]
+        yield bool(mirrored), poses
 
 
-def _refined(
+def _grid_search(
     source: NDArray[np.float64],
     target: NDArray[np.float64],
-    pose: NDArray[np.float64],
-) -> tuple[float, NDArray[np.float64]]:
-    """Correlation and pose at the nearest maximum of the correlation."""
-    interpolant = _Interpolant(source, order=3)
-    goal = (target - target.mean()).ravel()
-    goal /= max(np.linalg.norm(goal), 1e-300)
-    start = Rotation.from_rotvec(pose[:3])
+    rotations: NDArray[np.float64],
+    n_hands: int,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Correlation and shift (z, y, x) at the best whole-voxel shift.
 
-    def composed(step: NDArray[np.float64]) -> NDArray[np.float64]:
-        turn = (Rotation.from_rotvec(step[:3]) * start).as_rotvec()
-        return np.concatenate([turn, pose[3:] + step[3:]])
+    Shapes (n_hands, n) and (n_hands, n, 3); the second hand is the first inverted
+    through the centre after the rotation, its spectrum the conjugate one.
+    """
+    size = len(source)
+    shape = source.shape
+    offset = np.fft.ifftshift(np.arange(size) - size // 2)
+    grid = np.stack(np.meshgrid(offset, offset, offset, indexing="ij"))
+    ball = (grid**2).sum(axis=0) <= _radius(size) ** 2
+    goal = fft.rfftn(fft.ifftshift(target - target.mean())).conj()
+    interpolant = _Interpolant(source, _COARSE_ACCURACY)
+    scores = np.empty((n_hands, len(rotations)))
+    shifts = np.empty((n_hands, len(rotations), 3))
+    for start in range(0, len(rotations), _COARSE_BATCH):
+        batch = slice(start, start + _COARSE_BATCH)
+        points = _backwards(rotations[batch]) @ grid[:, ball]
+        values = interpolant(np.moveaxis(points, 1, 0).reshape(3, -1))
+        turned = np.zeros((len(points), *shape))
+        turned[:, ball] = values.reshape(len(points), -1)
+        spread = np.maximum(turned.std(axis=(1, 2, 3)), np.finfo(float).tiny)
+        spectrum = fft.rfftn(turned, axes=(1, 2, 3))
+        for hand in range(n_hands):
+            product = (spectrum.conj() if hand else spectrum) * goal
+            cross = fft.irfftn(product, s=shape, axes=(1, 2, 3))
+            cross = cross.reshape(len(points), -1)
+            scores[hand, batch] = cross.max(axis=1) / spread
+            # the peak lies at minus the shift that brings the volume onto the target
+            lag = np.unravel_index(cross.argmax(axis=1), shape)
+            shifts[hand, batch] = -offset[np.stack(lag, axis=1)]
+    return scores, shifts
 
-    def loss(step: NDArray[np.float64]) -> float:
-        at = composed(step)
-        matrix = Rotation.from_rotvec(at[:3]).as_matrix()
-        values = interpolant(_source_points(len(source), matrix, at[3:]))
-        values = values - values.mean()
-        return -float(values @ goal) / max(float(np.linalg.norm(values)), 1e-300)
 
-    found = optimize.minimize(
-        loss, np.zeros(6), method="BFGS", options={"gtol": 1e-6, "maxiter": 60}
-    )
-    return -float(found.fun), composed(found.x)
+class _Fit:
+    """Correlation of a moved volume with a target, and its nearest maximum."""
+
+    def __init__(
+        self, source: NDArray[np.float64], target: NDArray[np.float64]
+    ) -> None:
+        size = len(source)
+        offset = np.arange(size) - size // 2
+        grid = np.stack(np.meshgrid(offset, offset, offset, indexing="ij"))
+        ball = (grid**2).sum(axis=0) <= _radius(size) ** 2
+        self.radius = _radius(size)
+        self.grid = grid[:, ball].astype(np.float64)
+        self.goal = _standardized(target[ball])[0]
+        self.interpolant = _Interpolant(source)
+
+    def refined(self, pose: _Pose) -> tuple[float, _Pose]:
+        """Correlation and pose at the maximum that the pose given leads to.
+
+        Levenberg-Marquardt on the difference of the two standardized volumes, which
+        is twice one minus their correlation.
+        """
+        score, gradient, curvature = self._linearized(pose)
+        damping = 1e-2
+        for _ in range(_MOST_STEPS):
+            scale = np.trace(curvature)
+            if scale == 0:
+                break
+            damped = curvature + damping * scale / 6 * np.eye(6)
+            step = np.linalg.solve(damped, gradient)
+            trial = self._stepped(pose, step)
+            found = self._linearized(trial)
+            if found[0] > score:
+                pose, (score, gradient, curvature) = trial, found
+                damping /= 10
+            else:
+                damping *= 10
+            if np.linalg.norm(step) < _LAST_STEP:
+                break
+        return score, pose
+
+    def _stepped(self, pose: _Pose, step: NDArray[np.float64]) -> _Pose:
+        """The pose after a further turn (x, y, z), in voxels at the rim, and shift."""
+        turn = Rotation.from_rotvec(step[:3] / self.radius).as_matrix()
+        return _Pose(turn @ pose.rotation, pose.shift + step[3:])
+
+    def _linearized(
+        self, pose: _Pose
+    ) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
+        """Correlation, its gradient and the Gauss-Newton curvature in the step."""
+        arms = self.grid - pose.shift[:, np.newaxis]
+        backwards = _backwards(pose.rotation)
+        values, *slopes = self.interpolant.with_gradient(backwards @ arms)
+        # of f(R^T (r - t)) in r, along z, y and x
+        slope = backwards.T @ np.stack(slopes)
+        turning = np.cross(slope[::-1], arms[::-1], axis=0) / self.radius
+        derivatives = np.concatenate([turning, -slope])
+        values, spread = _standardized(values)
+        derivatives = derivatives - derivatives.mean(axis=1, keepdims=True)
+        derivatives -= (derivatives @ values)[:, np.newaxis] * values
+        derivatives /= spread
+        return (
+            float(values @ self.goal),
+            derivatives @ self.goal,
+            derivatives @ derivatives.T,
+        )
+
+
+def _standardized(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
+    """Values of mean 0 and norm 1, and the norm they had; constant ones become 0."""
+    centred = values - values.mean()
+    norm = float(np.linalg.norm(centred))
+    if norm <= 1e-12 * float(np.linalg.norm(values)):
+        return np.zeros_like(values), 1.0
+    return centred / norm, norm

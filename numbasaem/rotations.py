@@ -1,22 +1,28 @@
-"""Rotations: grids, random draws, RELION's angles and Wigner matrices."""
+"""Rotations: even grids, random draws, RELION's angles and Wigner matrices.
+
+A rotation is a 3 x 3 matrix R on (x, y, z) columns; it takes the function f to
+f(R^T r).
+"""
 
 from __future__ import annotations
 
-import warnings
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy import linalg
 from scipy.spatial.transform import Rotation
-from scipy.special import sph_harm_y
 
 from .errors import expected
+from .kernels.wigner import wigner_matrices
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-_PHI = np.sqrt(2.0)
+_PHI = 2**0.5
 _PSI = 1.533751168755204288118041
+"""Positive root of psi^4 = psi + 4, Alexa's choice to go with sqrt(2)."""
+
 _TOLERANCE = 1e-6
 
 
@@ -24,8 +30,8 @@ def rotation_grid(n: int) -> NDArray[np.float64]:
     """Rotations that cover SO(3) evenly.
 
     A super-Fibonacci spiral: it exists for every n, is deterministic, and treats the
-    view direction and the in-plane angle alike, where a product of a spherical grid
-    with in-plane angles exists for few n only.
+    view direction and the in-plane angle alike, where the product of a spherical grid
+    with in-plane angles exists for few n only and favours its own axis.
 
     Parameters
     ----------
@@ -44,24 +50,17 @@ def rotation_grid(n: int) -> NDArray[np.float64]:
 
     References
     ----------
-    M. Alexa, "Super-Fibonacci Spirals: Fast, Low-Discrepancy Sampling of SO(3)",
+    M. Alexa, "Super-Fibonacci spirals: fast, low-discrepancy sampling of SO(3)",
     CVPR 2022.
+
+    Examples
+    --------
+    >>> rotation_grid(552).shape
+    (552, 3, 3)
     """
-    if not isinstance(n, int | np.integer) or n < 1:
-        raise expected("rotations", "a whole number of at least 1", n)
-    s = np.arange(n) + 0.5
-    inner, outer = np.sqrt(s / n), np.sqrt(1 - s / n)
-    alpha, beta = 2 * np.pi * s / _PHI, 2 * np.pi * s / _PSI
-    quaternions = np.stack(
-        [
-            inner * np.sin(alpha),
-            inner * np.cos(alpha),
-            outer * np.sin(beta),
-            outer * np.cos(beta),
-        ],
-        axis=1,
-    )
-    return _matrices(quaternions)
+    _check_number(n, at_least=1)
+    s = np.arange(n, dtype=np.float64) + 0.5
+    return _from_torus(s / n, 2 * np.pi * s / _PHI, 2 * np.pi * s / _PSI)
 
 
 def random_rotations(n: int, generator: np.random.Generator) -> NDArray[np.float64]:
@@ -70,7 +69,7 @@ def random_rotations(n: int, generator: np.random.Generator) -> NDArray[np.float
     Parameters
     ----------
     n : int
-        Number of rotations.
+        Number of rotations, at least 0.
     generator : numpy.random.Generator
         Source of randomness.
 
@@ -79,28 +78,45 @@ def random_rotations(n: int, generator: np.random.Generator) -> NDArray[np.float
     float64, shape (n, 3, 3)
         Rotation matrices on (x, y, z) columns.
 
+    Raises
+    ------
+    InputError
+        If n is not a whole number of at least 0.
+
     Notes
     -----
-    The subgroup algorithm of [57]: a point on the three-sphere from three uniforms.
+    The subgroup algorithm of [57]: three uniform variates make a point of the
+    three-sphere.
     """
-    share, first, second = generator.random((3, n))
-    inner, outer = np.sqrt(1 - share), np.sqrt(share)
-    first, second = 2 * np.pi * first, 2 * np.pi * second
+    _check_number(n, at_least=0)
+    share, alpha, beta = generator.random((3, n))
+    return _from_torus(1 - share, 2 * np.pi * alpha, 2 * np.pi * beta)
+
+
+def _check_number(n: object, at_least: int) -> None:
+    if not isinstance(n, int | np.integer) or isinstance(n, bool) or n < at_least:
+        raise expected("rotations", f"a whole number of at least {at_least}", n)
+
+
+def _from_torus(
+    share: NDArray[np.float64], alpha: NDArray[np.float64], beta: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Rotations of unit quaternions, the vector first and the scalar last.
+
+    `share` is the squared length of the first two components, `alpha` and `beta` are
+    the angles of the first and the last two; uniform arguments give uniform rotations.
+    """
+    first, last = np.sqrt(share), np.sqrt(1 - share)
     quaternions = np.stack(
         [
-            inner * np.sin(first),
-            inner * np.cos(first),
-            outer * np.sin(second),
-            outer * np.cos(second),
+            first * np.sin(alpha),
+            first * np.cos(alpha),
+            last * np.sin(beta),
+            last * np.cos(beta),
         ],
         axis=1,
     )
-    return _matrices(quaternions)
-
-
-def _matrices(quaternions: NDArray[np.float64]) -> NDArray[np.float64]:
-    matrices: NDArray[np.float64] = Rotation.from_quat(quaternions).as_matrix()
-    return matrices
+    return np.asarray(Rotation.from_quat(quaternions).as_matrix())
 
 
 def check_rotations(rotations: ArrayLike) -> NDArray[np.float64]:
@@ -119,17 +135,27 @@ def check_rotations(rotations: ArrayLike) -> NDArray[np.float64]:
     Raises
     ------
     InputError
-        If there is none, the shape is another one, or one is not a rotation.
+        If there is none, the shape is another one, an entry is not finite, or a
+        matrix is not orthonormal with determinant 1.
     """
     matrices = np.asarray(rotations, dtype=np.float64)
     if matrices.ndim != 3 or matrices.shape[1:] != (3, 3) or len(matrices) == 0:
-        raise expected("rotations", "shape (K, 3, 3), K >= 1", matrices.shape)
-    if not np.isfinite(matrices).all():
-        raise expected("rotations", "finite entries", "NaN or infinity")
+        raise expected("rotations", "shape (K, 3, 3), K >= 1", f"{matrices.shape}")
+    finite = np.isfinite(matrices).all(axis=(1, 2))
+    if not finite.all():
+        where = f"rotations[{np.argmin(finite)}]"
+        raise expected(where, "finite entries", "NaN or infinity")
     gram = matrices @ matrices.transpose(0, 2, 1)
-    orthonormal = np.abs(gram - np.eye(3)).max() < _TOLERANCE
-    if not orthonormal or (np.linalg.det(matrices) < 0).any():
-        raise expected("rotations", "orthonormal matrices of determinant 1", "others")
+    deviation = np.abs(gram - np.eye(3)).max(axis=(1, 2))
+    determinant = np.linalg.det(matrices)
+    faulty = (deviation > _TOLERANCE) | (determinant < 0)
+    if faulty.any():
+        first = int(np.argmax(faulty))
+        raise expected(
+            f"rotations[{first}]",
+            "an orthonormal matrix of determinant 1",
+            f"one off by {deviation[first]:.1e}, determinant {determinant[first]:.6g}",
+        )
     return matrices
 
 
@@ -139,34 +165,36 @@ def relion_angles(rotations: ArrayLike) -> NDArray[np.float64]:
     Parameters
     ----------
     rotations : array, shape (K, 3, 3)
-        Rotation matrices.
+        Rotation matrices on (x, y, z) columns.
 
     Returns
     -------
     float64, shape (K, 3)
-        Degrees. The matrix is the inverse of the intrinsic ZYZ rotation by them.
+        rot, tilt, psi in degrees: each matrix is the inverse of the intrinsic ZYZ
+        rotation by them. Where tilt is 0 or 180 degrees only one combination of rot
+        and psi counts, and any split is right.
 
     Raises
     ------
     InputError
         If `rotations` are not rotation matrices.
     """
-    inverse = Rotation.from_matrix(check_rotations(rotations)).inv()
-    return _zyz(inverse, degrees=True)
+    inverse = check_rotations(rotations).transpose(0, 2, 1)
+    return np.rad2deg(_zyz_angles(inverse).T)
 
 
 def rotations_from_relion(angles: ArrayLike) -> NDArray[np.float64]:
-    """Rotations of RELION's rot, tilt and psi.
+    """Rotations of RELION's rot, tilt and psi; inverse of :func:`relion_angles`.
 
     Parameters
     ----------
     angles : array, shape (K, 3)
-        Degrees.
+        rot, tilt, psi in degrees.
 
     Returns
     -------
     float64, shape (K, 3, 3)
-        Rotation matrices.
+        Rotation matrices on (x, y, z) columns.
 
     Raises
     ------
@@ -174,32 +202,39 @@ def rotations_from_relion(angles: ArrayLike) -> NDArray[np.float64]:
         If the shape is another one or an angle is not finite.
     """
     degrees = np.asarray(angles, dtype=np.float64)
-    if degrees.ndim != 2 or degrees.shape[1] != 3 or not np.isfinite(degrees).all():
-        raise expected("angles", "finite values of shape (K, 3)", degrees.shape)
-    turn = Rotation.from_euler("ZYZ", degrees, degrees=True)
-    matrices: NDArray[np.float64] = turn.inv().as_matrix()
-    return matrices
+    if degrees.ndim != 2 or degrees.shape[1] != 3:
+        raise expected("angles", "shape (K, 3)", f"{degrees.shape}")
+    if not np.isfinite(degrees).all():
+        raise expected("angles", "finite values", "NaN or infinity")
+    rotation = Rotation.from_euler("ZYZ", degrees, degrees=True)
+    return np.asarray(rotation.inv().as_matrix())
 
 
-def _zyz(rotation: Rotation, *, degrees: bool) -> NDArray[np.float64]:
-    """Intrinsic ZYZ angles; where the first and last axis coincide, the last is 0."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Gimbal lock")
-        angles: NDArray[np.float64] = rotation.as_euler("ZYZ", degrees=degrees)
-    return angles
+def _zyz_angles(matrices: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Angles a, b, c of Rz(a) Ry(b) Rz(c) in radians, shape (3, K).
+
+    The last is read off what remains after the first, so that their sum is right even
+    where the two axes coincide and the first is arbitrary.
+    """
+    x, y, z = matrices[:, :, 2].T
+    first = np.arctan2(y, x)
+    # the second row of Rz(c), from the y axis that Rz(a) turned and Ry(b) kept
+    sine, cosine = (
+        np.cos(first) * matrices[:, 1, column] - np.sin(first) * matrices[:, 0, column]
+        for column in (0, 1)
+    )
+    return np.stack([first, np.arctan2(np.hypot(x, y), z), np.arctan2(sine, cosine)])
 
 
-def real_wigner(
-    rotations: ArrayLike, ell_max: int
-) -> tuple[NDArray[np.float64], ...]:
+def real_wigner(rotations: ArrayLike, ell_max: int) -> tuple[NDArray[np.float64], ...]:
     """Wigner matrices in the real spherical harmonics.
 
     Parameters
     ----------
     rotations : array, shape (K, 3, 3)
-        Rotation matrices.
+        Rotation matrices on (x, y, z) columns.
     ell_max : int
-        Highest degree.
+        Highest degree, at least 0.
 
     Returns
     -------
@@ -214,82 +249,65 @@ def real_wigner(
 
     Notes
     -----
-    The D of (9). R = Rz(a) Ry(b) Rz(c), and Ry(b) = B Rz(b) B^T with B the quarter
-    turn that takes z to y: only rotations about z, which mix m with -m, and one fixed
-    matrix per degree, from exact quadrature. All factors are orthogonal, so errors do
-    not grow with the degree.
+    The D of (9), for real coefficients. All factors are orthogonal, so errors do not
+    grow with the degree as they do in sums of factorials and in recursions over it.
     """
-    turn = Rotation.from_matrix(check_rotations(rotations))
-    first, middle, last = _zyz(turn, degrees=False).T
+    angles = _zyz_angles(check_rotations(rotations))
+    multiples = angles[:, :, np.newaxis] * np.arange(ell_max + 1)
+    cosines, sines = np.cos(multiples), np.sin(multiples)
     matrices = []
     for ell in range(ell_max + 1):
-        quarter = _quarter_turn(ell)
-        tilted = quarter @ _turn_about_z(ell, middle) @ quarter.T
-        matrices.append(_turn_about_z(ell, first) @ tilted @ _turn_about_z(ell, last))
+        wigner = np.empty((angles.shape[1], 2 * ell + 1, 2 * ell + 1))
+        wigner_matrices(cosines, sines, _tilt_series(ell), wigner)
+        matrices.append(wigner)
     return tuple(matrices)
 
 
-def _turn_about_z(ell: int, angle: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Rotation by each angle about z, shape (K, 2 ell + 1, 2 ell + 1)."""
-    result = np.zeros((len(angle), 2 * ell + 1, 2 * ell + 1))
-    m = np.arange(-ell, ell + 1)
-    waves = np.outer(angle, m)
-    result[:, ell - m, ell + m] = np.sin(waves)
-    result[:, ell + m, ell + m] = np.cos(waves)
-    return result
-
-
 @lru_cache(maxsize=128)
-def _quarter_turn(ell: int) -> NDArray[np.float64]:
-    """Wigner matrix of the rotation by -pi/2 about x, which takes z to y."""
-    nodes, weights = np.polynomial.legendre.leggauss(ell + 1)
-    n_longitudes = 2 * ell + 1
-    longitude = 2 * np.pi * np.arange(n_longitudes) / n_longitudes
-    height = np.repeat(nodes, n_longitudes)
-    ring = np.sqrt(1 - height**2)
-    around = np.tile(longitude, ell + 1)
-    points = np.stack([ring * np.cos(around), ring * np.sin(around), height], axis=1)
-    weight = np.repeat(weights, n_longitudes) * 2 * np.pi / n_longitudes
-    turn = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
-    before = real_spherical_harmonics(ell, points)[ell]
-    after = real_spherical_harmonics(ell, points @ turn)[ell]
-    matrix: NDArray[np.float64] = (before * weight) @ after.T
-    matrix.flags.writeable = False
-    return matrix
+def _tilt_series(ell: int) -> NDArray[np.float64]:
+    """Fourier series of the rotation about y, as the kernel takes them.
 
-
-def real_spherical_harmonics(
-    ell_max: int, directions: ArrayLike
-) -> list[NDArray[np.float64]]:
-    """Real orthonormal spherical harmonics.
-
-    Parameters
-    ----------
-    ell_max : int
-        Highest degree.
-    directions : array, shape (n, 3)
-        Vectors (x, y, z) of any length; the zero vector counts as the z axis.
-
-    Returns
-    -------
-    list of float64 arrays
-        Entry ell has shape (2 ell + 1, n), orders from -ell to ell.
-
-    Notes
-    -----
-    From (8): sqrt(2) (-1)^m Re Y_l^m for m > 0, Y_l^0, and sqrt(2) (-1)^m Im Y_l^|m|
-    for m < 0.
+    With B the quarter turn that takes z to y, Ry(b) = B Rz(b) B^T, and Rz(b) holds
+    cos(n b) on the diagonal and -+ sin(n b) between orders n and -n.
     """
-    x, y, z = np.asarray(directions, dtype=np.float64).T
-    theta = np.arctan2(np.hypot(x, y), z)
-    phi = np.arctan2(y, x)
-    tables = []
-    for ell in range(ell_max + 1):
-        table = np.empty((2 * ell + 1, len(theta)))
-        for m in range(ell + 1):
-            harmonic = sph_harm_y(ell, m, theta, phi)
-            factor = np.sqrt(2) * (-1) ** m if m else 1.0
-            table[ell - m] = factor * harmonic.imag
-            table[ell + m] = factor * harmonic.real
-        tables.append(table)
-    return tables
+    quarter = _quarter_turn(ell)
+    series = np.zeros((2, ell + 1, ell + 1, ell + 1))
+    p = np.arange(ell + 1)
+    even = ((p[:, np.newaxis] + p) % 2 == 0)[:, :, np.newaxis]
+    for part, rows in enumerate((quarter[ell:], quarter[ell::-1])):
+        plus, minus = rows[:, ell:], rows[:, ell::-1].copy()
+        minus[:, 0] = 0  # order 0 has no partner
+        cosine = plus[:, np.newaxis] * plus + minus[:, np.newaxis] * minus
+        sine = minus[:, np.newaxis] * plus - plus[:, np.newaxis] * minus
+        series[part] = np.where(even, cosine, sine)
+    series[1, 0] = 0
+    series[1, :, 0] = 0
+    series.flags.writeable = False
+    return series
+
+
+def _quarter_turn(ell: int) -> NDArray[np.float64]:
+    """Wigner matrix of the rotation by -pi/2 about x, which takes z to y.
+
+    Exponential of the angular momentum about x, whose eigenvalues are -ell ... ell.
+    """
+    m = np.arange(-ell, ell + 1)
+    ladder = np.sqrt(ell * (ell + 1) - m[:-1] * m[1:]) / 2
+    _, vectors = linalg.eigh_tridiagonal(np.zeros(2 * ell + 1), ladder)
+    powers_of_i = np.array([1, 1j, -1, -1j])[m % 4]
+    turn = (vectors * powers_of_i) @ vectors.T
+    to_real = _real_from_complex(ell)
+    return np.ascontiguousarray((to_real.conj() @ turn @ to_real.T).real)
+
+
+def _real_from_complex(ell: int) -> NDArray[np.complex128]:
+    """Matrix that takes the harmonics (8) to the real ones, orders from -ell."""
+    matrix = np.zeros((2 * ell + 1, 2 * ell + 1), dtype=complex)
+    matrix[ell, ell] = 1
+    m = np.arange(1, ell + 1)
+    sign = (-1.0) ** m
+    matrix[ell + m, ell + m] = sign / np.sqrt(2)
+    matrix[ell + m, ell - m] = 1 / np.sqrt(2)
+    matrix[ell - m, ell + m] = -1j * sign / np.sqrt(2)
+    matrix[ell - m, ell - m] = 1j / np.sqrt(2)
+    return matrix

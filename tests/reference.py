@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
+from scipy import linalg
 
 
 def bessel_to_pswf(
@@ -97,3 +97,270 @@ def complex_shifted_gram(
         for second in range(len(indices)):
             gram[first, second] = np.sum(visible[first] * visible[second])
     return gram
+
+
+def shifted_view(
+    image: NDArray[np.float64], shift: tuple[int, int]
+) -> NDArray[np.float64]:
+    """Equation (19), cropped to the patch, pixel by pixel."""
+    size = len(image)
+    padded = np.zeros((2 * size, 2 * size))
+    padded[:size, :size] = image
+    patch = np.zeros((size, size))
+    for i in range(size):
+        for j in range(size):
+            row, column = (i + shift[0]) % (2 * size), (j + shift[1]) % (2 * size)
+            patch[i, j] = padded[row, column]
+    return patch
+
+
+def displacements(size: int) -> list[tuple[int, int, int, int]]:
+    """Every (u, v, s_y, s_x): place in a table of displacements, and its shift."""
+    steps = [(u, (u - size + 1) % (2 * size)) for u in range(2 * size - 1)]
+    return [(u, v, s_y, s_x) for u, s_y in steps for v, s_x in steps]
+
+
+def visible_energies(
+    images: NDArray[np.float64], energies: NDArray[np.float64]
+) -> None:
+    """Squared norm of what each displaced patch sees."""
+    for k, image in enumerate(images):
+        for u, v, s_y, s_x in displacements(len(image)):
+            energies[k, u, v] = np.sum(shifted_view(image, (s_y, s_x)) ** 2)
+
+
+def correlate(
+    patch: NDArray[np.float64],
+    template: NDArray[np.float64],
+    bias: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Inner products with the displaced templates plus the bias, and their largest.
+
+    `patch` is (L, L, lanes), `template` (2, L, L), `bias` (2, 2L-1, 2L-1).
+    """
+    out = np.zeros((*bias.shape, patch.shape[2]))
+    for r, image in enumerate(template):
+        for u, v, s_y, s_x in displacements(len(image)):
+            seen = shifted_view(image, (s_y, s_x))
+            for lane in range(patch.shape[2]):
+                out[r, u, v, lane] = bias[r, u, v] + np.sum(patch[:, :, lane] * seen)
+    return out, out.max(axis=(0, 1, 2))
+
+
+def exponentiate(
+    weight: NDArray[np.float64],
+    reference: NDArray[np.float64],
+    shift_mass: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Powers of two, zero below 2**-50; the shift masses with them; their sums.
+
+    `weight` and `shift_mass` are (n, lanes), `reference` is (lanes,).
+    """
+    powers = np.zeros(weight.shape)
+    for u in range(weight.shape[0]):
+        for lane in range(weight.shape[1]):
+            exponent = weight[u, lane] - reference[lane]
+            powers[u, lane] = 2.0**exponent if exponent > -50 else 0.0
+    return powers, shift_mass + powers, powers.sum(axis=0)
+
+
+def box_sums(weight: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Weight under which each projection pixel is in view: sum of w_l V_l.
+
+    `weight` is (2L-1, 2L-1, lanes), the result (L, L, lanes).
+    """
+    size = (len(weight) + 1) // 2
+    visible = np.zeros((size, size, weight.shape[2]))
+    for u, v in np.ndindex(2 * size - 1, 2 * size - 1):
+        for y, x in np.ndindex(size, size):
+            i, j = y - (u - size + 1), x - (v - size + 1)
+            if 0 <= i < size and 0 <= j < size:
+                visible[y, x] += weight[u, v]
+    return visible
+
+
+def adjoint(
+    patch: NDArray[np.float64], weight: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Weighted patch moved back onto the projection: sum of w_l unshift_l(I).
+
+    `patch` and the result are (L, L, lanes), `weight` is (2L-1, 2L-1, lanes).
+    """
+    size = len(patch)
+    weighted = np.zeros(patch.shape)
+    for u, v in np.ndindex(2 * size - 1, 2 * size - 1):
+        for i, j in np.ndindex(size, size):
+            y, x = i + u - size + 1, j + v - size + 1
+            if 0 <= y < size and 0 <= x < size:
+                weighted[y, x] += weight[u, v] * patch[i, j]
+    return weighted
+
+
+def add_lanes(
+    images: NDArray[np.float64],
+    scale: NDArray[np.float64],
+    total: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Add each lane's pixels times its factor to the total."""
+    result = total.astype(float)
+    for pixel in range(images.shape[0]):
+        for lane in range(images.shape[1]):
+            result[pixel] += images[pixel, lane] * scale[lane]
+    return result
+
+
+def joint_log_probabilities(
+    patches: NDArray[np.float64],
+    images: NDArray[np.float64],
+    shift_prior: NDArray[np.float64],
+    noise_variance: float,
+    rotation_prior: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Log of p(I_p, shift, rotation), (18) and (24), shape (P, K, 2L, 2L)."""
+    size = images.shape[1]
+    joint = np.empty((len(patches), len(images), 2 * size, 2 * size))
+    constant = size**2 / 2 * np.log(2 * np.pi * noise_variance)
+    with np.errstate(divide="ignore"):
+        log_prior = np.log(shift_prior), np.log(rotation_prior)
+    for k, image in enumerate(images):
+        for s_y, s_x in np.ndindex(2 * size, 2 * size):
+            seen = shifted_view(image, (s_y, s_x))
+            for p, patch in enumerate(patches):
+                distance = np.sum((patch - seen) ** 2)
+                likelihood = -distance / (2 * noise_variance) - constant
+                prior = log_prior[0][s_y, s_x] + log_prior[1][k]
+                joint[p, k, s_y, s_x] = likelihood + prior
+    return joint
+
+
+def posterior(
+    joint: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Equation (23) from joint log-probabilities, and log p(I_p) of each patch."""
+    weight = np.empty_like(joint)
+    evidence = np.empty(len(joint))
+    for p, table in enumerate(joint):
+        largest = table.max()
+        total = np.sum(np.exp(table - largest))
+        evidence[p] = largest + np.log(total)
+        weight[p] = np.exp(table - evidence[p])
+    return weight, evidence
+
+
+def accumulate_statistics(
+    patches: NDArray[np.float64],
+    images: NDArray[np.float64],
+    shift_prior: NDArray[np.float64],
+    noise_variance: float,
+    rotation_prior: NDArray[np.float64],
+) -> tuple[
+    NDArray[np.float64],
+    NDArray[np.float64],
+    NDArray[np.float64],
+    NDArray[np.float64],
+    float,
+]:
+    """Sums over patches of the posterior over all (2L)**2 shifts and K rotations.
+
+    Returns the visible weight and weighted patch (K, L, L), the mass of each shift
+    (2L, 2L) and of each rotation (K,), and the log-likelihood.
+    """
+    patches = np.asarray(patches, dtype=float)
+    n_rotations, size, _ = images.shape
+    weight, evidence = posterior(
+        joint_log_probabilities(
+            patches, images, shift_prior, noise_variance, rotation_prior
+        )
+    )
+    visible_weight = np.zeros(images.shape)
+    weighted_patch = np.zeros(images.shape)
+    for s_y, s_x in np.ndindex(2 * size, 2 * size):
+        for i, j in np.ndindex(size, size):
+            y, x = (i + s_y) % (2 * size), (j + s_x) % (2 * size)
+            if y < size and x < size:
+                seen = weight[:, :, s_y, s_x]
+                for k in range(n_rotations):
+                    visible_weight[k, y, x] += np.sum(seen[:, k])
+                    weighted_patch[k, y, x] += np.sum(seen[:, k] * patches[:, i, j])
+    shift_mass, rotation_mass = weight.sum(axis=(0, 1)), weight.sum(axis=(0, 2, 3))
+    return visible_weight, weighted_patch, shift_mass, rotation_mass, evidence.sum()
+
+
+def normal_equations(
+    patches: NDArray[np.float64],
+    weight: NDArray[np.float64],
+    matrices: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Equations (31) and (30) for real coefficients, sums in the order printed.
+
+    `weight` is the posterior (P, K, 2L, 2L), `matrices` (K, L**2, M) holds the sums
+    over N and n: the projection of every basis function in every rotation.
+    """
+    size = patches.shape[1]
+    n_coefficients = matrices.shape[2]
+    matrix = np.zeros((n_coefficients, n_coefficients))
+    right_side = np.zeros(n_coefficients)
+    for k, columns in enumerate(matrices):
+        functions = columns.T.reshape(n_coefficients, size, size)
+        for s_y, s_x in np.ndindex(2 * size, 2 * size):
+            seen = [shifted_view(function, (s_y, s_x)) for function in functions]
+            for p, patch in enumerate(patches):
+                share = weight[p, k, s_y, s_x]
+                for first in range(n_coefficients):
+                    right_side[first] += share * np.sum(patch * seen[first])
+                    for second in range(n_coefficients):
+                        product = np.sum(seen[first] * seen[second])
+                        matrix[first, second] += share * product
+    return matrix, right_side
+
+
+def shift_prior_table(weight: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Equation (37) from the posterior (P, K, 2L, 2L)."""
+    prior = np.zeros(weight.shape[2:])
+    for of_patch in weight:
+        for of_rotation in of_patch:
+            prior += of_rotation / len(weight)
+    return prior
+
+
+def expected_log_likelihood(
+    weight: NDArray[np.float64], joint: NDArray[np.float64]
+) -> float:
+    """Equations (22) and (25): posterior (P, K, 2L, 2L) times joint log-probability."""
+    total = 0.0
+    for p, k in np.ndindex(weight.shape[:2]):
+        for s_y, s_x in np.ndindex(weight.shape[2:]):
+            if weight[p, k, s_y, s_x] > 0:
+                total += weight[p, k, s_y, s_x] * joint[p, k, s_y, s_x]
+    return total
+
+
+def wigner_matrices(
+    cosines: NDArray[np.float64],
+    sines: NDArray[np.float64],
+    tilt_series: NDArray[np.float64],
+    wigner: NDArray[np.float64],
+) -> None:
+    """Exponentials of the angular momenta in real harmonics, no series."""
+    ell = wigner.shape[1] // 2
+    if ell == 0:
+        wigner[...] = 1
+        return
+    m = np.arange(-ell, ell + 1)
+    raising = np.diag(np.sqrt(ell * (ell + 1) - m[:-1] * m[1:]), -1)
+    to_real = np.zeros((2 * ell + 1, 2 * ell + 1), dtype=complex)
+    for order in m:
+        sign, plus, minus = (-1.0) ** order, ell + abs(order), ell - abs(order)
+        if order > 0:
+            to_real[ell + order, [plus, minus]] = sign / 2**0.5, 1 / 2**0.5
+        elif order < 0:
+            to_real[ell + order, [plus, minus]] = -1j * sign / 2**0.5, 1j / 2**0.5
+        else:
+            to_real[ell, ell] = 1
+    about_y = (raising - raising.T) / 2j
+    for k in range(len(wigner)):
+        a, b, c = np.arctan2(sines[:, k, 1], cosines[:, k, 1])
+        turn = linalg.expm(-1j * a * np.diag(m))
+        turn = turn @ linalg.expm(-1j * b * about_y)
+        turn = turn @ linalg.expm(-1j * c * np.diag(m))
+        wigner[k] = (to_real.conj() @ turn @ to_real.T).real

@@ -327,8 +327,9 @@ def accumulate_statistics(  # type: ignore[no-untyped-def]
                         posterior[first + lane, u] = (
                             scale[lane] * shift_mass[u * n_lanes + lane]
                         )
-                    posterior[first + lane, n_shifts * n_shifts] = 2.0 ** (
-                        log2_empty - total[lane]
+                    step = log2_empty - total[lane]
+                    posterior[first + lane, n_shifts * n_shifts] = (
+                        _power_of_two(step) if step > _LOG2_FLUSH else 0.0
                     )
         flat = block_images[block].reshape(n_rotations, 2 * n_pixels)
         for k in range(n_rotations):

@@ -1,0 +1,27 @@
+"""The M-step: normal equations and their solution."""
+
+from __future__ import annotations
+
+import numbasaem
+from numbasaem.maximization_step import normal_equations, solve
+from numbasaem.projection import ProjectionOperator
+
+from .common import problem
+
+
+class Maximization:
+    """One M-step over the highest degree, at L = 11."""
+
+    params = ([6, 8, 10],)
+    param_names = ("ell_max",)
+
+    def setup(self, ell_max: int) -> None:
+        """Make statistics to solve for."""
+        rotations = numbasaem.rotation_grid(552)
+        basis = numbasaem.VolumeBasis(11, ell_max)
+        self.operator = ProjectionOperator(basis, rotations)
+        self.statistics = problem(11, 552, 256).expectation()
+
+    def time_maximization(self, ell_max: int) -> None:
+        """Wall time."""
+        solve(*normal_equations(self.operator, self.statistics))

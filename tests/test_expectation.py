@@ -1,0 +1,520 @@
+"""The E-step against brute force over every shift and rotation, and its invariances."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import numba
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from numbasaem.errors import InputError
+from numbasaem.expectation_step import Statistics, expectation, shift_posterior
+from numbasaem.kernels import expectation as kernels
+from numbasaem.kernels import portable, simd
+from tests import reference
+
+Array = NDArray[np.float64]
+SIZE = 5
+ROUNDING = 1e-5
+"""Share of the largest entry: float32 products summed over a block of patches."""
+
+
+
+def random_prior(size: int, generator: np.random.Generator) -> Array:
+    prior = generator.random((2 * size, 2 * size))
+    return prior / prior.sum()
+
+
+def problem(
+    n_patches: int = 11,
+    n_rotations: int = 4,
+    size: int = SIZE,
+    snr: float = 1.0,
+    seed: int = 0,
+) -> dict[str, object]:
+    """Patches that show shifted images under noise of variance 1, and priors."""
+    generator = np.random.default_rng(seed)
+    images = np.sqrt(snr) * generator.standard_normal((n_rotations, size, size))
+    shifts = generator.integers(0, 2 * size, (n_patches, 2))
+    shown = [
+        reference.shifted_view(images[p % n_rotations], (shift[0], shift[1]))
+        for p, shift in enumerate(shifts)
+    ]
+    noise = generator.standard_normal((n_patches, size, size))
+    return {
+        "patches": (np.reshape(shown, noise.shape) + noise).astype(np.float32),
+        "images": images,
+        "shift_prior": random_prior(size, generator),
+        "noise_variance": 1.0,
+        "rotation_prior": generator.dirichlet(np.ones(n_rotations)),
+    }
+
+
+def assert_close(found: object, wanted: object, share: float = ROUNDING) -> None:
+    largest = np.abs(wanted).max() if np.size(wanted) else 0.0
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=share * max(largest, 1e-30))
+
+
+def assert_same(found: Statistics, wanted: Statistics, share: float = ROUNDING) -> None:
+    for field in fields(Statistics):
+        assert_close(getattr(found, field.name), getattr(wanted, field.name), share)
+
+
+def assert_identical(first: Statistics, second: Statistics) -> None:
+    for field in fields(Statistics):
+        np.testing.assert_array_equal(
+            getattr(first, field.name), getattr(second, field.name)
+        )
+
+
+def brute_force(given: dict[str, object]) -> Statistics:
+    sums = reference.accumulate_statistics(**given)
+    patches = np.asarray(given["patches"], dtype=float)
+    return Statistics(*sums, np.sum(patches**2), len(patches))
+
+
+# --- one operation at a time -----------------------------------------------------
+
+
+@numba.njit
+def simd_operations(side, lanes, operands):
+    correlated, exponentiated, boxed, adjoined, added = operands
+    simd.correlate(side, lanes, correlated)
+    simd.exponentiate(side, lanes, exponentiated)
+    simd.box_sums(side, lanes, boxed)
+    simd.adjoint(side, lanes, adjoined)
+    simd.add_lanes(side, lanes, added)
+
+
+@numba.njit
+def portable_operations(side, lanes, operands):
+    correlated, exponentiated, boxed, adjoined, added = operands
+    portable.correlate(side, lanes, correlated)
+    portable.exponentiate(side, lanes, exponentiated)
+    portable.box_sums(side, lanes, boxed)
+    portable.adjoint(side, lanes, adjoined)
+    portable.add_lanes(side, lanes, added)
+
+
+GUARD = 3
+"""Elements before and after each operand, which no operation may touch."""
+
+
+def operand(values: Array) -> NDArray[np.float32]:
+    """Flat float32 values between guards of NaN."""
+    guard = np.full(GUARD, np.nan)
+    return np.concatenate([guard, values.ravel(), guard]).astype(np.float32)
+
+
+def flat(*arrays: NDArray[np.float32]) -> tuple[object, ...]:
+    return tuple(item for array in arrays for item in (array, GUARD))
+
+
+def inner(array: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
+    assert np.isnan(array[:GUARD]).all()
+    assert np.isnan(array[-GUARD:]).all()
+    return array[GUARD:-GUARD].reshape(shape)
+
+
+@pytest.mark.parametrize(
+    ("operations", "size", "lanes"),
+    [
+        (simd_operations, 5, 8),
+        (simd_operations, 6, 4),
+        (simd_operations, 11, 16),
+        (portable_operations, 6, 3),
+    ],
+)
+def test_operations__match_plain_loops(operations, size: int, lanes: int) -> None:
+    generator = np.random.default_rng(size)
+    n, n_pixels = 2 * size - 1, -(-2 * size**2 // lanes) * lanes
+    patch = generator.standard_normal((size, size, lanes))
+    template = generator.standard_normal((2, size, size))
+    bias = generator.standard_normal((2, n, n))
+    # some exponents on either side of the flush, the largest ones zero
+    logs = -generator.exponential(15.0, (n * n, lanes))
+    level = generator.standard_normal(lanes)
+    mass = generator.random((n * n, lanes))
+    weight = generator.random((n, n, lanes))
+    images = generator.standard_normal((n_pixels, lanes))
+    scale = generator.random(lanes)
+    total = generator.standard_normal(n_pixels)
+    inputs = patch, template, bias, logs + level, level, mass, weight, images, scale
+    patch, template, bias, logs, level, mass, weight, images, scale = (
+        np.asarray(a, np.float32).astype(float) for a in inputs
+    )
+
+    out, peak = operand(np.zeros((2, n, n, lanes))), operand(np.zeros(lanes))
+    powers, masses, sums = operand(logs), operand(mass), operand(np.zeros(lanes))
+    rows = operand(np.zeros((n, size, lanes)))
+    visible, weighted = (operand(np.zeros((size, size, lanes))) for _ in range(2))
+    added = operand(total)
+    operations(
+        (0,) * size,
+        (0,) * lanes,
+        (
+            flat(operand(patch), operand(template), operand(bias), out, peak),
+            flat(powers, operand(level), masses, sums),
+            flat(operand(weight), rows, visible),
+            flat(operand(patch), operand(weight), weighted),
+            flat(operand(images), operand(scale), added),
+        ),
+    )
+
+    wanted, highest = reference.correlate(patch, template, bias)
+    assert_close(inner(out, wanted.shape), wanted, 1e-6)
+    assert_close(inner(peak, (lanes,)), highest, 1e-6)
+    np.testing.assert_array_equal(
+        inner(peak, (lanes,)), inner(out, wanted.shape).max(axis=(0, 1, 2))
+    )
+    wanted, wanted_mass, wanted_sum = reference.exponentiate(logs, level, mass)
+    found = inner(powers, wanted.shape)
+    assert (wanted == 0).any()
+    np.testing.assert_array_equal(found == 0, wanted == 0)
+    # the difference of the exponents is rounded to 2**-20 at 50
+    np.testing.assert_allclose(found, wanted, rtol=3e-6)
+    assert_close(inner(masses, wanted.shape), wanted_mass, 1e-6)
+    assert_close(inner(sums, (lanes,)), wanted_sum, 1e-6)
+    assert_close(inner(visible, patch.shape), reference.box_sums(weight), 1e-6)
+    assert_close(inner(weighted, patch.shape), reference.adjoint(patch, weight), 1e-6)
+    wanted = reference.add_lanes(images, scale, total)
+    assert_close(inner(added, wanted.shape), wanted, 1e-6)
+
+
+@pytest.mark.parametrize("size", [5, 6, 11])
+def test_visible_energies__match_plain_loops(size: int) -> None:
+    images = np.random.default_rng(0).standard_normal((2, size, size))
+    images[1, : size // 2] = 0
+    found, wanted = np.empty((2, 2, 2 * size - 1, 2 * size - 1))
+    kernels.visible_energies(images, found)
+    reference.visible_energies(images, wanted)
+    np.testing.assert_allclose(found, wanted, rtol=1e-12, atol=1e-12 * wanted.max())
+    assert (found >= 0).all()
+
+
+# --- the whole E-step ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("snr", [0.01, 1.0, 100.0])
+@pytest.mark.parametrize("size", [5, 6])
+def test_expectation__matches_brute_force(size: int, snr: float) -> None:
+    given = problem(size=size, snr=snr, n_patches=19, n_rotations=5)
+    assert_same(expectation(**given), brute_force(given))
+
+
+@pytest.mark.parametrize("n_rotations", [1, 2, 3])
+@pytest.mark.parametrize("n_patches", [1, 8, 17])
+def test_expectation__any_number_of_patches_and_rotations(
+    n_patches: int, n_rotations: int
+) -> None:
+    given = problem(n_patches, n_rotations)
+    assert_same(expectation(**given), brute_force(given))
+
+
+def test_expectation__uniform_rotation_prior_is_the_default() -> None:
+    given = problem(n_rotations=3)
+    stated = expectation(**given | {"rotation_prior": [1 / 3] * 3})
+    assert_same(expectation(**given | {"rotation_prior": None}), stated, 1e-15)
+
+
+def test_expectation__rotation_of_prior_zero_is_never_taken() -> None:
+    given = problem(n_rotations=3) | {"rotation_prior": np.array([0.5, 0.0, 0.5])}
+    found = expectation(**given)
+    assert_same(found, brute_force(given))
+    assert found.rotation_mass[1] == 0
+    assert not found.visible_weight[1].any()
+
+
+def test_expectation__shift_of_prior_zero_is_never_taken() -> None:
+    given = problem(snr=100.0)
+    prior = np.array(given["shift_prior"])
+    prior[::2, 1:] = 0
+    given["shift_prior"] = prior / prior.sum()
+    found = expectation(**given)
+    assert_same(found, brute_force(given))
+    np.testing.assert_array_equal(found.shift_mass[prior == 0], 0)
+
+
+@pytest.mark.parametrize("snr", [1.0, 100.0])
+def test_expectation__patch_is_never_empty(snr: float) -> None:
+    given = problem(snr=snr)
+    prior = np.array(given["shift_prior"])
+    prior[SIZE] = prior[:, SIZE] = 0
+    given["shift_prior"] = prior / prior.sum()
+    found = expectation(**given)
+    assert_same(found, brute_force(given))
+    assert found.empty_mass == 0
+
+
+def test_expectation__patch_is_always_empty() -> None:
+    given = problem()
+    prior = np.zeros((2 * SIZE, 2 * SIZE))
+    prior[SIZE, 0], prior[3, SIZE] = 0.75, 0.25
+    given["shift_prior"] = prior
+    found = expectation(**given)
+    assert_same(found, brute_force(given))
+    np.testing.assert_array_equal(found.visible_weight, 0)
+    np.testing.assert_array_equal(found.weighted_patch, 0)
+    np.testing.assert_allclose(found.rotation_mass, 11 * given["rotation_prior"])
+
+
+def test_expectation__no_patches() -> None:
+    found = expectation(**problem(n_patches=0))
+    for field in fields(Statistics):
+        assert not np.any(getattr(found, field.name))
+
+
+def test_expectation__constant_patch_of_zeros() -> None:
+    given = problem(n_patches=9)
+    given["patches"] = np.zeros((9, SIZE, SIZE), np.float32)
+    found = expectation(**given)
+    assert_same(found, brute_force(given))
+    np.testing.assert_array_equal(found.weighted_patch, 0)
+
+
+@pytest.mark.parametrize("shift", [(0, 0), (2, 3), (8, 1), (6, 9)])
+def test_expectation__finds_the_only_shift_and_rotation(shift: tuple[int, int]) -> None:
+    given = problem(n_patches=3, n_rotations=3, snr=1e4)
+    images = np.asarray(given["images"])
+    prior = np.full((2 * SIZE, 2 * SIZE), 1 / (2 * SIZE) ** 2)
+    patches = np.stack([reference.shifted_view(images[1], shift)] * 3)
+    found = expectation(patches, images, prior, 1.0)
+    assert found.shift_mass[shift] == pytest.approx(3, rel=1e-6)
+    assert found.rotation_mass[1] == pytest.approx(3, rel=1e-6)
+    seen = found.visible_weight[1] > 1.5
+    np.testing.assert_allclose(found.weighted_patch[1], 3 * images[1] * seen, rtol=1e-5)
+
+
+@pytest.mark.parametrize("factor", [1e-6, 7.0, 1e6])
+def test_expectation__units_of_the_pixels_do_not_matter(factor: float) -> None:
+    given = problem()
+    scaled = given | {
+        "patches": np.asarray(given["patches"]) * np.float32(factor),
+        "images": np.asarray(given["images"]) * factor,
+        "noise_variance": factor**2,
+    }
+    before, after = expectation(**given), expectation(**scaled)
+    for name in ("visible_weight", "shift_mass", "rotation_mass"):
+        assert_close(getattr(after, name), getattr(before, name))
+    assert_close(after.weighted_patch / factor, before.weighted_patch)
+    change = -after.n_patches * SIZE**2 * np.log(factor)
+    assert_close(after.log_likelihood, before.log_likelihood + change)
+
+
+def test_expectation__reflected_problem_is_reflected() -> None:
+    given = problem(snr=4.0)
+    prior = np.asarray(given["shift_prior"])
+    mirrored = (-np.arange(2 * SIZE)) % (2 * SIZE)
+    reflected = given | {
+        "patches": np.asarray(given["patches"])[:, ::-1],
+        "images": np.asarray(given["images"])[:, ::-1],
+        "shift_prior": prior[mirrored],
+    }
+    before, after = expectation(**given), expectation(**reflected)
+    assert_close(after.visible_weight[:, ::-1], before.visible_weight)
+    assert_close(after.weighted_patch[:, ::-1], before.weighted_patch)
+    assert_close(after.shift_mass[mirrored], before.shift_mass)
+
+
+@pytest.mark.parametrize("snr", [0.01, 1.0, 1e4])
+def test_expectation__posterior_sums_to_one(snr: float) -> None:
+    found = expectation(**problem(n_patches=600, snr=snr))
+    assert found.shift_mass.sum() == pytest.approx(600, rel=1e-6)
+    assert found.rotation_mass.sum() == pytest.approx(600, rel=1e-6)
+    visible_mass = np.zeros((SIZE, SIZE))
+    for y, x in np.ndindex(SIZE, SIZE):
+        rows, columns = (np.arange(z - SIZE + 1, z + 1) % (2 * SIZE) for z in (y, x))
+        visible_mass[y, x] = found.shift_mass[np.ix_(rows, columns)].sum()
+    assert_close(found.visible_weight.sum(axis=0), visible_mass)
+
+
+def test_expectation__blocks_of_patches() -> None:
+    given = problem(n_patches=521)
+    patches = np.asarray(given["patches"])
+    found = expectation(**given)
+    parts = [expectation(**given | {"patches": p}) for p in np.split(patches, [7, 300])]
+    assert_same(found, parts[0] + parts[1] + parts[2])
+    assert found.n_patches == 521
+
+
+@pytest.mark.parallel
+def test_expectation__threads_do_not_change_a_bit() -> None:
+    if numba.config.NUMBA_NUM_THREADS < 2:
+        pytest.skip("one thread only")
+    given = problem(n_patches=1100)
+    before = numba.get_num_threads()
+    alone, together = (expectation(**given, threads=n) for n in (1, 2))
+    assert_identical(alone, together)
+    assert numba.get_num_threads() == before
+
+
+def test_expectation__leaves_its_input_alone() -> None:
+    given = problem()
+    kept = {name: np.copy(value) for name, value in given.items()}
+    expectation(**given)
+    for name, value in given.items():
+        np.testing.assert_array_equal(value, kept[name])
+
+
+def test_expectation__converts_type_and_layout() -> None:
+    given = problem()
+    patches = np.asarray(given["patches"])
+    wanted = expectation(**given)
+    wide = np.repeat(patches.astype(float), 2, axis=2)
+    for layout in (wide[:, :, ::2], np.asfortranarray(patches), patches.tolist()):
+        assert_identical(expectation(**given | {"patches": layout}), wanted)
+
+
+def test_expectation__says_how_far_it_is() -> None:
+    told: list[float] = []
+    expectation(**problem(n_patches=1100), threads=1, on_progress=told.append)
+    assert told == pytest.approx([1 / 3, 2 / 3, 1])
+
+
+@pytest.mark.parametrize("snr", [0.01, 1.0, 30.0])
+def test_expectation__loses_no_more_than_allowed(snr: float) -> None:
+    given = problem(n_patches=40, n_rotations=30, snr=snr)
+    dense = expectation(**given)
+    given_each = [given | {"patches": [p]} for p in np.asarray(given["patches"])]
+    for one in given_each:
+        exact, pruned = expectation(**one), expectation(**one, lost_mass=1e-4)
+        lost = exact.visible_weight - pruned.visible_weight
+        assert lost.min() >= -1e-6
+        # a shift shows a pixel at most once
+        assert lost.sum(axis=0).max() <= 1e-4 + 1e-6
+        assert_close(pruned.shift_mass, exact.shift_mass, 1e-7)
+        assert pruned.log_likelihood == pytest.approx(exact.log_likelihood, rel=1e-9)
+    pruned = expectation(**given, lost_mass=1e-4)
+    lost = dense.visible_weight.sum(axis=0) - pruned.visible_weight.sum(axis=0)
+    assert lost.max() <= 40 * 1e-4
+
+
+@pytest.mark.parametrize("snr", [1.0, 100.0, 1e4])
+def test_expectation__no_denormal_results(snr: float) -> None:
+    given = problem(n_patches=40, snr=snr)
+    found = expectation(**given)
+    smallest = float(np.finfo(np.float32).tiny)
+    table = shift_posterior(**given)
+    for values in (*(getattr(found, f.name) for f in fields(found)), table):
+        size = np.abs(values)
+        assert not ((size > 0) & (size < smallest)).any()
+
+
+def test_expectation__steep_likelihood_is_finite() -> None:
+    given = problem(snr=1e4) | {"noise_variance": 1e-8}
+    found = expectation(**given)
+    for field in fields(Statistics):
+        assert np.isfinite(getattr(found, field.name)).all()
+    assert found.shift_mass.sum() == pytest.approx(11, rel=1e-6)
+
+
+def test_shift_posterior__matches_brute_force() -> None:
+    given = problem(n_patches=19)
+    joint = reference.joint_log_probabilities(**given)
+    weight, _ = reference.posterior(joint)
+    found = shift_posterior(**given)
+    assert found.shape == (19, 2 * SIZE, 2 * SIZE)
+    assert_close(found, weight.sum(axis=1))
+
+
+def test_shift_posterior__agrees_with_the_sums() -> None:
+    given = problem(n_patches=600, snr=10.0)
+    found = shift_posterior(**given)
+    np.testing.assert_allclose(found.sum(axis=(1, 2)), 1, rtol=1e-5)
+    assert_close(found.sum(axis=0), expectation(**given).shift_mass)
+
+
+def test_statistics__sum_needs_the_same_images() -> None:
+    one = expectation(**problem(n_rotations=2))
+    with pytest.raises(InputError, match="statistics: expected images"):
+        one + expectation(**problem(n_rotations=4))
+    with pytest.raises(TypeError):
+        one + 1  # type: ignore[operator]
+
+
+PROGRAM = """
+import sys
+import numpy as np
+from numbasaem.expectation_step import expectation
+from numbasaem.kernels import simd
+given = dict(np.load(sys.argv[1]))
+given["noise_variance"] = float(given["noise_variance"])
+found = expectation(**given)
+np.savez(sys.argv[2], lanes=simd.LANES, **vars(found))
+"""
+
+
+@pytest.mark.parametrize(
+    ("variables", "lanes"),
+    [
+        ({"NUMBASAEM_SIMD": "0"}, 1),
+        pytest.param(
+            {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": "+sse2"},
+            4,
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_expectation__other_vector_widths_agree(
+    variables: dict[str, str], lanes: int, tmp_path: Path
+) -> None:
+    given = problem(n_patches=37, n_rotations=5)
+    np.savez(tmp_path / "given.npz", **given)
+    subprocess.run(
+        [sys.executable, "-c", PROGRAM, tmp_path / "given.npz", tmp_path / "found.npz"],
+        env=os.environ | variables,
+        check=True,
+        timeout=300,
+    )
+    found = dict(np.load(tmp_path / "found.npz"))
+    assert found.pop("lanes") == lanes
+    assert_same(Statistics(**found), expectation(**given))
+
+
+# --- what is refused ---------------------------------------------------------------
+
+
+def with_pixel(value: float) -> NDArray[np.float64]:
+    patches = np.zeros((2, SIZE, SIZE))
+    patches[1, 2, 3] = value
+    return patches
+
+
+@pytest.mark.parametrize(
+    ("changed", "complaint"),
+    [
+        ({"patches": np.zeros((3, SIZE, 6))}, r"patches: expected shape \(P, 5, 5\)"),
+        ({"patches": np.zeros((SIZE, SIZE))}, r"patches: expected shape"),
+        ({"patches": with_pixel(np.nan)}, "patches: expected finite pixels"),
+        ({"patches": with_pixel(-np.inf)}, "patches: expected finite pixels"),
+        ({"patches": with_pixel(1e39)}, "patches: expected finite pixels"),
+        ({"images": np.zeros((2, SIZE, 6))}, r"images: expected shape \(K, L, L\)"),
+        ({"images": np.zeros((SIZE, SIZE))}, r"images: expected shape \(K, L, L\)"),
+        ({"images": np.zeros((0, SIZE, SIZE))}, "images: expected at least one"),
+        ({"images": with_pixel(np.nan)}, "images: expected finite pixels"),
+        ({"shift_prior": np.full((5, 5), 1 / 25)}, r"shift_prior: .* \(10, 10\)"),
+        ({"shift_prior": np.full((10, 10), 0.02)}, "shift_prior: expected a sum of 1"),
+        ({"shift_prior": np.full((10, 10), np.nan)}, "shift_prior: expected prob"),
+        ({"rotation_prior": [1.0]}, r"rotation_prior: expected shape \(4,\)"),
+        ({"rotation_prior": [1.5, -0.5, 0, 0]}, "rotation_prior: expected prob"),
+        ({"noise_variance": -1.0}, "noise_variance: expected a positive number"),
+        ({"noise_variance": 0.0}, "noise_variance: expected a positive number"),
+        ({"noise_variance": np.nan}, "noise_variance: expected a positive number"),
+        ({"threads": 0}, "threads: expected a number from 1"),
+        ({"threads": 100_000}, "threads: expected a number from 1"),
+        ({"lost_mass": 1.0}, "lost_mass: expected a share"),
+        ({"lost_mass": np.nan}, "lost_mass: expected a share"),
+    ],
+)
+def test_expectation__unusable_input(
+    changed: dict[str, object], complaint: str
+) -> None:
+    with pytest.raises(InputError, match=complaint) as error:
+        expectation(**problem() | changed)
+    assert len(str(error.value).splitlines()) == 1

@@ -1,0 +1,157 @@
+"""Minibatches: what is chosen, what is kept, and that a run can go on later."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+
+from numbasaem.expectation_step import Statistics
+from numbasaem.schedule import (
+    Batching,
+    IncrementalBatches,
+    OnlineBatches,
+    Stage,
+    StochasticBatches,
+    frequency_marching,
+    minibatches,
+)
+
+SCHEMES: list[Batching] = ["stochastic", "incremental", "online", "full"]
+
+
+def statistics(chosen: np.ndarray) -> Statistics:
+    """Statistics that are a plain sum over patches, each with random ones of its own."""
+    total = np.zeros((2, 4, 4))
+    for patch in chosen:
+        total += np.random.default_rng(int(patch)).random((2, 4, 4))
+    return Statistics(
+        visible_weight=total,
+        weighted_patch=-total,
+        shift_mass=np.full((8, 8), len(chosen) / 64),
+        rotation_mass=np.full(2, len(chosen) / 2),
+        log_likelihood=-float(total.sum()),
+        patch_energy=2 * float(total.sum()),
+        n_patches=len(chosen),
+    )
+
+
+def assert_same(found: Statistics, wanted: Statistics) -> None:
+    for field in fields(Statistics):
+        np.testing.assert_allclose(
+            getattr(found, field.name), getattr(wanted, field.name), rtol=1e-12
+        )
+
+
+def test_frequency_marching__one_stage_per_degree() -> None:
+    stages = frequency_marching((6, 8), (25, 15))
+    assert stages == (Stage(6, 25), Stage(8, 15))
+    with pytest.raises(ValueError, match="zip"):
+        frequency_marching((6, 8, 10), (25, 15))
+
+
+def test_stochastic__draws_without_replacement() -> None:
+    batches = minibatches("stochastic", 100, 0.3, np.random.default_rng(0))
+    generator = np.random.default_rng(1)
+    seen = np.zeros(100, int)
+    for _ in range(40):
+        chosen = batches.choose(generator)
+        assert len(chosen) == 30
+        assert (np.diff(chosen) > 0).all()
+        seen[chosen] += 1
+    # each patch is drawn 12 times on average, with a spread of 2.9
+    assert seen.min() >= 2
+    assert seen.max() <= 26
+    fresh = statistics(chosen)
+    assert batches.combine(fresh) is fresh
+
+
+def test_full__sees_every_patch_every_time() -> None:
+    batches = minibatches("full", 10, 0.05, np.random.default_rng(0))
+    for _ in range(2):
+        chosen = batches.choose(np.random.default_rng(1))
+        np.testing.assert_array_equal(chosen, np.arange(10))
+
+
+@pytest.mark.parametrize("batching", SCHEMES)
+def test_minibatches__never_empty(batching: Batching) -> None:
+    batches = minibatches(batching, 3, 0.01, np.random.default_rng(0))
+    assert len(batches.choose(np.random.default_rng(1))) >= 1
+
+
+def test_minibatches__fraction_of_one_is_everything() -> None:
+    for batching in SCHEMES:
+        batches = minibatches(batching, 7, 1.0, np.random.default_rng(0))
+        chosen = batches.choose(np.random.default_rng(1))
+        np.testing.assert_array_equal(chosen, np.arange(7))
+
+
+def test_incremental__one_sweep_is_a_full_pass() -> None:
+    generator = np.random.default_rng(0)
+    batches = IncrementalBatches(50, 12, generator)
+    assert len(batches.blocks) == 4
+    for _ in range(4):
+        total = batches.combine(statistics(batches.choose(generator)))
+    assert_same(total, statistics(np.arange(50)))
+    np.testing.assert_array_equal(np.sort(np.concatenate(batches.blocks)), range(50))
+
+
+def test_incremental__replaces_a_block_when_it_comes_again() -> None:
+    generator = np.random.default_rng(0)
+    batches = IncrementalBatches(20, 10, generator)
+    old = [statistics(batches.choose(generator))]
+    batches.combine(old[0])
+    old.append(statistics(batches.choose(generator)))
+    batches.combine(old[1])
+    again = replace(old[0], weighted_patch=3 * old[0].weighted_patch)
+    np.testing.assert_array_equal(batches.choose(generator), batches.blocks[0])
+    assert_same(batches.combine(again), again + old[1])
+
+
+def test_online__average_by_hand() -> None:
+    batches = OnlineBatches(30, 10)
+    fresh = [statistics(np.arange(i, i + 10)) for i in range(3)]
+    average = fresh[0].weighted_patch
+    for step, one in enumerate(fresh):
+        found = batches.combine(one)
+        if step > 0:
+            share = (step + 2) ** -0.6
+            average = (1 - share) * average + share * one.weighted_patch
+        np.testing.assert_allclose(found.weighted_patch, average)
+        assert found.n_patches == 10
+        assert found.log_likelihood == one.log_likelihood
+        assert found.shift_mass.sum() == pytest.approx(10)
+
+
+def test_online__same_statistics_stay() -> None:
+    batches = OnlineBatches(10, 10)
+    fresh = statistics(np.arange(10))
+    for _ in range(5):
+        assert_same(batches.combine(fresh), fresh)
+
+
+@pytest.mark.parametrize("batching", SCHEMES)
+def test_state__a_restored_run_goes_on_alike(batching: Batching) -> None:
+    def scheme(seed: int):
+        return minibatches(batching, 40, 0.25, np.random.default_rng(seed))
+
+    generator = np.random.default_rng(2)
+    uninterrupted = scheme(0)
+    for _ in range(3):
+        uninterrupted.combine(statistics(uninterrupted.choose(generator)))
+    resumed = scheme(1)
+    resumed.restore(uninterrupted.state())
+    draws = np.random.default_rng(3), np.random.default_rng(3)
+    for _ in range(5):
+        chosen, again = (
+            batches.choose(draw)
+            for batches, draw in zip((uninterrupted, resumed), draws, strict=True)
+        )
+        np.testing.assert_array_equal(chosen, again)
+        fresh = statistics(chosen)
+        assert_same(resumed.combine(fresh), uninterrupted.combine(fresh))
+
+
+def test_stochastic__keeps_nothing() -> None:
+    assert StochasticBatches(10, 5).state() == {}
