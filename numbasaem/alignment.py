@@ -163,7 +163,10 @@ def align(volume: ArrayLike, reference: ArrayLike, mirror: bool = True) -> Align
     """
     moving, target = check_pair(volume, reference)
     size = min(len(moving), _COARSE_SIZE)
-    small, goal = (fourier_crop(each, size) for each in (moving, target))
+    small, goal = (
+        np.asarray(fourier_crop(each, size), dtype=np.float64)
+        for each in (moving, target)
+    )
     finalists = []
     for mirrored, candidates in _coarse_poses(small, goal, mirror):
         fit = _Fit(_mirrored(small) if mirrored else small, goal)
@@ -275,7 +278,9 @@ class _Interpolant:
         self, spectra: NDArray[np.complex128], points: NDArray[np.float64]
     ) -> NDArray[np.float64]:
         phase = 2 * np.pi / self.size * points
-        values = finufft.nufft3d2(*phase, spectra, eps=self.accuracy, isign=1).real
+        values = finufft.nufft3d2(
+            *phase, spectra, eps=self.accuracy, isign=1, nthreads=1
+        ).real
         low, high = -(self.size // 2) - 0.5, _radius(self.size)
         inside = ((points >= low) & (points <= high)).all(axis=0)
         result: NDArray[np.float64] = np.where(inside, values, 0.0)
@@ -381,7 +386,7 @@ class _Fit:
         return score, pose
 
     def _stepped(self, pose: _Pose, step: NDArray[np.float64]) -> _Pose:
-        """The pose after a further turn (x, y, z), in voxels at the rim, and shift."""
+        """Turn a pose further, (x, y, z) in voxels at the rim, and shift it."""
         turn = Rotation.from_rotvec(step[:3] / self.radius).as_matrix()
         return _Pose(turn @ pose.rotation, pose.shift + step[3:])
 

@@ -9,16 +9,17 @@ from pathlib import Path
 from numbasaem.alignment import Comparison, evaluate_against
 from numbasaem.checkpoint import Iteration
 from numbasaem.errors import expected
-from numbasaem.io.density import load_volume
 from numbasaem.io.mrc import read_volume, write_volume
+from numbasaem.phantom import folded_chain
 from numbasaem.reconstruction import reconstruct
 from numbasaem.settings import Settings
 from numbasaem.simulation import SimulationSettings, simulate_to_folder
 
 # What the demo does; chosen to take about two minutes on two cores.
-VOLUME = "shepp-logan"
-SIMULATION = SimulationSettings(size=11, pixels=1024, snr=10.0)
-RECONSTRUCTION = Settings(size=11, seed=1, halves=False)
+SIMULATION = SimulationSettings(size=11, pixels=1496, snr=3.5)
+RECONSTRUCTION = Settings(
+    size=11, iterations=(10, 6, 14), batch_fraction=0.2, halves=False
+)
 
 
 @dataclass(frozen=True)
@@ -79,11 +80,10 @@ def demonstrate(
     report = on_progress or (lambda what, share: None)
     data, run, aligned = out / "data", out / "run", out / "aligned.mrc"
 
-    density_map, _ = load_volume(VOLUME, SIMULATION.size)
     report("simulating micrographs", 0.0)
     simulate_to_folder(
         data,
-        density_map,
+        folded_chain(SIMULATION.size),
         SIMULATION,
         lambda done, total: report("simulating micrographs", done / total),
     )

@@ -178,7 +178,9 @@ def noise_variance(
         residual under the posterior.
     """
     images = operator.project(coefficients)
-    explained = np.sum(images * (2 * stats.weighted_patch - stats.visible_weight * images))
+    explained = np.sum(
+        images * (2 * stats.weighted_patch - stats.visible_weight * images)
+    )
     n_pixels = stats.n_patches * images.shape[1] * images.shape[2]
     return float(stats.patch_energy - explained) / n_pixels
 

@@ -107,7 +107,8 @@ def fourier_shell_correlation(
         for values in ((f * g.conj()).real, np.abs(f) ** 2, np.abs(g) ** 2)
     )
     norm = np.sqrt(power_a * power_b)
-    return np.divide(cross, norm, out=np.zeros_like(cross), where=norm > 0)
+    fsc: NDArray[np.float64] = np.zeros_like(cross)
+    return np.divide(cross, norm, out=fsc, where=norm > 0)
 
 
 def resolution(

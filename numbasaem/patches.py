@@ -87,9 +87,7 @@ def check_patches(patches: ArrayLike, size: int) -> NDArray[np.float32]:
     """
     given = np.asarray(patches)
     if given.ndim != 3 or given.shape[1:] != (size, size):
-        raise expected(
-            "patches", f"shape (P, {size}, {size})", f"shape {given.shape}"
-        )
+        raise expected("patches", f"shape (P, {size}, {size})", f"shape {given.shape}")
     with np.errstate(over="ignore"):
         checked = np.ascontiguousarray(given, dtype=np.float32)
     if not np.isfinite(checked).all():

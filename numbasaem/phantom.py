@@ -1,4 +1,4 @@
-"""The 3-D Shepp-Logan phantom."""
+"""Made-up volumes: the 3-D Shepp-Logan phantom and a folded chain."""
 
 from __future__ import annotations
 
@@ -21,6 +21,9 @@ ELLIPSOIDS = (
     (0.1, 0.023, 0.023, 0.02, 0.0, -0.606, 0.0, 0, 0, 0),
     (0.1, 0.023, 0.046, 0.02, 0.06, -0.605, 0.0, 0, 0, 0),
 )
+
+
+_BEADS = 40
 
 
 def shepp_logan(size: int) -> NDArray[np.float64]:
@@ -63,3 +66,39 @@ def _turn(angles: NDArray[np.float64]) -> NDArray[np.float64]:
             [s2 * s1, -s2 * c1, c2],
         ]
     )
+
+
+def folded_chain(size: int, seed: int = 0) -> NDArray[np.float64]:
+    """A made-up molecule: a chain of Gaussian beads folded into a ball.
+
+    Parameters
+    ----------
+    size : int
+        Voxels a side.
+    seed : int
+        Of the random walk.
+
+    Returns
+    -------
+    float64, shape (size, size, size)
+        Density, indexed [z, y, x]; it has no symmetry and a hand.
+
+    Notes
+    -----
+    The beads keep to a radius of 0.3 `size`, so that their tails end inside the ball
+    that a volume basis of this size covers.
+    """
+    generator = np.random.default_rng(seed)
+    step, limit, width = 0.1 * size, 0.3 * size, 0.045 * size
+    beads = np.zeros((_BEADS, 3))
+    for i in range(1, _BEADS):
+        while True:
+            move = generator.standard_normal(3)
+            bead = beads[i - 1] + step * move / np.linalg.norm(move)
+            if np.linalg.norm(bead) < limit:
+                break
+        beads[i] = bead
+    offset = np.arange(size) - size // 2
+    profiles = np.exp(-((offset - beads[..., np.newaxis]) ** 2) / (2 * width**2))
+    density: NDArray[np.float64] = np.einsum("bz,by,bx->zyx", *profiles.swapaxes(0, 1))
+    return density

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,22 +12,12 @@ import numpy as np
 
 from .alignment import align
 from .checkpoint import Iteration, Journal, RunState
-from .expectation_step import Statistics, expectation
+from .expectation_maximization import iterations, random_start
 from .inputs import OnProgress, load_patches
 from .io.mrc import write_volume
 from .io.star import write_fsc
-from .maximization_step import (
-    expected_log_likelihood,
-    noise_variance,
-    normal_equations,
-    shift_prior_table,
-    solve,
-    uniform_shift_prior,
-)
 from .metrics import fourier_shell_correlation
-from .projection import ProjectionOperator
 from .rotations import rotation_grid
-from .schedule import minibatches
 from .settings import Settings
 from .volume_basis import VolumeBasis
 
@@ -40,7 +29,7 @@ __all__ = ["Iteration", "Result", "Settings", "reconstruct"]
 OnIteration = Callable[[Iteration], None]
 
 _RUNS = ("full", "half1", "half2")
-_FIRST_EMPTY_PROBABILITY = 0.5
+_SCORED_ITERATIONS = 3
 
 
 @dataclass(frozen=True)
@@ -140,163 +129,57 @@ def reconstruct(
             "sources": data.sources,
         },
     )
-    members = [np.arange(len(data.patches))]
+    parts = {"full": data.patches}
     if settings.halves:
-        members += data.halves(settings.seed)
-    rotations = rotation_grid(settings.rotations)
-    for run, chosen in zip(_RUNS, members, strict=False):
-        patches = data.patches if run == "full" else data.patches[chosen]
-        if run not in journal.runs:
-            journal.runs[run] = _random_start(run, patches, settings, rotations)
-        for row in _iterations(
-            run, patches, rotations, settings, journal, len(members), on_progress
-        ):
+        for half, chosen in enumerate(data.halves(settings.seed), start=1):
+            parts[f"half{half}"] = data.patches[chosen]
+    total = len(parts) * settings.iterations_per_run
+
+    def advance(run: str, state: RunState, n_stages: int) -> None:
+        """Take a run to the end of its first stages, recording each iteration."""
+        journal.runs[run] = state
+        part = run.partition("-")[0]
+        before = journal.n_done - len(state.history)
+        for row in iterations(state, parts[part], settings, n_stages, on_progress):
+            counted = replace(
+                row, run=run, total_done=before + len(state.history), total=total
+            )
+            state.history[-1] = counted
             journal.save()
             if on_iteration is not None:
-                on_iteration(row)
+                on_iteration(counted)
+
+    for number, run in enumerate(parts):
+        starts = [f"{run}-start{i}" for i in range(settings.starts)]
+        for i, start in enumerate(starts):
+            if run not in journal.runs:
+                state = random_start(parts[run], settings, number, i)
+                advance(start, journal.runs.get(start, state), n_stages=1)
+        if run not in journal.runs:
+            likeliest = max(starts, key=lambda name: _score(journal.runs[name]))
+            journal.runs[run] = replace(journal.runs[likeliest], history=[])
+        advance(run, journal.runs[run], n_stages=len(settings.schedule))
     on_progress("comparing half maps", 0.0)
-    result = _result(journal.runs, rotations, data.pixel_size, settings)
+    result = _result(journal.runs, data.pixel_size, settings)
     if out is not None:
         write_result(Path(out), result)
     return result
 
 
-def _iterations(
-    run: str,
-    patches: NDArray[np.float32],
-    rotations: NDArray[np.float64],
-    settings: Settings,
-    journal: Journal,
-    n_runs: int,
-    on_progress: OnProgress,
-) -> Iterator[Iteration]:
-    """Algorithm 1 on one set of patches, from the state in the journal on."""
-    state, schedule = journal.runs[run], settings.schedule
-    for number, stage in enumerate(schedule):
-        if number < state.stage:
-            continue
-        if number > state.stage:
-            _march(state, settings.size, schedule[state.stage].ell_max, stage.ell_max)
-        operator = ProjectionOperator(
-            VolumeBasis(settings.size, stage.ell_max), rotations
-        )
-        batches = minibatches(
-            settings.batching,
-            len(patches),
-            settings.batch_fraction,
-            np.random.default_rng([settings.seed, 3, _RUNS.index(run), number]),
-        )
-        if state.minibatches:
-            batches.restore(state.minibatches)
-        while state.iteration < stage.n_iterations and not _stalled(state, settings):
-            started = time.perf_counter()
-            fresh = expectation(
-                patches[batches.choose(state.generator)],
-                operator.project(state.volume_coefficients),
-                state.shift_prior,
-                state.noise_variance,
-                threads=settings.threads,
-                on_progress=lambda share: on_progress("expectation", share),
-            )
-            q = expected_log_likelihood(
-                operator,
-                state.volume_coefficients,
-                state.shift_prior,
-                state.noise_variance,
-                fresh,
-            )
-            change = _maximize(
-                operator, state, batches.combine(fresh), settings.noise_variance
-            )
-            state.minibatches = batches.state()
-            state.iteration += 1
-            row = Iteration(
-                run=run,
-                stage=number,
-                n_stages=len(schedule),
-                ell_max=stage.ell_max,
-                iteration=state.iteration,
-                n_iterations=stage.n_iterations,
-                total_done=journal.n_done + 1,
-                total=n_runs * sum(settings.iterations),
-                log_likelihood_per_patch=fresh.log_likelihood / fresh.n_patches,
-                q_per_patch=q / fresh.n_patches,
-                noise_variance=state.noise_variance,
-                empty_fraction=fresh.empty_mass / fresh.n_patches,
-                volume_change=change,
-                seconds=time.perf_counter() - started,
-            )
-            state.history.append(row)
-            yield row
-
-
-def _maximize(
-    operator: ProjectionOperator,
-    state: RunState,
-    statistics: Statistics,
-    known_variance: float | None,
-) -> float:
-    """M-step; returns the relative change of the volume's coefficients."""
-    before = state.volume_coefficients
-    after = solve(*normal_equations(operator, statistics))
-    state.volume_coefficients = after
-    state.shift_prior = shift_prior_table(statistics)
-    state.noise_variance = known_variance or noise_variance(
-        operator, after, statistics
-    )
-    return float(np.linalg.norm(after - before) / np.linalg.norm(after))
-
-
-def _stalled(state: RunState, settings: Settings) -> bool:
-    """Whether Q gained less than epsilon in the stage's last iteration."""
-    if settings.stopping is None or state.iteration < 2:
-        return False
-    before, last = state.history[-2:]
-    return last.q_per_patch - before.q_per_patch <= settings.stopping
-
-
-def _march(state: RunState, size: int, ell_max: int, next_ell_max: int) -> None:
-    """Begin the next stage with the volume of the last one."""
-    state.volume_coefficients = VolumeBasis(size, ell_max).lift(
-        state.volume_coefficients, next_ell_max
-    )
-    state.stage, state.iteration, state.minibatches = state.stage + 1, 0, {}
-
-
-def _random_start(
-    run: str,
-    patches: NDArray[np.float32],
-    settings: Settings,
-    rotations: NDArray[np.float64],
-) -> RunState:
-    """Independent Gaussian voxels, scaled so that projections have SNR 1."""
-    generator = np.random.default_rng([settings.seed, 1, _RUNS.index(run)])
-    variance = settings.noise_variance or float(np.var(patches, dtype=np.float64))
-    size = settings.size
-    basis = VolumeBasis(size, settings.ell_max[0])
-    start = basis.expand(generator.standard_normal((size, size, size)))
-    power = np.mean(basis.project(start, rotations) ** 2)
-    return RunState(
-        volume_coefficients=start * np.sqrt(variance / power),
-        shift_prior=uniform_shift_prior(size, _FIRST_EMPTY_PROBABILITY),
-        noise_variance=variance,
-        generator=generator,
-        stage=0,
-        iteration=0,
-        minibatches={},
-        history=[],
-    )
+def _score(state: RunState) -> float:
+    """Log-likelihood per patch over the last iterations."""
+    last = state.history[-_SCORED_ITERATIONS:]
+    return float(np.mean([row.log_likelihood_per_patch for row in last]))
 
 
 def _result(
-    runs: dict[str, RunState],
-    rotations: NDArray[np.float64],
-    pixel_size: float | None,
-    settings: Settings,
+    runs: dict[str, RunState], pixel_size: float | None, settings: Settings
 ) -> Result:
     """Volumes of all runs, half maps aligned to the full one and compared."""
     basis = VolumeBasis(settings.size, settings.ell_max[-1])
-    volumes = [basis.evaluate(state.volume_coefficients) for state in runs.values()]
+    volumes = [
+        basis.evaluate(runs[run].volume_coefficients) for run in _RUNS if run in runs
+    ]
     halves = fsc = None
     if len(volumes) == len(_RUNS):
         first, second = (align(half, volumes[0]).volume for half in volumes[1:])
@@ -306,7 +189,7 @@ def _result(
         volume=volumes[0],
         volume_coefficients=full.volume_coefficients,
         basis=basis,
-        rotations=rotations,
+        rotations=rotation_grid(settings.rotations),
         shift_prior=full.shift_prior,
         noise_variance=full.noise_variance,
         history=tuple(row for state in runs.values() for row in state.history),

@@ -10,8 +10,6 @@ import numpy as np
 from .expectation_step import Statistics
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
 Batching = Literal["stochastic", "incremental", "online", "full"]
@@ -19,31 +17,24 @@ Batching = Literal["stochastic", "incremental", "online", "full"]
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of frequency marching (section III-D)."""
+    """One stage of frequency marching (section III-D).
+
+    Attributes
+    ----------
+    ell_max : int
+        Highest degree of the volume.
+    n_iterations : int
+        Most iterations, N_it of Algorithm 1.
+    n_rotations : int
+        Rotations that the posterior runs over.
+    step : float
+        The volume moves this many times the step of EM, in (0, 2); 1 is EM itself.
+    """
 
     ell_max: int
     n_iterations: int
-
-
-def frequency_marching(
-    ell_max: Sequence[int], n_iterations: Sequence[int]
-) -> tuple[Stage, ...]:
-    """Stages of a run as plain data.
-
-    Parameters
-    ----------
-    ell_max : sequence of int
-        Highest degree of each stage.
-    n_iterations : sequence of int
-        N_it of Algorithm 1 in each stage.
-
-    Returns
-    -------
-    tuple of Stage
-        One per degree.
-    """
-    pairs = zip(ell_max, n_iterations, strict=True)
-    return tuple(Stage(ell, n) for ell, n in pairs)
+    n_rotations: int
+    step: float = 1.0
 
 
 class Minibatches(Protocol):
@@ -185,7 +176,7 @@ def minibatches(
     batching: Batching,
     n_patches: int,
     fraction: float,
-    generator: np.random.Generator,
+    seed: int,
 ) -> Minibatches:
     """Minibatches by name.
 
@@ -197,7 +188,7 @@ def minibatches(
         All patches.
     fraction : float
         S, in (0, 1].
-    generator : numpy.random.Generator
+    seed : int
         Deals the patches to incremental blocks.
 
     Returns
@@ -207,7 +198,8 @@ def minibatches(
     """
     n_chosen = max(1, int(fraction * n_patches))
     if batching == "incremental":
-        return IncrementalBatches(n_patches, n_chosen, generator)
+        dealer = np.random.default_rng([seed, 4])
+        return IncrementalBatches(n_patches, n_chosen, dealer)
     if batching == "online":
         return OnlineBatches(n_patches, n_chosen)
     return StochasticBatches(n_patches, n_patches if batching == "full" else n_chosen)

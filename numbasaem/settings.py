@@ -7,7 +7,13 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from .errors import expected
-from .schedule import Batching, Stage, frequency_marching
+from .schedule import Batching, Stage
+
+
+_SEARCH_ELL_MAX = 4
+_SEARCH_ITERATIONS = 10
+_SEARCH_ROTATIONS = 216
+"""Twenty degrees apart: half the angle that degree 4 can tell."""
 
 
 class Settings(BaseModel):
@@ -29,6 +35,11 @@ class Settings(BaseModel):
         What becomes of the statistics of earlier minibatches.
     noise_variance : float or None
         sigma**2 of the pixels; None estimates it with the volume.
+    starts : int
+        Random starts tried at degree 4; the likeliest goes on. 1 is the paper's way.
+    over_relaxation : float
+        Step of the volume in units of the step of EM, in (0, 2), until the last
+        stage, which takes plain EM steps; 1 is EM throughout.
     stopping : float or None
         epsilon of Algorithm 1: a stage ends when Q per patch gains less than this;
         None runs all iterations.
@@ -54,6 +65,8 @@ class Settings(BaseModel):
     batch_fraction: Annotated[float, Field(gt=0, le=1)] = 0.05
     batching: Batching = "stochastic"
     noise_variance: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    starts: Annotated[int, Field(ge=1)] = 4
+    over_relaxation: Annotated[float, Field(gt=0, lt=2)] = 1.8
     stopping: Annotated[float, Field(allow_inf_nan=False)] | None = None
     halves: bool = True
     seed: Annotated[int, Field(ge=0)] = 0
@@ -77,5 +90,26 @@ class Settings(BaseModel):
 
     @property
     def schedule(self) -> tuple[Stage, ...]:
-        """Stages of frequency marching."""
-        return frequency_marching(self.ell_max, self.iterations)
+        """All stages of a run: the search among starts, if any, then the march."""
+        steps = [self.over_relaxation] * (len(self.ell_max) - 1) + [1.0]
+        march = tuple(
+            Stage(ell_max, n_iterations, self.rotations, step)
+            for ell_max, n_iterations, step in zip(
+                self.ell_max, self.iterations, steps, strict=True
+            )
+        )
+        if self.starts == 1:
+            return march
+        search = Stage(
+            min(_SEARCH_ELL_MAX, self.ell_max[0]),
+            _SEARCH_ITERATIONS,
+            min(_SEARCH_ROTATIONS, self.rotations),
+            self.over_relaxation,
+        )
+        return (search, *march)
+
+    @property
+    def iterations_per_run(self) -> int:
+        """Most iterations of one run, all starts included."""
+        first, *others = (stage.n_iterations for stage in self.schedule)
+        return self.starts * first + sum(others)

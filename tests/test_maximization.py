@@ -106,7 +106,9 @@ def test_normal_equations__match_the_printed_sums() -> None:
     _, patches, weight, stats = small_problem()
     matrices = operator(2).matrices()
     wanted = reference.normal_equations(patches, weight, matrices)
-    for found, by_hand in zip(normal_equations(operator(2), stats), wanted, strict=True):
+    for found, by_hand in zip(
+        normal_equations(operator(2), stats), wanted, strict=True
+    ):
         np.testing.assert_allclose(found, by_hand, atol=1e-12 * np.abs(by_hand).max())
 
 
@@ -202,7 +204,9 @@ def test_maximization__gaussian_prior() -> None:
     np.testing.assert_allclose(heavy, right_side / 1e12, rtol=1e-6)
 
 
-@pytest.mark.parametrize("precision", [np.ones(8), np.full(9, -1.0), np.full(9, np.nan)])
+@pytest.mark.parametrize(
+    "precision", [np.ones(8), np.full(9, -1.0), np.full(9, np.nan)]
+)
 def test_maximization__unusable_precision(precision: Array) -> None:
     _, stats = noiseless(2)
     with pytest.raises(InputError, match="prior_precision: expected 9 values"):

@@ -12,9 +12,7 @@ from numbasaem.schedule import (
     Batching,
     IncrementalBatches,
     OnlineBatches,
-    Stage,
     StochasticBatches,
-    frequency_marching,
     minibatches,
 )
 
@@ -44,15 +42,8 @@ def assert_same(found: Statistics, wanted: Statistics) -> None:
         )
 
 
-def test_frequency_marching__one_stage_per_degree() -> None:
-    stages = frequency_marching((6, 8), (25, 15))
-    assert stages == (Stage(6, 25), Stage(8, 15))
-    with pytest.raises(ValueError, match="zip"):
-        frequency_marching((6, 8, 10), (25, 15))
-
-
 def test_stochastic__draws_without_replacement() -> None:
-    batches = minibatches("stochastic", 100, 0.3, np.random.default_rng(0))
+    batches = minibatches("stochastic", 100, 0.3, seed=0)
     generator = np.random.default_rng(1)
     seen = np.zeros(100, int)
     for _ in range(40):
@@ -68,7 +59,7 @@ def test_stochastic__draws_without_replacement() -> None:
 
 
 def test_full__sees_every_patch_every_time() -> None:
-    batches = minibatches("full", 10, 0.05, np.random.default_rng(0))
+    batches = minibatches("full", 10, 0.05, seed=0)
     for _ in range(2):
         chosen = batches.choose(np.random.default_rng(1))
         np.testing.assert_array_equal(chosen, np.arange(10))
@@ -76,13 +67,13 @@ def test_full__sees_every_patch_every_time() -> None:
 
 @pytest.mark.parametrize("batching", SCHEMES)
 def test_minibatches__never_empty(batching: Batching) -> None:
-    batches = minibatches(batching, 3, 0.01, np.random.default_rng(0))
+    batches = minibatches(batching, 3, 0.01, seed=0)
     assert len(batches.choose(np.random.default_rng(1))) >= 1
 
 
 def test_minibatches__fraction_of_one_is_everything() -> None:
     for batching in SCHEMES:
-        batches = minibatches(batching, 7, 1.0, np.random.default_rng(0))
+        batches = minibatches(batching, 7, 1.0, seed=0)
         chosen = batches.choose(np.random.default_rng(1))
         np.testing.assert_array_equal(chosen, np.arange(7))
 
@@ -134,7 +125,7 @@ def test_online__same_statistics_stay() -> None:
 @pytest.mark.parametrize("batching", SCHEMES)
 def test_state__a_restored_run_goes_on_alike(batching: Batching) -> None:
     def scheme(seed: int):
-        return minibatches(batching, 40, 0.25, np.random.default_rng(seed))
+        return minibatches(batching, 40, 0.25, seed=seed)
 
     generator = np.random.default_rng(2)
     uninterrupted = scheme(0)
@@ -151,6 +142,15 @@ def test_state__a_restored_run_goes_on_alike(batching: Batching) -> None:
         np.testing.assert_array_equal(chosen, again)
         fresh = statistics(chosen)
         assert_same(resumed.combine(fresh), uninterrupted.combine(fresh))
+
+
+def test_incremental__seed_deals_the_patches() -> None:
+    first, again, other = (
+        minibatches("incremental", 40, 0.25, seed).choose(np.random.default_rng(9))
+        for seed in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
 
 
 def test_stochastic__keeps_nothing() -> None:

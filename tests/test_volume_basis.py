@@ -148,8 +148,12 @@ def test_evaluate__matches_the_fourier_transform(size: int, ell_max: int) -> Non
     k, colatitude, longitude, weight = frequencies(40)
     values = spectrum(basis, basis.to_complex(x), (k, colatitude, longitude))
     ring = np.sin(colatitude)
-    xi = 0.5 * k * np.array(
-        [ring * np.cos(longitude), ring * np.sin(longitude), np.cos(colatitude)]
+    xi = (
+        0.5
+        * k
+        * np.array(
+            [ring * np.cos(longitude), ring * np.sin(longitude), np.cos(colatitude)]
+        )
     )
     for z, row, column in [(0, 0, 0), (3, 3, 3), (1, 4, 2), (4, 4, 4), (6, 0, 5)]:
         r = np.array([column, row, z]) - size // 2
@@ -317,7 +321,7 @@ def test_coefficients__wrong_number_or_not_finite() -> None:
         ):
             with pytest.raises(InputError, match="coefficients: expected"):
                 use(bad)
-    with pytest.raises(InputError, match="rotations: expected"):
+    with pytest.raises(InputError, match="rotation.*: expected"):
         basis.rotate(x, np.zeros((3, 3)))
     with pytest.raises(InputError, match="ell_max: expected at most 2"):
         basis.restrict(x, 3)

@@ -158,9 +158,7 @@ def _group_statistics(  # type: ignore[no-untyped-def]
         _raise_reference(n_lanes, peak, level, mass, shift_mass)
         for r in range(2):
             w = r * n_shifts * n_shifts * n_lanes
-            _exponentiate(
-                side, lanes, (weight, w, level, 0, shift_mass, 0, total, 0)
-            )
+            _exponentiate(side, lanes, (weight, w, level, 0, shift_mass, 0, total, 0))
             for lane in range(n_lanes):
                 reference_at[k + r, lane] = level[lane]
                 mass_at[k + r, lane] = total[lane]

@@ -267,7 +267,9 @@ def _emit_correlate(builder, size, lanes, pointers):  # type: ignore[no-untyped-
                     meets = [(s, j) for s, j in meets if 0 <= j < size]
                     if not meets:
                         continue
-                    heights = [v.broadcast(row, r * size**2 + column) for r in rotations]
+                    heights = [
+                        v.broadcast(row, r * size**2 + column) for r in rotations
+                    ]
                     for s, j in meets:
                         v.fence()
                         pixel = v.load(pixels, j * lanes)
