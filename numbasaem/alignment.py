@@ -33,6 +33,7 @@ _COARSE_ACCURACY = 1e-3
 _CANDIDATES = 6
 _APART = np.deg2rad(25)
 """Least angle between candidates, so that they are not all of one peak."""
+_FIT_ACCURACY = 1e-6
 _ACCURACY = 1e-9
 _MOST_STEPS = 50
 _LAST_STEP = 1e-4
@@ -358,7 +359,7 @@ class _Fit:
         self.radius = _radius(size)
         self.grid = grid[:, ball].astype(np.float64)
         self.goal = _standardized(target[ball])[0]
-        self.interpolant = _Interpolant(source)
+        self.interpolant = _Interpolant(source, _FIT_ACCURACY)
 
     def refined(self, pose: _Pose) -> tuple[float, _Pose]:
         """Correlation and pose at the maximum that the pose given leads to.

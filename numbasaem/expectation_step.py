@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -15,11 +15,13 @@ from .patches import check_patches
 from .threads import running_threads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from numpy.typing import ArrayLike, NDArray
 
 _NOTHING = np.empty((0, 0), np.float32)
+_LARGEST_EXPONENT = 1e30
+"""Far above what data can give, far below the overflow of float32 products."""
 _BLOCK_LENGTH = 512
 """Patches of a block. Fixed, so that sums do not depend on the number of threads."""
 
@@ -86,6 +88,7 @@ def expectation(
     noise_variance: float,
     rotation_prior: ArrayLike | None = None,
     threads: int | None = None,
+    precision: Literal["float32"] = "float32",
     lost_mass: float = 0.0,
     on_progress: Callable[[float], None] | None = None,
 ) -> Statistics:
@@ -105,6 +108,8 @@ def expectation(
         Probability of each rotation; uniform if left out.
     threads : int, optional
         Threads to run on; all that Numba may use if left out.
+    precision : {"float32"}
+        Type of the correlations.
     lost_mass : float
         Share of a patch's posterior that may be left out of `visible_weight` and
         `weighted_patch` to save work; 0, the default, is exact.
@@ -120,14 +125,17 @@ def expectation(
     ------
     InputError
         If sizes disagree, a value is not finite, the variance is not positive, a
-        prior is negative or does not sum to 1, `threads` is out of range, or
-        `lost_mass` is not in [0, 1).
+        prior is negative or does not sum to 1, `threads` is out of range,
+        `precision` is unknown, `lost_mass` is not in [0, 1), or log-weights would
+        overflow float32.
 
     Notes
     -----
     Equations (23)-(24), and the sums over patches in (30), (34) and (37).
     """
     problem = _Problem(patches, images, shift_prior, noise_variance, rotation_prior)
+    if precision != "float32":
+        raise expected("precision", "float32", precision)
     if not 0 <= lost_mass < 1:
         raise expected("lost_mass", "a share in [0, 1)", lost_mass)
     return problem.solve(threads, lost_mass, _NOTHING, on_progress)
@@ -181,7 +189,7 @@ class _Problem:
         noise_variance: float,
         rotation_prior: ArrayLike | None,
     ) -> None:
-        self.images = np.asarray(images, dtype=np.float64)
+        self.images = np.ascontiguousarray(images, dtype=np.float64)
         if self.images.ndim != 3 or self.images.shape[1] != self.images.shape[2]:
             raise expected("images", "shape (K, L, L)", f"shape {self.images.shape}")
         if len(self.images) == 0:
@@ -193,6 +201,7 @@ class _Problem:
         if not (math.isfinite(noise_variance) and noise_variance > 0):
             raise expected("noise_variance", "a positive number", noise_variance)
         self.noise_variance = float(noise_variance)
+        self._refuse_overflow()
         shape = (2 * self.size, 2 * self.size)
         self.shift_prior = _probabilities("shift_prior", shift_prior, shape)
         n_rotations = len(self.images)
@@ -205,6 +214,20 @@ class _Problem:
         self._visible = np.ix_(seen, seen)
         self._empty = self.shift_prior.copy()
         self._empty[self._visible] = 0
+
+    def _refuse_overflow(self) -> None:
+        """Refuse pixels whose log-weights leave the range of float32."""
+        brightest = max(
+            float(np.abs(self.patches).max(initial=0.0)),
+            float(np.abs(self.images).max()),
+        )
+        largest = self.size**2 * brightest**2 / self.noise_variance
+        if largest > _LARGEST_EXPONENT:
+            raise expected(
+                "patches and images",
+                "pixels of the order of the noise",
+                f"{brightest:.3g} at noise variance {self.noise_variance:.3g}",
+            )
 
     def solve(
         self,
@@ -237,7 +260,10 @@ class _Problem:
                     bias.ravel(),
                     log2_empty,
                     lost_mass / n_rotations,
-                    *(slab[:n_now] for slab in slabs.arrays),
+                    slabs.images[:n_now],
+                    slabs.rotation_mass[:n_now],
+                    slabs.shift_mass[:n_now],
+                    slabs.tallies[:n_now],
                     posterior,
                 )
                 for block in range(n_now):  # in order: the same bits always
@@ -281,7 +307,8 @@ class _Problem:
         """Masses of displacements and of empty as a (..., 2L, 2L) table of shifts."""
         n_shifts, leading = 2 * self.size - 1, displacement_mass.shape[:-1]
         empty_share = self._empty / max(self._empty.sum(), np.finfo(float).tiny)
-        table = np.asarray(empty_mass, np.float64)[..., None, None] * empty_share
+        spread = np.asarray(empty_mass, np.float64)[..., None, None] * empty_share
+        table: NDArray[np.float64] = spread
         rows, columns = self._visible
         table[..., rows, columns] = displacement_mass.reshape(
             *leading, n_shifts, n_shifts
@@ -290,7 +317,7 @@ class _Problem:
 
     def _log_likelihood(self, log2_mass: float, energy: float) -> float:
         n_pixels = len(self.patches) * self.size**2
-        constant = n_pixels * math.log(2 * math.pi * self.noise_variance)
+        constant: float = n_pixels * math.log(2 * math.pi * self.noise_variance)
         distance = energy / self.noise_variance
         return math.log(2) * float(log2_mass) - (distance + constant) / 2
 
@@ -303,10 +330,6 @@ class _Slabs:
         self.rotation_mass = np.empty((n_blocks, n_rotations))
         self.shift_mass = np.empty((n_blocks, (2 * size - 1) ** 2))
         self.tallies = np.empty((n_blocks, 2))
-
-    @property
-    def arrays(self) -> Iterator[NDArray[np.float64]]:
-        return iter((self.images, self.rotation_mass, self.shift_mass, self.tallies))
 
 
 def _probabilities(

@@ -129,7 +129,12 @@ def _opened(
         return str(path), images, pixel_size, digest
     array = np.asarray(item)
     name = f"micrographs[{number}]"
-    return name, [array], None, hashlib.sha256(np.ascontiguousarray(array)).hexdigest()
+    return (
+        name,
+        [array],
+        None,
+        hashlib.sha256(np.ascontiguousarray(array).data).hexdigest(),
+    )
 
 
 def _patches(

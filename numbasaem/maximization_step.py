@@ -178,11 +178,10 @@ def noise_variance(
         residual under the posterior.
     """
     images = operator.project(coefficients)
-    explained = np.sum(
-        images * (2 * stats.weighted_patch - stats.visible_weight * images)
-    )
+    remainder = 2 * stats.weighted_patch - stats.visible_weight * images
+    explained = float(np.vdot(images, remainder))
     n_pixels = stats.n_patches * images.shape[1] * images.shape[2]
-    return float(stats.patch_energy - explained) / n_pixels
+    return float(stats.patch_energy - explained) / float(n_pixels)
 
 
 def expected_log_likelihood(

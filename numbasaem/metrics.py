@@ -12,6 +12,9 @@ from .errors import expected
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+_ROUND_OFF = 1e-24
+"""Share of a volume's power below which a shell holds only errors of the FFT."""
+
 
 @dataclass(frozen=True)
 class Resolution:
@@ -84,7 +87,8 @@ def fourier_shell_correlation(
     -------
     float64, shape (L // 2 + 1,)
         One value per shell; shell r holds the frequencies whose distance from zero
-        rounds to r / L cycles per voxel. Zero where a volume has no power.
+        rounds to r / L cycles per voxel. Zero where a volume has no power but
+        that of round-off.
 
     Raises
     ------
@@ -106,9 +110,15 @@ def fourier_shell_correlation(
         np.bincount(shell[inside], weights=values)
         for values in ((f * g.conj()).real, np.abs(f) ** 2, np.abs(g) ** 2)
     )
-    norm = np.sqrt(power_a * power_b)
-    fsc: NDArray[np.float64] = np.zeros_like(cross)
-    return np.divide(cross, norm, out=fsc, where=norm > 0)
+    seen = np.minimum(power_a / _total(a), power_b / _total(b)) > _ROUND_OFF
+    fsc = np.zeros(len(cross))
+    fsc[seen] = cross[seen] / np.sqrt(power_a[seen] * power_b[seen])
+    return fsc
+
+
+def _total(volume: NDArray[np.float64]) -> float:
+    """Power of all frequencies, by Parseval; 1 for a volume of zeros."""
+    return float(np.sum(volume**2)) * volume.size or 1.0
 
 
 def resolution(

@@ -89,7 +89,7 @@ def check_patches(patches: ArrayLike, size: int) -> NDArray[np.float32]:
     if given.ndim != 3 or given.shape[1:] != (size, size):
         raise expected("patches", f"shape (P, {size}, {size})", f"shape {given.shape}")
     with np.errstate(over="ignore"):
-        checked = np.ascontiguousarray(given, dtype=np.float32)
+        checked = np.require(given, np.float32, ["C", "W"])
     if not np.isfinite(checked).all():
         n_bad = int((~np.isfinite(checked)).any(axis=(1, 2)).sum())
         raise expected("patches", "finite pixels", f"NaN or infinity in {n_bad}")

@@ -349,7 +349,7 @@ def match_picks(found: ArrayLike, true: ArrayLike, tolerance_px: float) -> Match
     )
     matches = 0
     if len(near):
-        matches = np.count_nonzero(maximum_bipartite_matching(pairs) >= 0)
+        matches = int((maximum_bipartite_matching(pairs) >= 0).sum())
     return Match(
         recall=matches / len(particles) if len(particles) else float("nan"),
         precision=matches / len(picks) if len(picks) else float("nan"),
@@ -373,16 +373,16 @@ def _probability_within_one_pixel(
     columns = (shifts[:, 1, np.newaxis] + steps) % period
     patches = np.arange(len(posterior))[:, np.newaxis, np.newaxis]
     near = posterior[patches, rows[:, :, np.newaxis], columns[:, np.newaxis, :]]
-    empty = (rows == period // 2)[:, :, np.newaxis] | (columns == period // 2)[
-        :, np.newaxis, :
-    ]
-    return np.where(empty, 0.0, near).sum(axis=(1, 2), dtype=np.float64)
+    seen = (rows != period // 2)[:, :, np.newaxis]
+    seen = seen & (columns != period // 2)[:, np.newaxis, :]
+    mass: NDArray[np.float64] = np.where(seen, near, 0.0).sum(axis=(1, 2))
+    return mass
 
 
 def _surest(
     centres: NDArray[np.intp], merit: NDArray[np.float64], min_distance: float
 ) -> NDArray[np.intp]:
-    """Indices, best first, of detections that have no better one near by."""
+    """Choose, best first, the detections that have no better one near by."""
     order = np.argsort(-merit, kind="stable")
     if len(order) == 0:
         return order

@@ -9,7 +9,6 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from .errors import expected
 from .schedule import Batching, Stage
 
-
 _SEARCH_ELL_MAX = 4
 _SEARCH_ITERATIONS = 10
 _SEARCH_ROTATIONS = 216

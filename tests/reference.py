@@ -331,7 +331,7 @@ def expected_log_likelihood(
     for p, k in np.ndindex(weight.shape[:2]):
         for s_y, s_x in np.ndindex(weight.shape[2:]):
             if weight[p, k, s_y, s_x] > 0:
-                total += weight[p, k, s_y, s_x] * joint[p, k, s_y, s_x]
+                total += float(weight[p, k, s_y, s_x] * joint[p, k, s_y, s_x])
     return total
 
 

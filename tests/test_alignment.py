@@ -107,6 +107,66 @@ def test_evaluate_against__recovers_the_pose(mirrored: bool) -> None:
     )
 
 
+def test_align__band_limited_volume_to_a_tenth_of_a_degree() -> None:
+    generator = np.random.default_rng(5)
+    basis = VolumeBasis(11, 10)
+    x = generator.standard_normal(basis.n_coefficients)
+    turn = rotation(6)
+    volume, reference = basis.evaluate(x), basis.evaluate(basis.rotate(x, turn))
+    offset = np.arange(11) - 5
+    ball = sum(np.meshgrid(*[offset**2] * 3, indexing="ij")) <= 25
+    for mirrored in (False, True):
+        found = align(volume[:, :, ::-1] if mirrored else volume, reference)
+        assert found.mirrored is mirrored
+        assert degrees_off(found.rotation, turn) < 0.1
+        np.testing.assert_allclose(found.shift, 0, atol=0.01)
+        # corners come from outside the cube, where nothing is known
+        assert found.correlation > 0.99
+        assert np.corrcoef(found.volume[ball], reference[ball])[0, 1] > 0.999
+
+
+@pytest.mark.parametrize("size", [24, 25])
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_align__larger_than_the_coarse_search(size: int, mirrored: bool) -> None:
+    turn, shift = rotation(7), np.array([1.3, -2.6, 0.7])  # (z, y, x)
+    hand = np.array([-1.0 if mirrored else 1.0, 1, 1])
+    width = 0.1 * size
+    volume = blobs(size, hand * 2 * CHIRAL, width)
+    reference = blobs(size, 2 * CHIRAL @ turn.T + shift[::-1], width)
+    found = align(volume, reference)
+    assert found.mirrored is mirrored
+    assert degrees_off(found.rotation, turn) < 0.1
+    np.testing.assert_allclose(found.shift, shift, atol=0.01)
+    assert found.correlation > 0.999
+
+
+def test_align__onto_itself() -> None:
+    volume = blobs(9, 0.8 * CHIRAL)
+    found = align(volume, volume)
+    assert not found.mirrored
+    assert degrees_off(found.rotation, np.eye(3)) < 0.01
+    np.testing.assert_allclose(found.shift, 0, atol=1e-3)
+    assert found.correlation == pytest.approx(1, abs=1e-6)
+
+
+def test_align__under_noise() -> None:
+    basis = VolumeBasis(11, 6)
+    generator = np.random.default_rng(8)
+    x, turn = generator.standard_normal(basis.n_coefficients), rotation(9)
+    clean = basis.evaluate(x), basis.evaluate(basis.rotate(x, turn))
+    volume, reference = (
+        v + 0.7 * v.std() * generator.standard_normal(v.shape) for v in clean
+    )
+    found = align(volume, reference)
+    assert not found.mirrored
+    assert degrees_off(found.rotation, turn) < 5  # 12 other draws: 0.9 to 3.6
+
+
+def test_align__one_hand_only() -> None:
+    volume = blobs(7, 0.6 * CHIRAL, width=0.9)
+    assert not align(volume[:, :, ::-1], volume, mirror=False).mirrored
+
+
 def test_align__deterministic() -> None:
     reference = blobs(7, 0.6 * CHIRAL, width=0.9)
     volume = blobs(7, 0.6 * CHIRAL @ rotation(3).T, width=0.9)

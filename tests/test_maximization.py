@@ -99,7 +99,7 @@ def small_problem() -> tuple[Array, Array, Array, Statistics]:
     return x, patches, weight, statistics_of(patches, weight)
 
 
-# --- the linear equations ------------------------------------------------------------
+# --- the linear equations ---
 
 
 def test_normal_equations__match_the_printed_sums() -> None:
@@ -156,11 +156,11 @@ def test_normal_equations__statistics_of_other_rotations() -> None:
         maximization(VolumeBasis(6, 2), rotation_grid(2), stats)
 
 
-# --- the volume ------------------------------------------------------------------------
+# --- the volume ---
 
 
 def noiseless(n_rotations: int, seed: int = 0) -> tuple[Array, Statistics]:
-    """Statistics in which every rotation was seen, each pixel a known number of times."""
+    """Statistics of noiseless images, each pixel seen a known number of times."""
     generator = np.random.default_rng(seed)
     x = generator.standard_normal(BASIS.n_coefficients)
     images = operator(n_rotations).project(x)
@@ -236,7 +236,7 @@ def test_solve__leaves_the_matrix_alone() -> None:
     np.testing.assert_array_equal(matrix, np.diag([4.0, 2.0]))
 
 
-# --- noise, shifts, Q --------------------------------------------------------------------
+# --- noise, shifts, Q ---
 
 
 def test_noise_variance__is_the_mean_squared_residual() -> None:
@@ -246,7 +246,8 @@ def test_noise_variance__is_the_mean_squared_residual() -> None:
     residual = 0.0
     for p, k, s_y, s_x in np.ndindex(weight.shape):
         seen = reference.shifted_view(images[k], (s_y, s_x))
-        residual += weight[p, k, s_y, s_x] * np.sum((patches[p] - seen) ** 2)
+        distance = np.sum((patches[p] - seen) ** 2)
+        residual += float(weight[p, k, s_y, s_x] * distance)
     found = noise_variance(operator(2), x, stats)
     assert found == pytest.approx(residual / (3 * SIZE**2), rel=1e-10)
     matrix, right_side = normal_equations(operator(2), stats)
@@ -303,7 +304,7 @@ def test_uniform_shift_prior__two_probabilities(empty: float) -> None:
     np.testing.assert_allclose(prior[:, SIZE], empty / 19)
 
 
-# --- EM ----------------------------------------------------------------------------------
+# --- EM ---
 
 
 @pytest.mark.parametrize("learn_noise", [False, True])

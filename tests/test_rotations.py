@@ -135,7 +135,7 @@ def test_relion__angles_come_back() -> None:
 
 
 @pytest.mark.parametrize("angles", [[1.0, 2.0, 3.0], [[1.0, 2.0]], [[0, np.nan, 0]]])
-def test_relion__unusable_angles(angles: object) -> None:
+def test_relion__unusable_angles(angles: list[float]) -> None:
     with pytest.raises(InputError, match="angles: expected"):
         rotations_from_relion(angles)
 

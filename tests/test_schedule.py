@@ -20,7 +20,7 @@ SCHEMES: list[Batching] = ["stochastic", "incremental", "online", "full"]
 
 
 def statistics(chosen: np.ndarray) -> Statistics:
-    """Statistics that are a plain sum over patches, each with random ones of its own."""
+    """Statistics that are a plain sum of random ones of each patch."""
     total = np.zeros((2, 4, 4))
     for patch in chosen:
         total += np.random.default_rng(int(patch)).random((2, 4, 4))

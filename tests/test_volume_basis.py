@@ -123,7 +123,7 @@ def test_radial_functions__match_quadrature(ell: int) -> None:
 
 def test_real_spherical_harmonics__match_scipy() -> None:
     points = np.random.default_rng(0).standard_normal((40, 3))
-    points[:5] = [[0, 0, 2], [0, 0, -1], [3, 0, 0], [0, -1, 0], [1e-9, 0, -1]]
+    points[:5] = [[0.0, 0, 2], [0.0, 0, -1], [3.0, 0, 0], [0.0, -1, 0], [1e-9, 0, -1]]
     x, y, z = points.T
     colatitude, longitude = np.arctan2(np.hypot(x, y), z), np.arctan2(y, x)
     for ell, table in enumerate(real_spherical_harmonics(30, points)):
@@ -136,7 +136,7 @@ def test_real_spherical_harmonics__match_scipy() -> None:
 
 
 def test_real_spherical_harmonics__zero_vector_is_the_z_axis() -> None:
-    for table in real_spherical_harmonics(4, [[0.0, 0, 0], [0, 0, 1]]):
+    for table in real_spherical_harmonics(4, [[0.0, 0.0, 0.0], [0.0, 0.0, 1.0]]):
         np.testing.assert_array_equal(table[:, 0], table[:, 1])
 
 
@@ -321,7 +321,7 @@ def test_coefficients__wrong_number_or_not_finite() -> None:
         ):
             with pytest.raises(InputError, match="coefficients: expected"):
                 use(bad)
-    with pytest.raises(InputError, match="rotation.*: expected"):
+    with pytest.raises(InputError, match=r"rotation.*: expected"):
         basis.rotate(x, np.zeros((3, 3)))
     with pytest.raises(InputError, match="ell_max: expected at most 2"):
         basis.restrict(x, 3)

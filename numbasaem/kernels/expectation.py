@@ -270,7 +270,8 @@ def accumulate_statistics(  # type: ignore[no-untyped-def]
     -----
     Equations (23), (24) and the sums over patches in (30), (34), (36). Work per patch
     and rotation: L**4 multiply-adds for all correlations, as many for the adjoint.
-    Images are summed over a block in float32, over blocks in float64. No fast-math: log-sum-exp.
+    Images are summed over a block in float32, over blocks in float64. No fast-math:
+    log-sum-exp.
     """
     size, n_lanes = len(side), len(lanes)
     n_pixels = size * size

@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 from llvmlite import binding, ir
 from numba import types
@@ -158,7 +159,7 @@ def _parts(total: int, at_most: int) -> list[tuple[int, int]]:
     """Split range(total) into even (start, length) parts of at most that length."""
     n_parts = -(-total // at_most)
     bounds = [total * i // n_parts for i in range(n_parts + 1)]
-    return [(a, b - a) for a, b in zip(bounds, bounds[1:], strict=False)]
+    return [(a, b - a) for a, b in pairwise(bounds)]
 
 
 def _repeat(

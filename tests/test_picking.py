@@ -1,0 +1,225 @@
+"""Picking: shifts, particles, and the measures of section IV-B."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from numbasaem.errors import InputError
+from numbasaem.maximization_step import uniform_shift_prior
+from numbasaem.patches import crop_shift_pad, cut_patches, patch_origins
+from numbasaem.picking import (
+    empty_patch_f1,
+    is_empty,
+    match_picks,
+    most_probable_shifts,
+    particle_centres,
+    pick,
+    share_found_within_one_pixel,
+    true_patch_shifts,
+)
+
+Array = NDArray[np.float64]
+
+
+def placed(centres: NDArray[np.int_], images: Array, shape: tuple[int, int]) -> Array:
+    """Micrograph without noise, the images in turn at the centres."""
+    size = images.shape[1]
+    micrograph = np.zeros(shape)
+    for number, (y, x) in enumerate(centres - size // 2):
+        micrograph[y : y + size, x : x + size] += images[number % len(images)]
+    return micrograph
+
+
+def distinct_images(n: int, size: int) -> Array:
+    return np.random.default_rng(3).uniform(1, 2, (n, size, size))
+
+
+# --- geometry ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [4, 5])
+def test_true_patch_shifts__say_what_each_patch_shows(size: int) -> None:
+    image = distinct_images(1, size)
+    shape = (4 * size + 2, 3 * size + 1)
+    origins = patch_origins(shape, size)
+    for y in range(shape[0] - size + 1):
+        for x in range(shape[1] - size + 1):
+            centres = np.array([[y, x]]) + size // 2
+            shifts = true_patch_shifts(centres, shape, size)
+            patches = cut_patches(placed(centres, image, shape), size)
+            for patch, shift in zip(patches, shifts, strict=True):
+                np.testing.assert_allclose(
+                    patch, crop_shift_pad(image[0], shift), rtol=1e-6
+                )
+            seen = ~is_empty(shifts, size)
+            np.testing.assert_array_equal(seen, patches.any(axis=(1, 2)))
+            found = particle_centres(origins, shifts, size)[seen]
+            assert (found == centres).all()
+
+
+def test_true_patch_shifts__the_most_visible_of_several() -> None:
+    size, shape = 6, (12, 12)
+    # 2 rows of the first and 3 of the second reach into the top left patch
+    centres = np.array([[-4, 0], [6, 0]]) + size // 2
+    assert tuple(true_patch_shifts(centres, shape, size)[0]) == (4, 0)
+    assert tuple(true_patch_shifts(centres - (1, 0), shape, size)[0]) == (7, 0)
+
+
+def test_true_patch_shifts__none() -> None:
+    shifts = true_patch_shifts(np.zeros((0, 2)), (20, 11), 5)
+    np.testing.assert_array_equal(shifts, np.full((8, 2), 5))
+    outside = true_patch_shifts([[-10, 3], [300, 4]], (20, 11), 5)
+    np.testing.assert_array_equal(outside, shifts)
+
+
+# --- the most probable state -------------------------------------------------------
+
+
+def test_most_probable_shifts__empty_shifts_are_one_state() -> None:
+    size = 3
+    posterior = np.zeros((4, 2 * size, 2 * size), np.float32)
+    empty = np.zeros((2 * size, 2 * size), dtype=bool)
+    empty[size], empty[:, size] = True, True
+    posterior[0, 1, 5] = 1
+    posterior[1, size, 2] = 1
+    # each empty shift has less than the best of the others, together they have more
+    posterior[2][empty] = 0.6 / empty.sum()
+    posterior[2, 0, 0] = 0.4
+    # occupied more likely than not, yet no single shift beats the empty state
+    posterior[3][~empty] = 0.7 / (~empty).sum()
+    posterior[3][empty] = 0.3 / empty.sum()
+    shifts, probability = most_probable_shifts(posterior)
+    np.testing.assert_array_equal(shifts, [[1, 5], [3, 3], [3, 3], [3, 3]])
+    np.testing.assert_allclose(probability, [0, 1, 0.6, 0.3], rtol=1e-6)
+
+
+# --- picking -----------------------------------------------------------------------
+
+
+def simulated(noise: float) -> tuple[NDArray[np.int_], Array, Array]:
+    size, shape = 7, (72, 65)
+    images = np.random.default_rng(5).standard_normal((6, size, size))
+    centres = np.array(
+        [[3, 3], [10, 24], [17, 45], [24, 10], [31, 31], [45, 17], [52, 59], [66, 38]]
+    )
+    micrograph = placed(centres, images, shape)
+    micrograph += noise * np.random.default_rng(6).standard_normal(shape)
+    return centres, images, micrograph
+
+
+def test_pick__finds_all_particles_once() -> None:
+    centres, images, micrograph = simulated(noise=0.2)
+    size = images.shape[1]
+    prior = uniform_shift_prior(size, 0.6)
+    kept = micrograph.copy()
+    picks = pick(micrograph, images, prior, 0.2**2)
+    np.testing.assert_array_equal(micrograph, kept)
+    assert sorted(map(tuple, picks.centres)) == sorted(map(tuple, centres))
+    assert (np.diff(picks.probability) <= 0).all()
+    assert picks.probability.min() > 0.99
+    assert picks.probability.max() <= 1 + 1e-5  # float32 posterior
+    true = true_patch_shifts(centres, micrograph.shape, size)
+    assert picks.patch_shifts.shape == true.shape
+    assert picks.empty_probability.shape == (len(true),)
+    assert share_found_within_one_pixel(true, picks.patch_shifts, size) == 1
+    f1 = empty_patch_f1(is_empty(true, size), is_empty(picks.patch_shifts, size))
+    assert f1 > 0.9
+    assert match_picks(picks.centres, centres, 0.5) == (1, 1)
+
+
+def test_pick__nothing_but_noise() -> None:
+    _, images, _ = simulated(noise=0.2)
+    noise = 0.2 * np.random.default_rng(7).standard_normal((40, 40))
+    picks = pick(noise, images, uniform_shift_prior(7, 0.6), 0.2**2)
+    assert picks.centres.shape == (0, 2)
+    assert picks.probability.shape == (0,)
+    assert is_empty(picks.patch_shifts, 7).all()
+
+
+def test_pick__min_distance_merges() -> None:
+    centres, images, micrograph = simulated(noise=0.2)
+    prior = uniform_shift_prior(7, 0.6)
+    one = pick(micrograph, images, prior, 0.2**2, min_distance=1000.0)
+    assert len(one.centres) == 1
+    assert tuple(one.centres[0]) in set(map(tuple, centres))
+
+
+@pytest.mark.parametrize("shape", [(7, 7), (0, 7, 7)])
+def test_pick__unusable_images(shape: tuple[int, ...]) -> None:
+    prior = uniform_shift_prior(7, 0.6)
+    with pytest.raises(InputError, match="images: expected"):
+        pick(np.zeros((20, 20)), np.zeros(shape), prior, 1.0)
+
+
+def test_pick__unusable_micrograph() -> None:
+    prior = uniform_shift_prior(7, 0.6)
+    with pytest.raises(InputError, match="micrograph: expected"):
+        pick(np.zeros(20), np.zeros((1, 7, 7)), prior, 1.0)
+
+
+# --- measures ----------------------------------------------------------------------
+
+
+def test_f1__by_precision_and_sensitivity() -> None:
+    true, found = np.random.default_rng(0).random((2, 200)) < [[0.6], [0.4]]
+    precision = true[found].mean()
+    sensitivity = found[true].mean()
+    wanted = 2 * precision * sensitivity / (precision + sensitivity)
+    assert empty_patch_f1(true, found) == pytest.approx(wanted)
+    assert empty_patch_f1(true, true) == 1
+    assert empty_patch_f1(true, ~true) == 0
+    always = empty_patch_f1(true, np.ones(200, dtype=bool))
+    assert always == pytest.approx(2 * true.mean() / (1 + true.mean()))
+    assert np.isnan(empty_patch_f1([False, False], [False, False]))
+    with pytest.raises(InputError, match="found_empty: expected shape"):
+        empty_patch_f1([True], [True, False])
+
+
+@pytest.mark.parametrize(
+    ("true", "found", "share"),
+    [
+        ((0, 0), (9, 9), 1),  # around the period
+        ((0, 2), (1, 1), 1),
+        ((0, 2), (2, 2), 0),
+        ((9, 8), (0, 8), 1),
+        ((1, 1), (5, 1), 0),  # found empty
+        ((1, 8), (1, 8), np.nan),  # displaced up and right: not counted, as printed
+        ((2.5, 1), (2, 1), np.nan),
+        ((5, 5), (5, 5), np.nan),
+        ((4, 4), (4, 4), np.nan),
+    ],
+)
+def test_share_found__one_patch(true, found, share) -> None:
+    given = share_found_within_one_pixel([true], [found], 5)
+    np.testing.assert_equal(given, share)
+
+
+def test_share_found__counts_well_filled_patches_only() -> None:
+    true = [(0, 0), (1, 1), (5, 5), (4, 0), (9, 9)]
+    found = [(1, 1), (4, 1), (5, 5), (4, 0), (8, 0)]
+    assert share_found_within_one_pixel(true, found, 5) == pytest.approx(2 / 3)
+    with pytest.raises(InputError, match="found_shifts: expected shape"):
+        share_found_within_one_pixel(true, found[1:], 5)
+
+
+def test_match_picks__each_particle_once() -> None:
+    true = [(0, 0), (10, 10), (20, 20)]
+    assert match_picks([(0, 1), (1, 0), (10, 10)], true, 2) == (2 / 3, 2 / 3)
+    assert match_picks(true, true, 0) == (1, 1)
+    assert match_picks([(50, 50)], true, 2) == (0, 0)
+
+
+def test_match_picks__as_many_as_can_be_made() -> None:
+    # the nearest pair first would leave the second pick without a particle
+    assert match_picks([(0, 0), (0, 3)], [(0, 1), (0, -2)], 2) == (1, 1)
+
+
+def test_match_picks__of_none() -> None:
+    recall, precision = match_picks(np.zeros((0, 2)), [(1, 1)], 1)
+    assert recall == 0
+    assert np.isnan(precision)
+    recall, precision = match_picks([(1, 1)], np.zeros((0, 2)), 1)
+    assert np.isnan(recall)
+    assert precision == 0
