@@ -36,7 +36,8 @@ _APART = np.deg2rad(25)
 _FIT_ACCURACY = 1e-6
 _ACCURACY = 1e-9
 _MOST_STEPS = 50
-_LAST_STEP = 1e-4
+_COARSE_LAST_STEP = 0.03
+_LAST_STEP = 1e-3
 """Voxels by which the last step of a refinement moves the volume's surface."""
 _HALF_TURN = np.diag([1.0, -1.0, -1.0])
 """About x: followed by inversion through the centre, it reverses x."""
@@ -171,10 +172,12 @@ def align(volume: ArrayLike, reference: ArrayLike, mirror: bool = True) -> Align
     finalists = []
     for mirrored, candidates in _coarse_poses(small, goal, mirror):
         fit = _Fit(_mirrored(small) if mirrored else small, goal)
-        _, pose = max((fit.refined(pose) for pose in candidates), key=_score)
+        found = [fit.refined(pose, _COARSE_LAST_STEP) for pose in candidates]
+        _, pose = max(found, key=_score)
         pose = pose._replace(shift=pose.shift * len(moving) / size)
         source = _mirrored(moving) if mirrored else moving
-        finalists.append((*_Fit(source, target).refined(pose), mirrored, source))
+        best = _Fit(source, target).refined(pose, _LAST_STEP)
+        finalists.append((*best, mirrored, source))
     _, pose, mirrored, source = max(finalists, key=_score)
     aligned = moved(source, pose.rotation, pose.shift)
     return Alignment(
@@ -361,7 +364,7 @@ class _Fit:
         self.goal = _standardized(target[ball])[0]
         self.interpolant = _Interpolant(source, _FIT_ACCURACY)
 
-    def refined(self, pose: _Pose) -> tuple[float, _Pose]:
+    def refined(self, pose: _Pose, last_step: float) -> tuple[float, _Pose]:
         """Correlation and pose at the maximum that the pose given leads to.
 
         Levenberg-Marquardt on the difference of the two standardized volumes, which
@@ -382,7 +385,7 @@ class _Fit:
                 damping /= 10
             else:
                 damping *= 10
-            if np.linalg.norm(step) < _LAST_STEP:
+            if np.linalg.norm(step) < last_step:
                 break
         return score, pose
 

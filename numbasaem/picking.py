@@ -375,7 +375,7 @@ def _probability_within_one_pixel(
     near = posterior[patches, rows[:, :, np.newaxis], columns[:, np.newaxis, :]]
     seen = (rows != period // 2)[:, :, np.newaxis]
     seen = seen & (columns != period // 2)[:, np.newaxis, :]
-    mass: NDArray[np.float64] = np.where(seen, near, 0.0).sum(axis=(1, 2))
+    mass: NDArray[np.float64] = np.where(seen, near, 0.0).sum(axis=(1, 2)).clip(0, 1)
     return mass
 
 

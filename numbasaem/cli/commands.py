@@ -141,6 +141,9 @@ def reconstruct(
     halves: Annotated[
         bool, typer.Option(help="Also reconstruct two independent halves.")
     ] = True,
+    starts: Annotated[
+        int, typer.Option(help="Random starts tried first; the likeliest goes on.")
+    ] = 4,
     seed: Seed = 0,
     threads: Annotated[
         int | None, typer.Option(help="Threads to use; all by default.")
@@ -169,6 +172,7 @@ def reconstruct(
         batching=batching,
         noise_variance=_noise_variance(noise_variance),
         halves=halves,
+        starts=starts,
         seed=seed,
         threads=threads,
         invert=invert,
@@ -214,30 +218,42 @@ def pick(
     ] = None,
 ) -> None:
     """Find particles of a known map in micrographs."""
-    if volume is not None and run is None:
-        source = volume
-    elif run is not None and volume is None:
-        source = run / "volume.mrc"
-    else:
+    if (volume is None) == (run is None):
         found = "both" if run else "neither"
         raise expected("pick", "either --volume or --run", found)
     import numpy as np
 
+    from numbasaem import known_particle
     from numbasaem.io.mrc import read_micrographs, read_volume
     from numbasaem.io.star import write_particles
+    from numbasaem.patches import cut_patches
     from numbasaem.picking import pick as find_particles
 
-    particle, _ = read_volume(source)
     names, coordinates, merits, pixel_sizes = [], [], [], []
+    sign = 1
     with ProgressDisplay() as display:
+        display.step("preparing the particle", 0.0)
+        if run is not None:
+            particle = known_particle.particle_of_run(run)
+            sign = -1 if known_particle.settings_of_run(run).invert else 1
+        elif volume is not None:
+            density, _ = read_volume(volume)
+            images, _ = read_micrographs(micrographs[0])
+            patches = cut_patches(images[0], len(density))
+            particle = known_particle.particle_of_map(density, patches)
         for done, path in enumerate(micrographs):
             display.step("picking", done / len(micrographs))
             images, pixel_size = read_micrographs(path)
             for image in images:
-                picks = find_particles(image, particle)
-                names += [path.name] * len(picks.coordinates)
-                coordinates.append(picks.coordinates)
-                merits.append(picks.figure_of_merit)
+                picks = find_particles(
+                    sign * image,
+                    particle.images,
+                    particle.shift_prior,
+                    particle.noise_variance,
+                )
+                names += [path.name] * len(picks.centres)
+                coordinates.append(picks.centres)
+                merits.append(picks.probability)
             pixel_sizes.append(pixel_size or 1.0)
     write_particles(
         out,
@@ -326,6 +342,8 @@ def _noise_variance(text: str) -> float | None:
 
 def _report_result(result: Result, out: Path, as_json: bool) -> None:
     """Print what a reconstruction came to, and where it is."""
+    from numbasaem.metrics import resolution
+
     last = [row for row in result.history if row.run == "full"][-1]
     summary: dict[str, Any] = {
         "volume": out / "volume.mrc",
@@ -343,6 +361,9 @@ def _report_result(result: Result, out: Path, as_json: bool) -> None:
         if result.fsc is not None:
             shells = " ".join(f"{value:.3f}" for value in result.fsc)
             typer.echo(f"FSC of the half maps per shell: {shells}")
+            size = len(result.volume)
+            at_0143 = resolution(result.fsc, 0.143, result.pixel_size or 1.0, size)
+            typer.echo(f"resolution of the half maps: {at_0143}")
     if result.volume.sum() < 0:
         typer.echo(
             f"{summary['volume']}: mostly negative; if particles are dark in the "
@@ -380,10 +401,11 @@ def _print_comparison(comparison: Comparison, voxel_size: float | None) -> None:
     for shell, value in enumerate(comparison.fsc):
         period = f"{size * length / shell:8.2f}" if shell else f"{'inf':>8}"
         typer.echo(f"{shell:5d}  {period}  {value:.4f}")
-    for threshold, resolution in _resolutions(comparison).items():
+    for found in (comparison.resolution_half, comparison.resolution_0143):
+        relation = "" if found.crossed else "or better, the last shell: "
         typer.echo(
-            f"resolution at FSC {threshold} against the reference: "
-            f"{resolution * length:.2f} {unit}"
+            f"resolution at FSC {found.threshold:g} against the reference, no mask: "
+            f"{relation}{found.angstrom * length:.2f} {unit}"
         )
     typer.echo(f"correlation: {comparison.correlation:.4f}")
     typer.echo(f"hand: {comparison.hand}")
@@ -406,6 +428,6 @@ def _comparison_record(
 def _resolutions(comparison: Comparison) -> dict[str, float]:
     """Resolutions in pixels by the threshold of the FSC they go by."""
     return {
-        "0.5": comparison.resolution_at_half,
-        "0.143": comparison.resolution_at_0143,
+        "0.5": comparison.resolution_half.angstrom,
+        "0.143": comparison.resolution_0143.angstrom,
     }

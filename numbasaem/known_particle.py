@@ -1,0 +1,148 @@
+"""What the posterior needs to know of a particle whose map is at hand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .checkpoint import load_checkpoint
+from .errors import expected
+from .expectation_step import expectation
+from .maximization_step import shift_prior_table, uniform_shift_prior
+from .projection import project
+from .rotations import rotation_grid
+from .settings import Settings
+from .volume_basis import VolumeBasis
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import ArrayLike, NDArray
+
+_ELL_MAX = 10
+_ROTATIONS = 552
+_FITTED_PATCHES = 4096
+_FITTING_ITERATIONS = 10
+
+
+@dataclass(frozen=True)
+class KnownParticle:
+    """Projections of a particle and where, and in what noise, they are expected.
+
+    Attributes
+    ----------
+    images : float64, shape (n_rotations, L, L)
+        Projections, in the units of the micrographs.
+    shift_prior : float64, shape (2L, 2L)
+        rho of equation (17).
+    noise_variance : float
+        sigma**2 of the micrographs' pixels.
+    """
+
+    images: NDArray[np.float64]
+    shift_prior: NDArray[np.float64]
+    noise_variance: float
+
+
+def settings_of_run(folder: Path) -> Settings:
+    """Settings that a reconstruction was made with.
+
+    Parameters
+    ----------
+    folder : Path
+        Output folder of the reconstruction.
+
+    Returns
+    -------
+    Settings
+        As they were.
+
+    Raises
+    ------
+    InputError
+        If the folder holds no readable run.
+    """
+    description, _ = load_checkpoint(folder / "run.h5")
+    return Settings(**description["settings"])
+
+
+def particle_of_run(folder: Path) -> KnownParticle:
+    """Take a particle from a reconstruction.
+
+    Parameters
+    ----------
+    folder : Path
+        Output folder of the reconstruction.
+
+    Returns
+    -------
+    KnownParticle
+        Projections of the map in its last state.
+
+    Raises
+    ------
+    InputError
+        If the folder holds no readable run that has begun.
+    """
+    settings = settings_of_run(folder)
+    _, runs = load_checkpoint(folder / "run.h5")
+    if "full" not in runs:
+        raise expected(folder, "a run past the search among starts", "none yet")
+    state = runs["full"]
+    stage = settings.schedule[state.stage]
+    basis = VolumeBasis(settings.size, stage.ell_max)
+    rotations = rotation_grid(settings.rotations)
+    return KnownParticle(
+        images=project(basis, state.volume_coefficients, rotations),
+        shift_prior=state.shift_prior,
+        noise_variance=state.noise_variance,
+    )
+
+
+def particle_of_map(
+    volume: ArrayLike, patches: NDArray[np.float32], seed: int = 0
+) -> KnownParticle:
+    """Take a particle from a map, and the rest from micrographs.
+
+    Parameters
+    ----------
+    volume : array, shape (L, L, L)
+        Map, in any units.
+    patches : float32, shape (n_patches, L, L)
+        Patches of the micrographs.
+    seed : int
+        Chooses the patches that are used, if there are many.
+
+    Returns
+    -------
+    KnownParticle
+        Contrast, shift prior and noise variance are those of highest likelihood,
+        after a few iterations of EM over these alone.
+
+    Raises
+    ------
+    InputError
+        If the map is not a finite cube or has no signal.
+    """
+    cube = np.asarray(volume, dtype=np.float64)
+    basis = VolumeBasis(len(cube), _ELL_MAX)
+    images = project(basis, basis.expand(cube), rotation_grid(_ROTATIONS))
+    power = float(np.mean(images**2))
+    if power == 0:
+        raise expected("volume", "a map with signal", "zeros")
+    chosen = np.random.default_rng(seed).permutation(len(patches))[:_FITTED_PATCHES]
+    variance = float(np.var(patches[chosen], dtype=np.float64))
+    images *= np.sqrt(variance / power)
+    prior = uniform_shift_prior(len(cube), 0.5)
+    for _ in range(_FITTING_ITERATIONS):
+        seen = expectation(patches[chosen], images, prior, variance)
+        along = float(np.vdot(images, seen.weighted_patch))
+        energy = float(np.vdot(images**2, seen.visible_weight))
+        contrast = along / energy if energy > 0 else 1.0
+        prior = shift_prior_table(seen)
+        residual = seen.patch_energy - 2 * contrast * along + contrast**2 * energy
+        variance = residual / (seen.n_patches * cube.shape[0] ** 2)
+        images *= contrast
+    return KnownParticle(images, prior, variance)
