@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _FORMAT = 1
+_DAMAGE = (AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError)
+"""What reading a file that is damaged, or not of this program, may raise."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,8 @@ class Iteration:
     Attributes
     ----------
     run : str
-        "full", "half1" or "half2".
+        "full", "half1" or "half2"; with "-start0" and so on for the random starts
+        that are tried first.
     stage, n_stages : int
         Stage of frequency marching, from 0, and how many there are.
     ell_max : int
@@ -126,6 +129,7 @@ def save_checkpoint(
     with written_whole(path) as part, h5py.File(part, "w") as file:
         file.attrs["format"] = _FORMAT
         file.attrs["description"] = json.dumps(description)
+        file.create_group("runs")
         for name, state in runs.items():
             group = file.create_group(f"runs/{name}")
             group.attrs["position"] = [state.stage, state.iteration]
@@ -161,12 +165,14 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, RunState]]:
 
     try:
         with h5py.File(path, "r") as file:
-            if int(file.attrs["format"]) != _FORMAT:
-                raise expected(path, f"format {_FORMAT}", file.attrs["format"])
-            description = json.loads(file.attrs["description"])
-            runs = {name: _run_state(group) for name, group in file["runs"].items()}
-    except (OSError, KeyError, ValueError, TypeError) as error:
+            written_as = int(file.attrs["format"])
+            if written_as == _FORMAT:
+                description = json.loads(file.attrs["description"])
+                runs = {name: _run_state(run) for name, run in file["runs"].items()}
+    except _DAMAGE as error:
         raise expected(path, "a checkpoint of a run", error) from error
+    if written_as != _FORMAT:
+        raise expected(path, f"checkpoint format {_FORMAT}", written_as)
     return description, runs
 
 
@@ -276,5 +282,11 @@ class Journal:
             before = known["settings"].get(name)
             if asked != before:
                 raise expected(f"{self.path}: {name}", f"{before}, as begun", asked)
-        if known["sources"] != self.description["sources"]:
-            raise expected(self.path, "the micrographs it began with", "others")
+        begun, given = known["sources"], self.description["sources"]
+        if len(begun) != len(given):
+            wanted = f"{len(begun)} micrographs, as begun"
+            raise expected(self.path, wanted, len(given))
+        for before, now in zip(begun, given, strict=True):
+            if before["sha256"] != now["sha256"]:
+                wanted = f"{before['name']} as it was when the run began"
+                raise expected(self.path, wanted, f"other data in {now['name']}")

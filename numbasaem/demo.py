@@ -18,7 +18,11 @@ from numbasaem.simulation import SimulationSettings, simulate_to_folder
 # What the demo does; chosen to take about two minutes on two cores.
 SIMULATION = SimulationSettings(size=11, pixels=1496, snr=3.5)
 RECONSTRUCTION = Settings(
-    size=11, iterations=(10, 6, 14), batch_fraction=0.2, halves=False
+    size=11,
+    ell_max=(6, 8, 10, 10),
+    iterations=(8, 4, 14, 6),
+    batch_fraction=0.2,
+    halves=False,
 )
 
 

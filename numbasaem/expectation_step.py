@@ -178,6 +178,23 @@ def shift_posterior(
     return problem.shift_table(packed[:, :-1], packed[:, -1]).astype(np.float32)
 
 
+def compile_kernels(size: int) -> None:
+    """Compile what :func:`expectation` runs for patches of a size.
+
+    It takes some ten seconds the first time, a fraction of one once the compiled code
+    is in Numba's cache, and happens by itself at the first call otherwise.
+
+    Parameters
+    ----------
+    size : int
+        L, side of a patch, pixels.
+    """
+    blank = np.zeros((1, size, size))
+    prior = np.zeros((2 * size, 2 * size))
+    prior[0, 0] = 1
+    expectation(blank, blank, prior, 1.0)
+
+
 class _Problem:
     """Checked input of the E-step, in the form the kernels take."""
 

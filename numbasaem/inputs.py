@@ -92,6 +92,8 @@ def load_patches(
         If there is no micrograph, one cannot be read, is too small, constant or not
         finite, or pixel sizes differ.
     """
+    if isinstance(micrographs, str | os.PathLike):
+        raise expected("micrographs", "a list of them", micrographs)
     if len(micrographs) == 0:
         raise expected("micrographs", "at least one", "none")
     pieces: list[NDArray[np.float32]] = []
@@ -127,14 +129,12 @@ def _opened(
         with path.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
         return str(path), images, pixel_size, digest
-    array = np.asarray(item)
-    name = f"micrographs[{number}]"
-    return (
-        name,
-        [array],
-        None,
-        hashlib.sha256(np.ascontiguousarray(array).data).hexdigest(),
-    )
+    array, name = np.ascontiguousarray(item), f"micrographs[{number}]"
+    if array.dtype.kind not in "iuf":
+        raise expected(name, "real numbers", f"an array of {array.dtype}")
+    fingerprint = hashlib.sha256(f"{array.dtype.str} {array.shape}".encode())
+    fingerprint.update(array.data)
+    return name, [array], None, fingerprint.hexdigest()
 
 
 def _patches(
@@ -144,9 +144,11 @@ def _patches(
     smallest = 2 * settings.size
     if image.ndim != 2 or min(image.shape) < smallest:
         raise expected(name, f"at least {smallest} pixels a side", image.shape)
-    if not np.isfinite(image).all():
-        raise expected(name, "finite pixels", "NaN or infinity")
-    if image.min() == image.max():
+    with np.errstate(over="ignore"):
+        pixels = np.asarray(image, dtype=np.float32)
+    if not np.isfinite(pixels).all():
+        raise expected(name, "finite pixels", "NaN, infinity or beyond float32")
+    if pixels.min() == pixels.max():
         raise expected(name, "pixels that vary", "a constant image")
-    patches = cut_patches(image, settings.size)
+    patches = cut_patches(pixels, settings.size)
     return -patches if settings.invert else patches

@@ -89,7 +89,7 @@ def folded_chain(size: int, seed: int = 0) -> NDArray[np.float64]:
     that a volume basis of this size covers.
     """
     generator = np.random.default_rng(seed)
-    step, limit, width = 0.1 * size, 0.3 * size, 0.045 * size
+    step, limit, width = 0.1 * size, 0.3 * size, 0.04 * size
     beads = np.zeros((_BEADS, 3))
     for i in range(1, _BEADS):
         while True:

@@ -18,9 +18,13 @@ from .expectation_step import shift_posterior
 from .patches import cut_patches, patch_origins
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import ArrayLike, NDArray
+
+_EMPTY_ABOVE = 0.5
+_PATCHES_AT_ONCE = 8192
+"""Bounds the memory that posteriors of shifts take."""
 
 
 @dataclass(frozen=True)
@@ -29,19 +33,20 @@ class Picks:
 
     Attributes
     ----------
-    centres : int, shape (n_particles, 2)
-        (y, x) of the pixel at index L // 2 of each particle's box, best first.
+    centres : float64, shape (n_particles, 2)
+        (y, x) in pixels of the pixel at index L // 2 of each particle's box, best
+        first.
     probability : float64, shape (n_particles,)
         Figure of merit: posterior probability that the particle's centre lies within
         one pixel, in each axis, of the one given; that of the surest of the patches
-        that show the particle.
+        that show the particle. Low where patches show but slivers of it.
     patch_shifts : int, shape (n_patches, 2)
-        Most probable shift (s_y, s_x) of each patch, (L, L) if that is empty.
+        Most probable shift (s_y, s_x) of each patch, (L, L) if it is empty.
     empty_probability : float64, shape (n_patches,)
         Posterior probability that a patch is empty.
     """
 
-    centres: NDArray[np.intp]
+    centres: NDArray[np.float64]
     probability: NDArray[np.float64]
     patch_shifts: NDArray[np.intp]
     empty_probability: NDArray[np.float64]
@@ -62,8 +67,9 @@ def pick(
     rotation_prior: ArrayLike | None = None,
     min_distance: float | None = None,
     threads: int | None = None,
+    on_progress: Callable[[float], None] | None = None,
 ) -> Picks:
-    """Find the particles of a micrograph.
+    """Find the particles of a micrograph: Algorithm 2.
 
     Parameters
     ----------
@@ -82,6 +88,8 @@ def pick(
         out, half of what boxes that do not overlap leave between centres.
     threads : int, optional
         Threads to run on; all that Numba may use if left out.
+    on_progress : callable, optional
+        Called with the share of the patches that is done.
 
     Returns
     -------
@@ -95,31 +103,34 @@ def pick(
 
     Notes
     -----
-    Algorithm 2. Patch borders cut a particle into up to four detections; the most
-    probable of those closer than `min_distance` stands for all.
+    THIS IS ALGORITHM 2 OF THE PAPER, shift by shift, and then two steps it leaves
+    out. Shifts become places in the micrograph; and since patch borders cut a particle
+    into up to four detections, the most probable of those closer than `min_distance`
+    stands for all.
     """
     pixels = np.asarray(micrograph)
     size = np.shape(images)[-1] if np.ndim(images) else 0
     if np.ndim(images) != 3 or size == 0:
         raise expected("images", "shape (K, L, L)", f"shape {np.shape(images)}")
-    posterior = shift_posterior(
-        cut_patches(pixels, size),
-        images,
-        shift_prior,
-        noise_variance,
-        rotation_prior,
-        threads,
-    )
-    shifts, empty_probability = most_probable_shifts(posterior)
-    occupied = ~is_empty(shifts, size)
+    patches = cut_patches(pixels, size)
+    shifts = np.empty((len(patches), 2), np.intp)
+    empty_probability, merit = np.empty((2, len(patches)))
+    for start in range(0, len(patches), _PATCHES_AT_ONCE):
+        part = slice(start, start + _PATCHES_AT_ONCE)
+        posterior = shift_posterior(
+            patches[part], images, shift_prior, noise_variance, rotation_prior, threads
+        )
+        shifts[part], empty_probability[part] = most_probable_shifts(posterior)
+        merit[part] = _probability_within_one_pixel(posterior, shifts[part])
+        if on_progress is not None:
+            on_progress(min(part.stop / len(patches), 1.0))
     centres = particle_centres(patch_origins(pixels.shape, size), shifts, size)
-    seen = occupied & ((centres >= 0) & (centres < pixels.shape)).all(axis=1)
-    merit = _probability_within_one_pixel(posterior[seen], shifts[seen])
-    kept = _surest(
-        centres[seen], merit, size / 2 if min_distance is None else min_distance
-    )
+    inside = ((centres >= 0) & (centres < pixels.shape)).all(axis=1)
+    seen = np.flatnonzero(inside & ~is_empty(shifts, size))
+    distance = size / 2 if min_distance is None else min_distance
+    kept = seen[_surest(centres[seen], merit[seen], distance)]
     return Picks(
-        centres=centres[seen][kept],
+        centres=centres[kept].astype(np.float64),
         probability=merit[kept],
         patch_shifts=shifts,
         empty_probability=empty_probability,
@@ -129,10 +140,11 @@ def pick(
 def most_probable_shifts(
     posterior: NDArray[np.floating],
 ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """Most probable state of each patch, and the probability that it is empty.
+    """Most probable shift of each patch, and the probability that it is empty.
 
-    The 4L - 1 shifts with a coordinate equal to L are one state, an empty patch, and
-    compete with the other shifts by the sum of their probabilities.
+    The 4L - 1 shifts with a coordinate equal to L are one state, an empty patch. A
+    patch is empty if that is more probable than not; else its shift is the most
+    probable of those that show something.
 
     Parameters
     ----------
@@ -142,13 +154,15 @@ def most_probable_shifts(
     Returns
     -------
     shifts : int, shape (n_patches, 2)
-        (s_y, s_x); (L, L) where empty is the most probable state.
+        (s_y, s_x); (L, L) where the patch is empty.
     empty_probability : float64, shape (n_patches,)
         Posterior probability of the empty state.
 
     Notes
     -----
-    Third line of Algorithm 2, with each state counted once.
+    Third line of Algorithm 2, decided in two steps. The argmax over single shifts
+    would call a patch empty whose particle is certain but its place is not: the
+    probability of a particle is then spread over several shifts, that of empty is not.
     """
     n_patches, period = posterior.shape[:2]
     size = period // 2
@@ -160,7 +174,7 @@ def most_probable_shifts(
     empty = empty_rows + empty_columns - posterior[:, size, size]
     flat = visible.reshape(n_patches, -1)
     shifts = np.stack(np.divmod(flat.argmax(axis=1), period), axis=1)
-    shifts[empty >= flat.max(axis=1)] = size
+    shifts[empty > _EMPTY_ABOVE] = size
     return shifts, empty
 
 

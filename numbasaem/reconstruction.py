@@ -13,6 +13,7 @@ import numpy as np
 from .alignment import align
 from .checkpoint import Iteration, Journal, RunState
 from .expectation_maximization import iterations, random_start
+from .expectation_step import compile_kernels
 from .inputs import OnProgress, load_patches
 from .io.mrc import write_volume
 from .io.star import write_fsc
@@ -134,6 +135,8 @@ def reconstruct(
         for half, chosen in enumerate(data.halves(settings.seed), start=1):
             parts[f"half{half}"] = data.patches[chosen]
     total = len(parts) * settings.iterations_per_run
+    on_progress("compiling kernels", 0.0)
+    compile_kernels(settings.size)
 
     def advance(run: str, state: RunState, n_stages: int) -> None:
         """Take a run to the end of its first stages, recording each iteration."""
@@ -148,19 +151,25 @@ def reconstruct(
             journal.save()
             if on_iteration is not None:
                 on_iteration(counted)
+        state.minibatches = {}  # used up; incremental ones are large
 
-    for number, run in enumerate(parts):
+    def first_state(run: str, number: int) -> RunState:
+        """Random start of a run, or the likeliest of several after their search."""
+        if settings.starts == 1:
+            return random_start(parts[run], settings, number, 0)
         starts = [f"{run}-start{i}" for i in range(settings.starts)]
         for i, start in enumerate(starts):
-            if run not in journal.runs:
-                state = random_start(parts[run], settings, number, i)
-                advance(start, journal.runs.get(start, state), n_stages=1)
-        if run not in journal.runs:
-            likeliest = max(starts, key=lambda name: _score(journal.runs[name]))
-            journal.runs[run] = replace(journal.runs[likeliest], history=[])
-        advance(run, journal.runs[run], n_stages=len(settings.schedule))
-    on_progress("comparing half maps", 0.0)
-    result = _result(journal.runs, data.pixel_size, settings)
+            state = random_start(parts[run], settings, number, i)
+            advance(start, journal.runs.get(start, state), n_stages=1)
+        likeliest = max(starts, key=lambda name: _score(journal.runs[name]))
+        # Its search is over, however early it stopped.
+        n_searched = settings.schedule[0].n_iterations
+        return replace(journal.runs[likeliest], iteration=n_searched, history=[])
+
+    for number, run in enumerate(parts):
+        state = journal.runs.get(run) or first_state(run, number)
+        advance(run, state, n_stages=len(settings.schedule))
+    result = _result(journal.runs, data.pixel_size, settings, on_progress)
     if out is not None:
         write_result(Path(out), result)
     return result
@@ -173,7 +182,10 @@ def _score(state: RunState) -> float:
 
 
 def _result(
-    runs: dict[str, RunState], pixel_size: float | None, settings: Settings
+    runs: dict[str, RunState],
+    pixel_size: float | None,
+    settings: Settings,
+    on_progress: OnProgress,
 ) -> Result:
     """Volumes of all runs, half maps aligned to the full one and compared."""
     basis = VolumeBasis(settings.size, settings.ell_max[-1])
@@ -182,9 +194,13 @@ def _result(
     ]
     halves = fsc = None
     if len(volumes) == len(_RUNS):
-        first, second = (align(half, volumes[0]).volume for half in volumes[1:])
+        on_progress("aligning half maps", 0.0)
+        first = align(volumes[1], volumes[0]).volume
+        on_progress("aligning half maps", 0.5)
+        second = align(volumes[2], volumes[0]).volume
         halves, fsc = (first, second), fourier_shell_correlation(first, second)
     full = runs["full"]
+    history = [row for state in runs.values() for row in state.history]
     return Result(
         volume=volumes[0],
         volume_coefficients=full.volume_coefficients,
@@ -192,7 +208,7 @@ def _result(
         rotations=rotation_grid(settings.rotations),
         shift_prior=full.shift_prior,
         noise_variance=full.noise_variance,
-        history=tuple(row for state in runs.values() for row in state.history),
+        history=tuple(sorted(history, key=lambda row: row.total_done)),
         half_volumes=halves,
         fsc=fsc,
         pixel_size=pixel_size,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +15,13 @@ import mrcfile
 import numpy as np
 import pytest
 
-from numbasaem import cli
+import numbasaem
+from numbasaem import cli, demo
 from numbasaem.cli import commands
+from numbasaem.io.mrc import write_micrograph, write_volume
+from numbasaem.io.star import read_particles
+from numbasaem.phantom import folded_chain
+from numbasaem.picking import match_picks
 from numbasaem.settings import Settings
 
 COMMANDS = ("simulate", "reconstruct", "pick", "evaluate", "demo", "info")
@@ -32,7 +40,7 @@ def simulate(out: Path, *more: object) -> int:
 
 
 def reconstruct(micrograph: Path, out: Path, *more: object) -> int:
-    options = f"--size {SIZE} --ell-max 2,3 --iterations 2,1 --rotations 24"
+    options = f"--size {SIZE} --ell-max 2,3 --iterations 2,1 --rotations 24 --starts 1"
     return run("reconstruct", micrograph, "--out", out, *options.split(), *more)
 
 
@@ -240,6 +248,175 @@ def test_workflow__simulate_reconstruct_evaluate_pick(
     assert picks.exists()
 
 
+def test_reconstruct__says_what_it_found(
+    simulated: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    out = tmp_path / "run"
+    assert reconstruct(simulated / "micrograph_0001.mrc", out) == 0
+    printed, progress = capsys.readouterr()
+    for line in (
+        f"volume: {out / 'volume.mrc'}",
+        f"half map: {out / 'volume_half1.mrc'}",
+        "log-likelihood per patch: ",
+        "noise variance: ",
+        "empty patches: ",
+        "FSC of the half maps per shell: ",
+        "resolution of the half maps: ",
+    ):
+        assert line in printed
+    assert "FSC = 0.143, no mask" in printed
+    assert "full degree 3 1/1: " in progress
+
+
+def test_reconstruct__one_stage_without_search(
+    micrograph: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    more = ("--ell-max", 2, "--iterations", 1, "--no-halves")
+    assert reconstruct(micrograph, tmp_path / "run", *more) == 0
+    assert "half" not in capsys.readouterr().out
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert names == {"volume.mrc", "run.h5"}
+
+
+def test_reconstruct__points_out_a_negative_map(
+    micrograph: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    density = np.zeros((SIZE,) * 3)
+    density[2, 3, 3] = 1
+    assert not commands._is_mostly_negative(density)
+    assert commands._is_mostly_negative(-density)
+    # what a basis does in the corners of the cube does not count
+    density[0, 0, 0] = -10
+    assert not commands._is_mostly_negative(density)
+
+
+@pytest.mark.parametrize("model", ["reconstruct", "simulate"])
+def test_output__a_file_in_place_of_the_folder(
+    model: str, micrograph: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    taken = tmp_path / "taken"
+    taken.write_text("here already")
+    for out in (taken, taken / "below"):
+        if model == "reconstruct":
+            assert reconstruct(micrograph, out) == 2
+        else:
+            assert simulate(out) == 2
+        assert str(taken) in complaint(capsys)
+    assert taken.read_text() == "here already"
+
+
+def test_demo__refuses_a_folder_with_files(tmp_path: Path, capsys: Captured) -> None:
+    (tmp_path / "thesis.tex").write_text("Chapter 1")
+    assert run("demo", "--out", tmp_path) == 2
+    assert str(tmp_path) in complaint(capsys)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_demo__small(
+    tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulation = dataclasses.replace(demo.SIMULATION, size=SIZE, pixels=100, ell_max=3)
+    settings = {"size": SIZE, "ell_max": (2, 3), "iterations": (1, 1), "starts": 1}
+    monkeypatch.setattr(demo, "SIMULATION", simulation)
+    monkeypatch.setattr(
+        demo, "RECONSTRUCTION", demo.RECONSTRUCTION.model_copy(update=settings)
+    )
+    out = tmp_path / "demo"
+    assert run("demo", "--out", out) == 0
+    printed = capsys.readouterr().out
+    for line in ("correlation: ", f"reconstruction: {out / 'run'}", "0.5"):
+        assert line in printed
+    assert (out / "aligned.mrc").exists()
+
+
+@pytest.mark.slow
+def test_demo__finds_the_molecule(tmp_path: Path, capsys: Captured) -> None:
+    assert run("demo", "--out", tmp_path / "demo") == 0
+    (line,) = (
+        line
+        for line in capsys.readouterr().out.splitlines()
+        if line.startswith("correlation: ")
+    )
+    assert float(line.split()[1]) > 0.9
+
+
+def test_evaluate__sizes_differ(
+    simulated: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    other = tmp_path / "other.mrc"
+    write_volume(other, np.random.default_rng(0).random((5, 5, 5)), 1.0)
+    assert run("evaluate", other, simulated / "volume_true.mrc") == 2
+    assert "(5, 5, 5)" in complaint(capsys)
+
+
+def test_pick__finds_particles_of_a_map(tmp_path: Path, capsys: Captured) -> None:
+    sample = numbasaem.simulate(
+        folded_chain(SIZE), size=SIZE, pixels=150, snr=20, ell_max=4
+    )
+    micrograph, density = tmp_path / "m.mrc", tmp_path / "map.mrc"
+    write_micrograph(micrograph, sample.micrographs[0], 1.5)
+    # neither the units of the map nor the noise is told
+    write_volume(density, 40 * sample.volume_true, 1.5)
+    out = tmp_path / "picks.star"
+    assert run("pick", micrograph, "--volume", density, "--out", out) == 0
+    table = read_particles(out).particles
+    assert f"{len(table)} particles written to {out}" in capsys.readouterr().out
+    assert set(table["rlnMicrographName"]) == {"m.mrc"}
+    sure = table[table["rlnAutopickFigureOfMerit"] > 0.5]
+    found = sure[["rlnCoordinateY", "rlnCoordinateX"]].to_numpy()
+    match = match_picks(found, sample.coordinates[0], tolerance_px=1.5)
+    assert match.recall > 0.9
+    assert match.precision > 0.9
+
+
+def test_pick__unusable_input(
+    simulated: Path, micrograph: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    truth, out = simulated / "volume_true.mrc", tmp_path / "picks.star"
+    assert run("pick", micrograph, "--run", tmp_path, "--out", out) == 2
+    assert "run.h5" in complaint(capsys)
+    options = ("--volume", truth, "--out")
+    assert run("pick", micrograph, *options, tmp_path / "no" / "picks.star") == 2
+    assert "picks.star" in complaint(capsys)
+    small = tmp_path / "small.mrc"
+    write_micrograph(small, np.random.default_rng(0).random((30, 2 * SIZE - 1)), 1.0)
+    assert run("pick", small, *options, out) == 2
+    assert "small.mrc: expected at least 14 pixels a side" in complaint(capsys)
+    write_micrograph(small, np.random.default_rng(0).random((30, 30)), 3.0)
+    assert run("pick", simulated / "micrograph_0001.mrc", small, *options, out) == 2
+    assert "small.mrc: expected the pixel size" in capsys.readouterr().err
+    assert not out.exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_interrupt__leaves_a_run_that_can_go_on(
+    simulated: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    micrograph = simulated / "micrograph_0001.mrc"
+    more = ("--iterations", "2,12")
+    wanted, out = tmp_path / "wanted", tmp_path / "run"
+    assert reconstruct(micrograph, wanted, *more) == 0
+    capsys.readouterr()
+    options = f"--size {SIZE} --ell-max 2,3 --rotations 24 --starts 1"
+    command = [sys.executable, "-m", "numbasaem", "reconstruct", str(micrograph)]
+    command += ["--out", str(out), *options.split(), *more]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("full degree 3 2/12"):
+                process.send_signal(signal.SIGINT)
+                break
+        rest = process.stderr.read().splitlines()
+    assert process.returncode == 130
+    assert rest[-1] == "interrupted; resume with --resume"
+    assert "Traceback" not in "".join(rest)
+    assert not (out / "volume.mrc").exists()
+    assert {path.name for path in out.iterdir()} == {"run.h5"}
+    assert reconstruct(micrograph, out, *more, "--resume") == 0
+    for name in ("volume.mrc", "volume_half1.mrc", "volume_half2.mrc"):
+        assert (out / name).read_bytes() == (wanted / name).read_bytes()
+
+
 def test_reconstruct__defaults_are_those_of_settings() -> None:
     stated = {
         name: parameter.default
@@ -252,7 +429,7 @@ def test_reconstruct__defaults_are_those_of_settings() -> None:
     assert stated["iterations"] == ",".join(map(str, settings.iterations))
     assert stated["noise_variance"] == "auto"
     assert settings.noise_variance is None
-    for name in ("rotations", "batch_fraction", "batching", "halves", "seed"):
+    for name in ("rotations", "batch_fraction", "batching", "halves", "seed", "starts"):
         assert stated[name] == getattr(settings, name)
     for name in ("threads", "invert", "pixel_size"):
         assert stated[name] == getattr(settings, name)

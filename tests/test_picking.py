@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from numbasaem import picking
 from numbasaem.errors import InputError
+from numbasaem.known_particle import particle_of_map
 from numbasaem.maximization_step import uniform_shift_prior
 from numbasaem.patches import crop_shift_pad, cut_patches, patch_origins
+from numbasaem.phantom import folded_chain
 from numbasaem.picking import (
     empty_patch_f1,
     is_empty,
@@ -19,6 +22,9 @@ from numbasaem.picking import (
     share_found_within_one_pixel,
     true_patch_shifts,
 )
+from numbasaem.rotations import rotation_grid
+from numbasaem.simulation import simulate
+from numbasaem.volume_basis import VolumeBasis
 
 Array = NDArray[np.float64]
 
@@ -87,12 +93,12 @@ def test_most_probable_shifts__empty_shifts_are_one_state() -> None:
     # each empty shift has less than the best of the others, together they have more
     posterior[2][empty] = 0.6 / empty.sum()
     posterior[2, 0, 0] = 0.4
-    # occupied more likely than not, yet no single shift beats the empty state
-    posterior[3][~empty] = 0.7 / (~empty).sum()
-    posterior[3][empty] = 0.3 / empty.sum()
+    # a particle for sure, its place is not: no single shift beats the empty state
+    posterior[3, [1, 1, 2], [4, 5, 5]] = 0.2, 0.25, 0.2
+    posterior[3, size, size] = 0.35
     shifts, probability = most_probable_shifts(posterior)
-    np.testing.assert_array_equal(shifts, [[1, 5], [3, 3], [3, 3], [3, 3]])
-    np.testing.assert_allclose(probability, [0, 1, 0.6, 0.3], rtol=1e-6)
+    np.testing.assert_array_equal(shifts, [[1, 5], [3, 3], [3, 3], [1, 5]])
+    np.testing.assert_allclose(probability, [0, 1, 0.6, 0.35], rtol=1e-6)
 
 
 # --- picking -----------------------------------------------------------------------
@@ -114,8 +120,11 @@ def test_pick__finds_all_particles_once() -> None:
     size = images.shape[1]
     prior = uniform_shift_prior(size, 0.6)
     kept = micrograph.copy()
-    picks = pick(micrograph, images, prior, 0.2**2)
+    shares: list[float] = []
+    picks = pick(micrograph, images, prior, 0.2**2, on_progress=shares.append)
     np.testing.assert_array_equal(micrograph, kept)
+    assert shares == [1.0]
+    assert picks.centres.dtype == np.float64
     assert sorted(map(tuple, picks.centres)) == sorted(map(tuple, centres))
     assert (np.diff(picks.probability) <= 0).all()
     assert picks.probability.min() > 0.99
@@ -127,6 +136,60 @@ def test_pick__finds_all_particles_once() -> None:
     f1 = empty_patch_f1(is_empty(true, size), is_empty(picks.patch_shifts, size))
     assert f1 > 0.9
     assert match_picks(picks.centres, centres, 0.5) == (1, 1)
+
+
+def test_pick__in_parts_as_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, images, micrograph = simulated(noise=0.2)
+    prior = uniform_shift_prior(7, 0.6)
+    whole = pick(micrograph, images, prior, 0.2**2)
+    monkeypatch.setattr(picking, "_PATCHES_AT_ONCE", 17)
+    parts = pick(micrograph, images, prior, 0.2**2)
+    np.testing.assert_array_equal(parts.centres, whole.centres)
+    np.testing.assert_array_equal(parts.patch_shifts, whole.patch_shifts)
+    np.testing.assert_allclose(parts.probability, whole.probability, rtol=1e-5)
+
+
+def test_pick__simulated_micrograph() -> None:
+    size = 7
+    sample = simulate(folded_chain(size), size=size, pixels=120, snr=20, ell_max=4)
+    basis = VolumeBasis(size, ell_max=4)
+    images = basis.project(basis.expand(sample.volume_true), rotation_grid(100))
+    (micrograph,), (true,) = sample.micrographs, sample.coordinates
+    empty_share = is_empty(true_patch_shifts(true, micrograph.shape, size), size).mean()
+    prior = uniform_shift_prior(size, float(empty_share))
+    picks = pick(micrograph, images, prior, sample.noise_variance)
+    recall, _ = match_picks(picks.centres, true, tolerance_px=1.5)
+    assert recall > 0.9
+    # what is picked beside particles are slivers of them at a patch's border
+    sure = picks.centres[picks.probability > 0.5]
+    recall, precision = match_picks(sure, true, tolerance_px=1.5)
+    assert recall > 0.9
+    assert precision > 0.9
+
+
+def test_particle_of_map__finds_contrast_and_noise() -> None:
+    size = 7
+    sample = simulate(folded_chain(size), size=size, pixels=120, snr=10, ell_max=4)
+    patches = cut_patches(sample.micrographs[0], size)
+    basis = VolumeBasis(size, ell_max=10)
+    coefficients = basis.expand(sample.volume_true)
+    (image,) = basis.project(coefficients, rotation_grid(552)[:1])
+    for contrast in (1, -30):
+        particle = particle_of_map(contrast * sample.volume_true, patches)
+        np.testing.assert_allclose(
+            particle.noise_variance, sample.noise_variance, rtol=0.2
+        )
+        scale = np.vdot(particle.images[0], image) / np.vdot(image, image)
+        assert scale == pytest.approx(1, abs=0.1)
+        shifts = true_patch_shifts(sample.coordinates[0], (120, 120), size)
+        empty = particle.shift_prior[size].sum() + particle.shift_prior[:, size].sum()
+        empty -= particle.shift_prior[size, size]
+        assert empty == pytest.approx(is_empty(shifts, size).mean(), abs=0.1)
+
+
+def test_particle_of_map__without_signal() -> None:
+    with pytest.raises(InputError, match="volume: expected a map with signal"):
+        particle_of_map(np.zeros((7, 7, 7)), np.ones((4, 7, 7), np.float32))
 
 
 def test_pick__nothing_but_noise() -> None:

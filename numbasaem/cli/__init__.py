@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import typer
 from pydantic import ValidationError
 
-from numbasaem.cli.commands import app
+from numbasaem.cli.commands import Interrupted, app
 from numbasaem.errors import InputError, expected
 
 __all__ = ["app", "main"]
@@ -46,6 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(place + (error.strerror or str(error)))
     except MemoryError as error:
         return _complain(f"not enough memory: {error}")
+    except Interrupted as interruption:
+        typer.echo(f"interrupted; {interruption}", err=True)
+        return INTERRUPTED
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
     if status == INTERRUPTED:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -17,9 +18,17 @@ from numbasaem.cli.progress import ProgressDisplay
 from numbasaem.errors import expected
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from numbasaem.alignment import Comparison
     from numbasaem.checkpoint import Iteration
     from numbasaem.reconstruction import Result
+
+
+class Interrupted(Exception):
+    """Ctrl-C in a command that can go on later; says how."""
+
 
 app = typer.Typer(
     help="3-D structure directly from cryo-EM micrographs, without picking particles.",
@@ -198,8 +207,7 @@ def reconstruct(
                 on_progress=display.step,
             )
         except KeyboardInterrupt:
-            typer.echo(f"{out}: go on from here with --resume", err=True)
-            raise
+            raise Interrupted("resume with --resume") from None
     _report_result(result, out, as_json)
 
 
@@ -221,6 +229,8 @@ def pick(
     if (volume is None) == (run is None):
         found = "both" if run else "neither"
         raise expected("pick", "either --volume or --run", found)
+    if not out.parent.is_dir():
+        raise expected(out, "a file in a folder that exists", f"none at {out.parent}")
     import numpy as np
 
     from numbasaem import known_particle
@@ -229,7 +239,7 @@ def pick(
     from numbasaem.patches import cut_patches
     from numbasaem.picking import pick as find_particles
 
-    names, coordinates, merits, pixel_sizes = [], [], [], []
+    names, coordinates, merits, pixel_sizes = [], [], [], set()
     sign = 1
     with ProgressDisplay() as display:
         display.step("preparing the particle", 0.0)
@@ -239,27 +249,34 @@ def pick(
         elif volume is not None:
             density, _ = read_volume(volume)
             images, _ = read_micrographs(micrographs[0])
+            _check_side(micrographs[0], images[0], len(density))
             patches = cut_patches(images[0], len(density))
             particle = known_particle.particle_of_map(density, patches)
-        for done, path in enumerate(micrographs):
-            display.step("picking", done / len(micrographs))
+        for path in micrographs:
             images, pixel_size = read_micrographs(path)
-            for image in images:
+            pixel_sizes.add(pixel_size or 1.0)
+            if len(pixel_sizes) > 1:
+                found = " and ".join(f"{size:g} A" for size in sorted(pixel_sizes))
+                raise expected(path, "the pixel size of the others", found)
+            _check_side(path, images[0], len(particle.images[0]))
+            for number, image in enumerate(images, start=1):
+                name = path.name if len(images) == 1 else f"{number:06d}@{path.name}"
+                display.step(f"picking {name}", 0.0)
                 picks = find_particles(
                     sign * image,
                     particle.images,
                     particle.shift_prior,
                     particle.noise_variance,
+                    on_progress=partial(display.step, f"picking {name}"),
                 )
-                names += [path.name] * len(picks.centres)
+                names += [name] * len(picks.centres)
                 coordinates.append(picks.centres)
                 merits.append(picks.probability)
-            pixel_sizes.append(pixel_size or 1.0)
     write_particles(
         out,
         micrograph_names=names,
         coordinates=np.concatenate(coordinates),
-        pixel_size=pixel_sizes[0],
+        pixel_size=pixel_sizes.pop(),
         figure_of_merit=np.concatenate(merits),
     )
     typer.echo(f"{len(names)} particles written to {out}")
@@ -322,6 +339,12 @@ def info() -> None:
         typer.echo(f"{name}: {value}")
 
 
+def _check_side(path: Path, image: NDArray[np.float32], size: int) -> None:
+    """Refuse a micrograph that holds no two patches a side."""
+    if min(image.shape) < 2 * size:
+        raise expected(path, f"at least {2 * size} pixels a side", image.shape)
+
+
 def _integers(option: str, text: str) -> tuple[int, ...]:
     """Read a comma-separated list of integers given to an option."""
     try:
@@ -345,10 +368,13 @@ def _report_result(result: Result, out: Path, as_json: bool) -> None:
     from numbasaem.metrics import resolution
 
     last = [row for row in result.history if row.run == "full"][-1]
+    halves = (1, 2) if result.half_volumes is not None else ()
     summary: dict[str, Any] = {
         "volume": out / "volume.mrc",
+        "half_volumes": [out / f"volume_half{half}.mrc" for half in halves],
         "log_likelihood_per_patch": last.log_likelihood_per_patch,
         "noise_variance": result.noise_variance,
+        "empty_fraction": last.empty_fraction,
         "pixel_size": result.pixel_size,
         "fsc_of_halves": result.fsc,
     }
@@ -356,20 +382,33 @@ def _report_result(result: Result, out: Path, as_json: bool) -> None:
         _print_json(summary)
     else:
         typer.echo(f"volume: {summary['volume']}")
+        for half in summary["half_volumes"]:
+            typer.echo(f"half map: {half}")
         typer.echo(f"log-likelihood per patch: {last.log_likelihood_per_patch:.4f}")
         typer.echo(f"noise variance: {result.noise_variance:.4g}")
+        typer.echo(f"empty patches: {last.empty_fraction:.1%}")
         if result.fsc is not None:
             shells = " ".join(f"{value:.3f}" for value in result.fsc)
             typer.echo(f"FSC of the half maps per shell: {shells}")
             size = len(result.volume)
             at_0143 = resolution(result.fsc, 0.143, result.pixel_size or 1.0, size)
             typer.echo(f"resolution of the half maps: {at_0143}")
-    if result.volume.sum() < 0:
+    if _is_mostly_negative(result.volume):
         typer.echo(
             f"{summary['volume']}: mostly negative; if particles are dark in the "
             "micrographs, run again with --invert",
             err=True,
         )
+
+
+def _is_mostly_negative(volume: NDArray[np.float64]) -> bool:
+    """Whether what stands out in the ball of a map does so below zero."""
+    import numpy as np
+
+    offset = np.arange(len(volume)) - len(volume) // 2
+    squares = np.add.outer(np.add.outer(offset**2, offset**2), offset**2)
+    ball = squares <= (len(volume) // 2) ** 2
+    return bool(np.mean(volume[ball] ** 3) < 0)
 
 
 def _print_json(record: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from datetime import timedelta
 from types import TracebackType
@@ -18,6 +19,10 @@ from rich.progress import (
 
 if TYPE_CHECKING:
     from numbasaem.checkpoint import Iteration
+
+
+_PATIENCE_S = 1.0
+"""A step that takes longer than this is named on a plain log."""
 
 
 class ProgressDisplay:
@@ -43,6 +48,7 @@ class ProgressDisplay:
         self._step_began = 0.0
         self._step_fraction = 0.0
         self._seconds: list[float] = []
+        self._announcement = threading.Timer(0.0, lambda: None)
 
     def __enter__(self) -> Self:
         """Start the live display."""
@@ -56,6 +62,7 @@ class ProgressDisplay:
         traceback: TracebackType | None,
     ) -> None:
         """Stop the live display."""
+        self._announcement.cancel()
         if self._step is not None:
             self._bars.remove_task(self._step)
         self._bars.stop()
@@ -106,9 +113,16 @@ class ProgressDisplay:
         if self._step is not None:
             self._bars.remove_task(self._step)
         if what != self._step_name:
-            self._line(what)
+            self._announce_later(what)
         self._step_name, self._step_began = what, time.monotonic()
         return self._bars.add_task(what, total=None, found="")
+
+    def _announce_later(self, what: str) -> None:
+        """Name a step once it has lasted; one that fails at once stays unsaid."""
+        self._announcement.cancel()
+        self._announcement = threading.Timer(_PATIENCE_S, self._line, [what])
+        self._announcement.daemon = True
+        self._announcement.start()
 
     def _line(self, text: str) -> None:
         """Print a line where no live display can be seen."""

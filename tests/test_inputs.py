@@ -1,0 +1,265 @@
+"""What a reconstruction is given: micrographs and settings, usable and not."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import mrcfile
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from numbasaem.errors import InputError
+from numbasaem.inputs import PatchSet, load_patches
+from numbasaem.io.mrc import write_micrograph
+from numbasaem.patches import cut_patches
+from numbasaem.settings import Settings
+
+SIZE = 5
+
+
+def noise(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+
+
+def load(*micrographs: Any, **settings: Any) -> PatchSet:
+    return load_patches(micrographs, Settings(size=SIZE, **settings), lambda *_: None)
+
+
+def refusal(*micrographs: object) -> str:
+    with pytest.raises(InputError) as error:
+        load(*micrographs)
+    (line,) = str(error.value).splitlines()
+    assert "expected" in line
+    return line
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    place = tmp_path / "good.mrc"
+    write_micrograph(place, noise(23, 31), 2.5)
+    return place
+
+
+# --- micrographs that can be used --------------------------------------------------
+
+
+def test_load_patches__arrays_and_files_alike(path: Path) -> None:
+    data = load(noise(23, 31), path, str(path))
+    wanted = cut_patches(noise(23, 31), SIZE)
+    assert data.patches.dtype == np.float32
+    np.testing.assert_array_equal(data.patches, np.concatenate([wanted] * 3))
+    np.testing.assert_array_equal(data.micrograph, np.repeat([0, 1, 2], len(wanted)))
+    assert data.pixel_size == 2.5
+
+
+def test_load_patches__sources_name_and_fingerprint(path: Path) -> None:
+    array, one = load(noise(23, 31), path).sources
+    assert array["name"] == "micrographs[0]"
+    assert one["name"] == str(path.resolve())
+    assert one["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    (same,) = load(noise(23, 31)).sources
+    (other,) = load(noise(23, 31, seed=1)).sources
+    assert same == array
+    assert other["sha256"] != array["sha256"]
+
+
+def test_load_patches__fingerprint_tells_shapes_apart() -> None:
+    pixels = noise(20, 30)
+    (first,) = load(pixels).sources
+    (second,) = load(pixels.reshape(30, 20)).sources
+    assert first != second
+
+
+def test_load_patches__a_stack_is_several_micrographs(tmp_path: Path) -> None:
+    path = tmp_path / "stack.mrcs"
+    stack = noise(3, 20, 20)
+    with mrcfile.new(path) as file:
+        file.set_data(stack)
+    data = load(path)
+    np.testing.assert_array_equal(np.bincount(data.micrograph), [16, 16, 16])
+    np.testing.assert_array_equal(data.patches[16:32], cut_patches(stack[1], SIZE))
+
+
+def test_load_patches__invert_changes_the_sign(path: Path) -> None:
+    np.testing.assert_array_equal(load(path, invert=True).patches, -load(path).patches)
+
+
+def test_load_patches__leaves_arrays_alone() -> None:
+    pixels = noise(20, 20)
+    pixels.flags.writeable = False
+    load(pixels, invert=True)
+    np.testing.assert_array_equal(pixels, noise(20, 20))
+
+
+def test_load_patches__pixel_size_that_is_given_wins(path: Path) -> None:
+    assert load(path, pixel_size=1.5).pixel_size == 1.5
+    assert load(noise(20, 20)).pixel_size is None
+
+
+def test_load_patches__reports_each_micrograph(path: Path) -> None:
+    reports: list[tuple[str, float]] = []
+    load_patches(
+        [path, path], Settings(size=SIZE), lambda *report: reports.append(report)
+    )
+    assert reports == [("reading micrographs", 0.0), ("reading micrographs", 0.5)]
+
+
+# --- halves ------------------------------------------------------------------------
+
+
+def test_halves__of_several_micrographs_share_none() -> None:
+    data = load(*(noise(20, 20 + 5 * i, seed=i) for i in range(5)))
+    first, second = (set(data.micrograph[half]) for half in data.halves(seed=3))
+    assert first.isdisjoint(second)
+    assert first | second == set(range(5))
+    assert sorted((len(first), len(second))) == [2, 3]
+
+
+def test_halves__of_one_micrograph_share_no_patch() -> None:
+    data = load(noise(50, 55))
+    first, second = data.halves(seed=3)
+    together = np.sort(np.concatenate([first, second]))
+    np.testing.assert_array_equal(together, np.arange(len(data.patches)))
+    assert abs(len(first) - len(second)) <= 1
+
+
+def test_halves__depend_on_the_seed_alone() -> None:
+    data = load(noise(50, 55))
+    np.testing.assert_array_equal(data.halves(3)[0], data.halves(3)[0])
+    assert not np.array_equal(data.halves(3)[0], data.halves(4)[0])
+
+
+# --- micrographs that cannot be used -----------------------------------------------
+
+
+def test_load_patches__none() -> None:
+    assert refusal() == "micrographs: expected at least one, found none"
+
+
+def test_load_patches__one_path_instead_of_a_list(path: Path) -> None:
+    single: Any
+    for single in (path, str(path)):
+        with pytest.raises(InputError, match="expected a list"):
+            load_patches(single, Settings(size=SIZE), lambda *_: None)
+
+
+def test_load_patches__missing(tmp_path: Path) -> None:
+    assert "nowhere.mrc: expected" in refusal(tmp_path / "nowhere.mrc")
+    assert "a folder" in refusal(tmp_path)
+
+
+def test_load_patches__not_mrc(tmp_path: Path) -> None:
+    path = tmp_path / "text.mrc"
+    path.write_text("This is no micrograph.\n" * 100)
+    assert f"{path}: expected" in refusal(path)
+    path.write_bytes(b"")
+    assert "an empty file" in refusal(path)
+
+
+def test_load_patches__cut_short(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+    line = refusal(path)
+    assert f"{path}: expected" in line
+    assert "bytes" in line
+
+
+def test_load_patches__beyond_float32() -> None:
+    pixels = noise(20, 20).astype(np.float64)
+    pixels[0, 0] = 1e60
+    assert "micrographs[0]: expected finite pixels" in refusal(pixels)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_load_patches__not_finite(path: Path, bad: float) -> None:
+    with mrcfile.open(path, "r+") as file:
+        file.data[3, 4] = bad
+    assert f"{path}: expected finite pixels" in refusal(path)
+    pixels = noise(20, 20)
+    pixels[19, 19] = bad
+    assert "micrographs[1]: expected finite pixels" in refusal(noise(20, 20), pixels)
+
+
+def test_load_patches__constant(tmp_path: Path) -> None:
+    path = tmp_path / "flat.mrc"
+    write_micrograph(path, np.ones((20, 20)), 1.0)
+    assert f"{path}: expected pixels that vary" in refusal(path)
+    assert "micrographs[0]: expected pixels that vary" in refusal(np.ones((20, 20)))
+
+
+def test_load_patches__too_small(tmp_path: Path) -> None:
+    path = tmp_path / "small.mrc"
+    write_micrograph(path, noise(30, 2 * SIZE - 1), 1.0)
+    assert f"{path}: expected at least 10 pixels a side" in refusal(path)
+    assert load(noise(2 * SIZE, 2 * SIZE)).patches.shape == (4, SIZE, SIZE)
+
+
+@pytest.mark.parametrize("shape", [(), (40,), (3, 20, 20)])
+def test_load_patches__not_two_dimensional(shape: tuple[int, ...]) -> None:
+    assert "micrographs[0]: expected" in refusal(noise(*shape))
+
+
+@pytest.mark.parametrize("values", ["text", None, [[1j, 2], [3, 4]]])
+def test_load_patches__not_numbers(values: object) -> None:
+    array = np.array(values, dtype=None if isinstance(values, list) else object)
+    assert "micrographs[0]: expected real numbers" in refusal(array)
+
+
+def test_load_patches__pixel_sizes_differ(path: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.mrc"
+    write_micrograph(other, noise(20, 20), 3.0)
+    line = refusal(path, other)
+    assert "2.5 A, 3 A" in line
+    assert load(path, other, pixel_size=2.0).pixel_size == 2.0
+
+
+# --- settings ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"size": 4},
+        {"size": 5.5},
+        {"size": "large"},
+        {"rotations": 0},
+        {"batch_fraction": 0.0},
+        {"batch_fraction": 1.01},
+        {"batch_fraction": float("nan")},
+        {"batching": "sometimes"},
+        {"noise_variance": -1.0},
+        {"noise_variance": 0.0},
+        {"noise_variance": float("inf")},
+        {"iterations": (1,), "ell_max": (-1,)},
+        {"iterations": (), "ell_max": ()},
+        {"iterations": (1, 1), "ell_max": (8, 6)},
+        {"iterations": (0, 1, 1)},
+        {"iterations": (5,)},
+        {"starts": 0},
+        {"over_relaxation": 2.0},
+        {"stopping": float("nan")},
+        {"seed": -1},
+        {"threads": 0},
+        {"pixel_size": 0.0},
+        {"iteration": (1, 1, 1)},
+    ],
+    ids=str,
+)
+def test_settings__refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(reversed(wrong))) as error:
+        Settings(**{"size": 11, **wrong})
+    assert isinstance(error.value, ValidationError)
+    (fault,) = error.value.errors()
+    assert len(fault["msg"].splitlines()) == 1
+
+
+def test_settings__cannot_be_changed() -> None:
+    with pytest.raises(ValidationError):
+        Settings(size=11).size = 12
+
+
+def test_settings__survive_json() -> None:
+    settings = Settings(size=11, noise_variance=0.1, ell_max=(2, 3), iterations=(1, 2))
+    assert Settings(**settings.model_dump(mode="json")) == settings

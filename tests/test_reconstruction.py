@@ -1,0 +1,449 @@
+"""Algorithm 1 from end to end: determinism, interruption, files, refusals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import astuple, replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import mrcfile
+import numba
+import numpy as np
+import pytest
+
+from numbasaem.checkpoint import Iteration, RunState, load_checkpoint, save_checkpoint
+from numbasaem.errors import InputError
+from numbasaem.expectation_maximization import iterations
+from numbasaem.expectation_step import Statistics, expectation
+from numbasaem.io.star import read_fsc
+from numbasaem.maximization_step import uniform_shift_prior
+from numbasaem.patches import cut_patches
+from numbasaem.phantom import folded_chain
+from numbasaem.reconstruction import Result, reconstruct
+from numbasaem.settings import Settings
+from numbasaem.simulation import simulate
+
+SIZE = 5
+BATCHINGS = ("stochastic", "incremental", "online", "full")
+
+SETTINGS = Settings(
+    size=SIZE,
+    ell_max=(2, 3),
+    iterations=(2, 2),
+    rotations=24,
+    batch_fraction=0.4,
+    starts=2,
+    halves=False,
+    seed=3,
+)
+MARCH = SETTINGS.model_copy(update={"starts": 1})
+
+
+@pytest.fixture(scope="module")
+def micrographs() -> Sequence[np.ndarray]:
+    sample = simulate(
+        folded_chain(SIZE), size=SIZE, pixels=90, micrographs=2, snr=10, ell_max=3
+    )
+    return sample.micrographs
+
+
+@pytest.fixture(scope="module")
+def unbroken(micrographs) -> Result:
+    return reconstruct(micrographs, SETTINGS)
+
+
+def assert_same(found: Result, wanted: Result) -> None:
+    """Bit by bit, the wall times apart."""
+    np.testing.assert_array_equal(found.volume, wanted.volume)
+    np.testing.assert_array_equal(found.shift_prior, wanted.shift_prior)
+    assert found.noise_variance == wanted.noise_variance
+    histories = (
+        [replace(row, seconds=0) for row in r.history] for r in (found, wanted)
+    )
+    for one, other in zip(*histories, strict=True):
+        assert one == other
+
+
+class Interruption(Exception):
+    """Stands for whatever ends a program in the middle."""
+
+
+def interrupted_after(n_iterations: int) -> Callable[[Iteration], None]:
+    def interrupt(row: Iteration) -> None:
+        if row.total_done == n_iterations:
+            raise Interruption
+
+    return interrupt
+
+
+# --- the result --------------------------------------------------------------------
+
+
+def test_reconstruct__shapes(unbroken: Result) -> None:
+    n_coefficients = unbroken.basis.n_coefficients
+    assert unbroken.volume.shape == (SIZE,) * 3
+    assert unbroken.volume_coefficients.shape == (n_coefficients,)
+    assert unbroken.basis.ell_max == SETTINGS.ell_max[-1]
+    assert unbroken.rotations.shape[1:] == (3, 3)
+    assert unbroken.shift_prior.shape == (2 * SIZE, 2 * SIZE)
+    assert unbroken.shift_prior.sum() == pytest.approx(1)
+    assert unbroken.noise_variance > 0
+    assert unbroken.half_volumes is None
+    assert unbroken.fsc is None
+    assert unbroken.pixel_size is None
+    assert unbroken.settings == SETTINGS
+    np.testing.assert_array_equal(
+        unbroken.volume, unbroken.basis.evaluate(unbroken.volume_coefficients)
+    )
+
+
+def test_reconstruct__history_counts_every_iteration(unbroken: Result) -> None:
+    history, total = unbroken.history, SETTINGS.iterations_per_run
+    assert [row.total_done for row in history] == list(range(1, total + 1))
+    assert {row.total for row in history} == {total}
+    marched = [row for row in history if row.run == "full"]
+    assert [(row.ell_max, row.iteration) for row in marched] == [
+        (2, 1),
+        (2, 2),
+        (3, 1),
+        (3, 2),
+    ]
+    searched = {row.run for row in history} - {"full"}
+    assert searched == {"full-start0", "full-start1"}
+    numbers = [astuple(row)[8:] for row in history]
+    assert np.isfinite(numbers).all()
+    assert all(0 <= row.empty_fraction <= 1 for row in history)
+
+
+def test_reconstruct__reports_what_it_records(micrographs) -> None:
+    rows: list[Iteration] = []
+    steps: list[tuple[str, float]] = []
+    result = reconstruct(
+        micrographs,
+        MARCH,
+        on_iteration=rows.append,
+        on_progress=lambda *report: steps.append(report),
+    )
+    assert tuple(rows) == result.history
+    names = list(dict.fromkeys(name for name, _ in steps))
+    assert names == ["reading micrographs", "compiling kernels", "expectation"]
+    assert all(0 <= share <= 1 for _, share in steps)
+
+
+def test_reconstruct__likelihood_rises(micrographs) -> None:
+    settings = MARCH.model_copy(
+        update={"batching": "full", "over_relaxation": 1.0, "iterations": (6, 6)}
+    )
+    history = reconstruct(micrographs, settings).history
+    likelihood = np.array([row.log_likelihood_per_patch for row in history])
+    gain = np.diff(likelihood)
+    # EM never falls; float32 sums do by round-off
+    assert (gain > -1e-4 * np.abs(likelihood[1:])).all()
+    assert likelihood[-1] > likelihood[0] + 1
+
+
+def test_reconstruct__goes_on_from_the_likeliest_start(
+    micrographs, tmp_path: Path, unbroken: Result
+) -> None:
+    with pytest.raises(Interruption):
+        reconstruct(
+            micrographs, SETTINGS, out=tmp_path, on_iteration=interrupted_after(20)
+        )
+    _, starts = load_checkpoint(tmp_path / "run.h5")
+    assert set(starts) == {"full-start0", "full-start1"}
+    likelihood = {
+        name: np.mean([row.log_likelihood_per_patch for row in state.history[-3:]])
+        for name, state in starts.items()
+    }
+    likeliest = starts[max(likelihood, key=likelihood.__getitem__)]
+    patches = np.concatenate([cut_patches(one, SIZE) for one in micrographs])
+    marched = list(iterations(likeliest, patches, SETTINGS, 3, lambda *_: None))
+    np.testing.assert_array_equal(
+        likeliest.volume_coefficients, unbroken.volume_coefficients
+    )
+    assert [row.noise_variance for row in marched] == [
+        row.noise_variance for row in unbroken.history if row.run == "full"
+    ]
+
+
+def test_reconstruct__known_noise_variance_stays(micrographs) -> None:
+    settings = MARCH.model_copy(update={"noise_variance": 0.25})
+    result = reconstruct(micrographs, settings)
+    assert result.noise_variance == 0.25
+    assert {row.noise_variance for row in result.history} == {0.25}
+
+
+def test_reconstruct__stops_when_q_stalls(micrographs) -> None:
+    update = {"iterations": (5, 5), "stopping": 1e6}
+    history = reconstruct(micrographs, MARCH.model_copy(update=update)).history
+    assert [row.iteration for row in history] == [1, 2, 1, 2]
+    history = reconstruct(micrographs, SETTINGS.model_copy(update=update)).history
+    assert [row.iteration for row in history] == [1, 2] * 4
+    marched = [row.stage for row in history if row.run == "full"]
+    assert marched == [1, 1, 2, 2]
+
+
+# --- the same bits -----------------------------------------------------------------
+
+
+def test_reconstruct__same_for_a_seed(micrographs, unbroken: Result) -> None:
+    assert_same(reconstruct(micrographs, SETTINGS), unbroken)
+    other = reconstruct(micrographs, SETTINGS.model_copy(update={"seed": 4}))
+    assert not np.array_equal(other.volume, unbroken.volume)
+
+
+@pytest.mark.parallel
+def test_reconstruct__same_for_any_number_of_threads(
+    micrographs, unbroken: Result
+) -> None:
+    if numba.config.NUMBA_NUM_THREADS < 2:
+        pytest.skip("one thread only")
+    for threads in (1, 2):
+        settings = SETTINGS.model_copy(update={"threads": threads})
+        assert_same(reconstruct(micrographs, settings), unbroken)
+
+
+# --- interruption ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batching", BATCHINGS)
+@pytest.mark.parametrize("last", [1, 3])
+def test_resume__as_if_never_interrupted(
+    micrographs, tmp_path: Path, batching: str, last: int
+) -> None:
+    settings = MARCH.model_copy(update={"batching": batching})
+    wanted = reconstruct(micrographs, settings)
+    with pytest.raises(Interruption):
+        reconstruct(
+            micrographs, settings, out=tmp_path, on_iteration=interrupted_after(last)
+        )
+    _, runs = load_checkpoint(tmp_path / "run.h5")
+    assert len(runs["full"].history) == last
+    assert_same(reconstruct(micrographs, settings, out=tmp_path, resume=True), wanted)
+
+
+@pytest.mark.parametrize("batching", ["stochastic", "incremental"])
+def test_resume__again_and_again_through_a_search(
+    micrographs, tmp_path: Path, batching: str
+) -> None:
+    settings = SETTINGS.model_copy(update={"batching": batching})
+    for last in (1, 10, 11, 20, 21, 22, 23):
+        with pytest.raises(Interruption):
+            reconstruct(
+                micrographs,
+                settings,
+                out=tmp_path,
+                resume=True,
+                on_iteration=interrupted_after(last),
+            )
+    found = reconstruct(micrographs, settings, out=tmp_path, resume=True)
+    assert_same(found, reconstruct(micrographs, settings))
+
+
+def test_resume__a_finished_run_does_nothing_more(
+    micrographs, tmp_path: Path, unbroken: Result
+) -> None:
+    reconstruct(micrographs, SETTINGS, out=tmp_path)
+    rows: list[Iteration] = []
+    again = reconstruct(
+        micrographs, SETTINGS, out=tmp_path, resume=True, on_iteration=rows.append
+    )
+    assert rows == []
+    assert_same(again, unbroken)
+
+
+def test_resume__on_other_threads(micrographs, tmp_path: Path) -> None:
+    reconstruct(micrographs, MARCH, out=tmp_path)
+    settings = MARCH.model_copy(update={"threads": 1})
+    reconstruct(micrographs, settings, out=tmp_path, resume=True)
+
+
+# --- refusals ----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def finished(micrographs, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder: Path = tmp_path_factory.mktemp("finished")
+    reconstruct(micrographs, MARCH, out=folder)
+    return folder
+
+
+def refusal(micrographs: Any, settings: Settings, out: Path, resume: bool) -> str:
+    """Return the one line; the run is as it was."""
+    run = out / "run.h5"
+    before = run.read_bytes() if run.is_file() else None
+    with pytest.raises(InputError) as error:
+        reconstruct(micrographs, settings, out=out, resume=resume)
+    assert before is None or run.read_bytes() == before
+    (line,) = str(error.value).splitlines()
+    return line
+
+
+def test_refused__a_folder_with_a_run(micrographs, finished: Path) -> None:
+    line = refusal(micrographs, MARCH, finished, resume=False)
+    assert str(finished) in line
+    assert "--resume" in line
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("rotations", 30), ("iterations", (2, 3)), ("seed", 4), ("invert", True)],
+)
+def test_refused__resuming_with_other_settings(
+    micrographs, finished: Path, name: str, value: object
+) -> None:
+    settings = MARCH.model_copy(update={name: value})
+    line = refusal(micrographs, settings, finished, resume=True)
+    assert f"run.h5: {name}: expected" in line
+
+
+def test_refused__resuming_with_other_data(micrographs, finished: Path) -> None:
+    first, second = micrographs
+    line = refusal([first, second + 1], MARCH, finished, resume=True)
+    assert "micrographs[1]" in line
+    line = refusal([first], MARCH, finished, resume=True)
+    assert "expected 2 micrographs, as begun, found 1" in line
+
+
+@pytest.mark.parametrize("kept_bytes", [0, 100, 5000])
+def test_refused__a_damaged_run(micrographs, tmp_path: Path, kept_bytes: int) -> None:
+    reconstruct(micrographs, MARCH, out=tmp_path)
+    run = tmp_path / "run.h5"
+    run.write_bytes(run.read_bytes()[:kept_bytes])
+    line = refusal(micrographs, MARCH, tmp_path, resume=True)
+    assert "run.h5: expected a checkpoint" in line
+
+
+def test_refused__a_file_of_another_program(micrographs, tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "run.h5", "w") as file:
+        file.attrs["format"] = 1
+        file.attrs["description"] = "{}"
+        file["runs"] = np.zeros(3)
+    line = refusal(micrographs, MARCH, tmp_path, resume=True)
+    assert "run.h5: expected a checkpoint" in line
+    with h5py.File(tmp_path / "run.h5", "w") as file:
+        file.attrs["format"] = 99
+    line = refusal(micrographs, MARCH, tmp_path, resume=True)
+    assert "expected checkpoint format 1, found 99" in line
+
+
+def test_refused__a_file_in_place_of_the_folder(micrographs, tmp_path: Path) -> None:
+    out = tmp_path / "taken"
+    out.write_text("here already")
+    assert str(out) in refusal(micrographs, MARCH, out, resume=False)
+    assert str(out) in refusal(micrographs, MARCH, out / "below", resume=False)
+    assert out.read_text() == "here already"
+
+
+def test_refused__before_a_folder_is_made(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    refusal([np.zeros((30, 30))], MARCH, out, resume=False)
+    assert not out.exists()
+
+
+# --- files -------------------------------------------------------------------------
+
+
+def test_files__of_a_run_with_halves(micrographs, tmp_path: Path) -> None:
+    settings = MARCH.model_copy(update={"halves": True, "pixel_size": 2.5})
+    result = reconstruct(micrographs, settings, out=tmp_path / "new" / "run")
+    folder = tmp_path / "new" / "run"
+    assert {path.name for path in folder.iterdir()} == {
+        "volume.mrc",
+        "volume_half1.mrc",
+        "volume_half2.mrc",
+        "fsc.star",
+        "run.h5",
+    }
+    assert result.half_volumes is not None
+    assert result.fsc is not None
+    for name, volume in zip(
+        ("volume", "volume_half1", "volume_half2"),
+        (result.volume, *result.half_volumes),
+        strict=True,
+    ):
+        path = folder / f"{name}.mrc"
+        assert mrcfile.validate(path)
+        with mrcfile.open(path) as file:
+            np.testing.assert_array_equal(file.data, volume.astype(np.float32))
+            assert file.voxel_size.x == pytest.approx(2.5)
+    frequency, fsc = read_fsc(folder / "fsc.star")
+    np.testing.assert_allclose(fsc, result.fsc, atol=1e-8)
+    np.testing.assert_allclose(frequency, np.arange(SIZE // 2 + 1) / (2.5 * SIZE))
+    assert {row.run for row in result.history} == {"full", "half1", "half2"}
+    assert result.history[-1].total_done == result.history[-1].total == 12
+    first, second = result.half_volumes
+    assert not np.array_equal(first, second)
+
+
+def test_files__none_without_a_folder(
+    micrographs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    reconstruct(micrographs, MARCH)
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- the checkpoint file -----------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def statistics(micrographs) -> Statistics:
+    images = np.random.default_rng(0).standard_normal((4, SIZE, SIZE))
+    patches = cut_patches(micrographs[0], SIZE)[:20]
+    return expectation(patches, images, uniform_shift_prior(SIZE, 0.5), 1.0)
+
+
+def same(one: Any, other: Any) -> bool:
+    if isinstance(one, dict):
+        return set(one) == set(other) and all(same(one[k], other[k]) for k in one)
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(same, one, other))
+    if isinstance(one, Statistics):
+        return same(vars(one), vars(other))
+    return bool(np.array_equal(one, other))
+
+
+@pytest.mark.parametrize("kind", ["nothing", "blocks", "average"])
+def test_checkpoint__round_trip(
+    tmp_path: Path, statistics: Statistics, kind: str
+) -> None:
+    generator = np.random.default_rng(5)
+    generator.random(7)
+    minibatches: dict[str, dict[str, object]] = {
+        "nothing": {},
+        "blocks": {
+            "blocks": [np.arange(i) for i in range(12)],
+            "kept": {0: statistics, 11: statistics + statistics},
+            "n_visits": 3,
+        },
+        "average": {"average": statistics, "n_averaged": 2},
+    }
+    row = Iteration("full", 0, 2, 3, 1, 2, 1, 4, -1.5, -1.6, 0.5, 0.25, 0.1, 2.0)
+    state = RunState(
+        np.arange(4.0), np.full((2, 2), 0.25), 0.5, generator, 1, 2, {}, [row]
+    )
+    state.minibatches = minibatches[kind]
+    path = tmp_path / "run.h5"
+    save_checkpoint(path, {"settings": {"size": 5}}, {"full": state})
+    description, runs = load_checkpoint(path)
+    assert description == {"settings": {"size": 5}}
+    found = runs["full"]
+    assert found.history == [row]
+    assert (found.stage, found.iteration, found.noise_variance) == (1, 2, 0.5)
+    np.testing.assert_array_equal(found.volume_coefficients, np.arange(4.0))
+    np.testing.assert_array_equal(found.shift_prior, np.full((2, 2), 0.25))
+    assert found.generator.random() == generator.random()
+    assert same(found.minibatches, state.minibatches)
+
+
+def test_checkpoint__of_no_run_yet(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "run.h5", {}, {})
+    assert load_checkpoint(tmp_path / "run.h5") == ({}, {})
+
+
+def test_checkpoint__missing(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"run\.h5: expected a checkpoint"):
+        load_checkpoint(tmp_path / "run.h5")
