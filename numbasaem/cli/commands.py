@@ -441,10 +441,10 @@ def _print_comparison(comparison: Comparison, voxel_size: float | None) -> None:
         period = f"{size * length / shell:8.2f}" if shell else f"{'inf':>8}"
         typer.echo(f"{shell:5d}  {period}  {value:.4f}")
     for found in (comparison.resolution_half, comparison.resolution_0143):
-        relation = "" if found.crossed else "or better, the last shell: "
+        limit = "" if found.crossed else " or better, the last shell"
         typer.echo(
             f"resolution at FSC {found.threshold:g} against the reference, no mask: "
-            f"{relation}{found.angstrom * length:.2f} {unit}"
+            f"{found.angstrom * length:.2f} {unit}{limit}"
         )
     typer.echo(f"correlation: {comparison.correlation:.4f}")
     typer.echo(f"hand: {comparison.hand}")
