@@ -10,7 +10,8 @@ import numpy as np
 
 from .errors import expected
 from .kernels import expectation as kernels
-from .kernels import simd
+from .kernels import fourier
+from .kernels.vectors import LANES
 from .patches import check_patches
 from .threads import running_threads
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 _NOTHING = np.empty((0, 0), np.float32)
 _LARGEST_EXPONENT = 1e30
 """Far above what data can give, far below the overflow of float32 products."""
+FOURIER_FROM = 12
+"""Smallest L whose correlations are taken through Fourier transforms."""
 _BLOCK_LENGTH = 512
 """Patches of a block. Fixed, so that sums do not depend on the number of threads."""
 
@@ -255,21 +258,27 @@ class _Problem:
     ) -> Statistics:
         """Run the kernels block by block and add up what they find."""
         n_rotations, size = len(self.images), self.size
+        spectral = LANES > 1 and size >= FOURIER_FROM
         templates, bias = self._templates_and_bias()
+        scratch_length = (2 * size - 1) * size * LANES
+        if spectral:
+            templates = fourier.template_spectra(templates)
+            scratch_length = max(scratch_length, fourier.scratch_length(size, LANES))
         empty_prior = float(self._empty.sum())
         log2_empty = math.log2(empty_prior) if empty_prior > 0 else kernels.HIDDEN
         n_blocks = -(-len(self.patches) // _BLOCK_LENGTH)
-        images = np.zeros((n_rotations, 2, size, size))
+        sums = np.zeros((n_rotations, 2 * size**2))
         rotation_mass = np.zeros(n_rotations)
         displacement_mass = np.zeros((2 * size - 1) ** 2)
         tallies = np.zeros(2)
         with running_threads(threads) as n_threads:
-            slabs = _Slabs(min(n_threads, n_blocks), len(templates), size)
+            slabs = _Slabs(min(n_threads, n_blocks), len(bias), size)
             for first in range(0, n_blocks, n_threads):
                 n_now = min(n_threads, n_blocks - first)
                 kernels.accumulate_statistics(
+                    (0,) * spectral,
                     (0,) * size,
-                    (0,) * simd.LANES,
+                    (0,) * LANES,
                     self.patches,
                     _BLOCK_LENGTH,
                     first,
@@ -277,6 +286,7 @@ class _Problem:
                     bias.ravel(),
                     log2_empty,
                     lost_mass / n_rotations,
+                    scratch_length,
                     slabs.images[:n_now],
                     slabs.rotation_mass[:n_now],
                     slabs.shift_mass[:n_now],
@@ -284,12 +294,13 @@ class _Problem:
                     posterior,
                 )
                 for block in range(n_now):  # in order: the same bits always
-                    images += slabs.images[block, :n_rotations]
+                    sums += slabs.images[block, :n_rotations]
                     rotation_mass += slabs.rotation_mass[block, :n_rotations]
                     displacement_mass += slabs.shift_mass[block]
                     tallies += slabs.tallies[block]
                 if on_progress is not None:
                     on_progress((first + n_now) / n_blocks)
+        images = sums.reshape(n_rotations, 2, size, size)
         energy = float(np.einsum("pij,pij->", *[self.patches] * 2, dtype=np.float64))
         return Statistics(
             visible_weight=images[:, 0],
@@ -343,7 +354,7 @@ class _Slabs:
     """What each block of patches writes, for as many blocks as run at once."""
 
     def __init__(self, n_blocks: int, n_rotations: int, size: int) -> None:
-        self.images = np.empty((n_blocks, n_rotations, 2, size, size))
+        self.images = np.empty((n_blocks, n_rotations, 2 * size**2))
         self.rotation_mass = np.empty((n_blocks, n_rotations))
         self.shift_mass = np.empty((n_blocks, (2 * size - 1) ** 2))
         self.tallies = np.empty((n_blocks, 2))

@@ -129,39 +129,37 @@ def visible_energies(
             energies[k, u, v] = np.sum(shifted_view(image, (s_y, s_x)) ** 2)
 
 
-def correlate(
+def weigh(
     patch: NDArray[np.float64],
     template: NDArray[np.float64],
     bias: NDArray[np.float64],
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Inner products with the displaced templates plus the bias, and their largest.
+    level: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Powers of two of the inner products with the displaced templates plus the bias.
 
-    `patch` is (L, L, lanes), `template` (2, L, L), `bias` (2, 2L-1, 2L-1).
+    Zero below 2**-50 of the level. Also their sums for each rotation, and the largest
+    exponents. `patch` is (L, L, lanes), `template` (2, L, L), `bias` (2, 2L-1, 2L-1),
+    `level` (lanes,).
     """
-    out = np.zeros((*bias.shape, patch.shape[2]))
+    exponents = np.zeros((*bias.shape, patch.shape[2]))
     for r, image in enumerate(template):
         for u, v, s_y, s_x in displacements(len(image)):
             seen = shifted_view(image, (s_y, s_x))
             for lane in range(patch.shape[2]):
-                out[r, u, v, lane] = bias[r, u, v] + np.sum(patch[:, :, lane] * seen)
-    return out, out.max(axis=(0, 1, 2))
+                product = np.sum(patch[:, :, lane] * seen)
+                exponents[r, u, v, lane] = bias[r, u, v] + product
+    weight = np.where(exponents - level > -50, 2.0 ** (exponents - level), 0.0)
+    return weight, weight.sum(axis=(1, 2)), exponents.max(axis=(0, 1, 2))
 
 
-def exponentiate(
-    weight: NDArray[np.float64],
-    reference: NDArray[np.float64],
-    shift_mass: NDArray[np.float64],
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Powers of two, zero below 2**-50; the shift masses with them; their sums.
+def add_weights(
+    weight: NDArray[np.float64], shift_mass: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Mass of each shift with the weights of two rotations; (2, n, lanes), (n, lanes).
 
-    `weight` and `shift_mass` are (n, lanes), `reference` is (lanes,).
+    The sum over rotations in equation (36).
     """
-    powers = np.zeros(weight.shape)
-    for u in range(weight.shape[0]):
-        for lane in range(weight.shape[1]):
-            exponent = weight[u, lane] - reference[lane]
-            powers[u, lane] = 2.0**exponent if exponent > -50 else 0.0
-    return powers, shift_mass + powers, powers.sum(axis=0)
+    return np.asarray(shift_mass + weight[0] + weight[1])
 
 
 def box_sums(weight: NDArray[np.float64]) -> NDArray[np.float64]:

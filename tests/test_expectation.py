@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from numbasaem import expectation_step
 from numbasaem.errors import InputError
 from numbasaem.expectation_step import Statistics, expectation, shift_posterior
 from numbasaem.kernels import expectation as kernels
-from numbasaem.kernels import portable, simd
+from numbasaem.kernels import fourier, portable, simd
 from tests import reference
 
 Array = NDArray[np.float64]
@@ -85,9 +86,9 @@ def brute_force(given: dict[str, Any]) -> Statistics:
 
 @numba.njit
 def simd_operations(side, lanes, operands):
-    correlated, exponentiated, boxed, adjoined, added = operands
-    simd.correlate(side, lanes, correlated)
-    simd.exponentiate(side, lanes, exponentiated)
+    weighed, added_weights, boxed, adjoined, added = operands
+    simd.weigh(side, lanes, weighed)
+    simd.add_weights(side, lanes, added_weights)
     simd.box_sums(side, lanes, boxed)
     simd.adjoint(side, lanes, adjoined)
     simd.add_lanes(side, lanes, added)
@@ -95,12 +96,20 @@ def simd_operations(side, lanes, operands):
 
 def portable_operations(side, lanes, operands):
     # as plain Python: they are compiled where the processor has no vectors, see below
-    correlated, exponentiated, boxed, adjoined, added = operands
-    portable.correlate.py_func(side, lanes, correlated)
-    portable.exponentiate.py_func(side, lanes, exponentiated)
+    weighed, added_weights, boxed, adjoined, added = operands
+    portable.weigh.py_func(side, lanes, weighed)
+    portable.add_weights.py_func(side, lanes, added_weights)
     portable.box_sums.py_func(side, lanes, boxed)
     portable.adjoint.py_func(side, lanes, adjoined)
     portable.add_lanes.py_func(side, lanes, added)
+
+
+@numba.njit
+def fourier_operations(side, lanes, operands):
+    transformed, weighed, adjoined = operands
+    fourier.patch_spectrum(side, lanes, transformed)
+    fourier.weigh(side, lanes, weighed)
+    fourier.adjoint(side, lanes, adjoined)
 
 
 GUARD = 3
@@ -123,6 +132,39 @@ def inner(array: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.floa
     return array[GUARD:-GUARD].reshape(shape)
 
 
+def as_float32(values: NDArray[np.floating]) -> Array:
+    """The nearest float32 values, as the operations see them."""
+    return values.astype(np.float32).astype(float)
+
+
+def weighing_problem(
+    size: int, lanes: int, generator: np.random.Generator
+) -> tuple[Array, Array, Array, Array]:
+    """Patches, two templates, biases and levels; some exponents below the flush."""
+    n = 2 * size - 1
+    return (
+        as_float32(generator.standard_normal((size, size, lanes))),
+        as_float32(generator.standard_normal((2, size, size))),
+        as_float32(-generator.exponential(15.0, (2, n, n))),
+        as_float32(generator.standard_normal(lanes)),
+    )
+
+
+def assert_weighed(wanted, weight, total, peak) -> None:
+    wanted_weight, wanted_total, wanted_peak = wanted
+    assert (wanted_weight == 0).any()
+    # an exponent of 50 is rounded to 2**-20 or so, and the flush is a step
+    doubtful = np.isclose(wanted_weight, 2.0**-50, rtol=1e-4) | (
+        (wanted_weight == 0) & (weight <= 2.0**-50 * 1.0001)
+    )
+    np.testing.assert_allclose(
+        np.where(doubtful, 0, weight), np.where(doubtful, 0, wanted_weight), rtol=2e-5
+    )
+    np.testing.assert_array_equal(weight[wanted_weight < 2.0**-51], 0)
+    assert_close(total, wanted_total, 2e-5)
+    assert_close(peak, wanted_peak, 1e-5)
+
+
 @pytest.mark.parametrize(
     ("operations", "size", "lanes"),
     [
@@ -136,57 +178,86 @@ def inner(array: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.floa
 def test_operations__match_plain_loops(operations, size: int, lanes: int) -> None:
     generator = np.random.default_rng(size)
     n, n_pixels = 2 * size - 1, -(-2 * size**2 // lanes) * lanes
-    patch = generator.standard_normal((size, size, lanes))
-    template = generator.standard_normal((2, size, size))
-    bias = generator.standard_normal((2, n, n))
-    # some exponents on either side of the flush, the largest ones zero
-    logs = -generator.exponential(15.0, (n * n, lanes))
-    level = generator.standard_normal(lanes)
-    mass = generator.random((n * n, lanes))
-    weight = generator.random((n, n, lanes))
-    images = generator.standard_normal((n_pixels, lanes))
-    scale = generator.random(lanes)
-    total = generator.standard_normal(n_pixels)
-    inputs = patch, template, bias, logs + level, level, mass, weight, images, scale
-    patch, template, bias, logs, level, mass, weight, images, scale = (
-        np.asarray(a, np.float32).astype(float) for a in inputs
-    )
+    patch, template, bias, level = weighing_problem(size, lanes, generator)
+    mass = as_float32(generator.random((n * n, lanes)))
+    weight = as_float32(generator.random((2, n, n, lanes)))
+    images = as_float32(generator.standard_normal((n_pixels, lanes)))
+    scale = as_float32(generator.random(lanes))
+    total = as_float32(generator.standard_normal(n_pixels))
 
-    out, peak = operand(np.zeros((2, n, n, lanes))), operand(np.zeros(lanes))
-    powers, masses, sums = operand(logs), operand(mass), operand(np.zeros(lanes))
+    powers = operand(np.zeros((2, n, n, lanes)))
+    totals, peak = operand(np.zeros((2, lanes))), operand(np.zeros(lanes))
     rows = operand(np.zeros((n, size, lanes)))
     visible, weighted = (operand(np.zeros((size, size, lanes))) for _ in range(2))
-    added = operand(total)
+    masses, added = operand(mass), operand(total)
+    given = (operand(a) for a in (patch, template, bias, level))
     operations(
         (0,) * size,
         (0,) * lanes,
         (
-            flat(operand(patch), operand(template), operand(bias), out, peak),
-            flat(powers, operand(level), masses, sums),
+            flat(*given, powers, totals, peak),
+            flat(operand(weight), masses),
             flat(operand(weight), rows, visible),
             flat(operand(patch), operand(weight), weighted),
             flat(operand(images), operand(scale), added),
         ),
     )
 
-    wanted, highest = reference.correlate(patch, template, bias)
-    assert_close(inner(out, wanted.shape), wanted, 1e-6)
-    assert_close(inner(peak, (lanes,)), highest, 1e-6)
-    np.testing.assert_array_equal(
-        inner(peak, (lanes,)), inner(out, wanted.shape).max(axis=(0, 1, 2))
+    assert_weighed(
+        reference.weigh(patch, template, bias, level),
+        inner(powers, weight.shape),
+        inner(totals, (2, lanes)),
+        inner(peak, (lanes,)),
     )
-    wanted, wanted_mass, wanted_sum = reference.exponentiate(logs, level, mass)
-    found = inner(powers, wanted.shape)
-    assert (wanted == 0).any()
-    np.testing.assert_array_equal(found == 0, wanted == 0)
-    # the difference of the exponents is rounded to 2**-20 at 50
-    np.testing.assert_allclose(found, wanted, rtol=5e-6)
-    assert_close(inner(masses, wanted.shape), wanted_mass, 1e-6)
-    assert_close(inner(sums, (lanes,)), wanted_sum, 1e-6)
-    assert_close(inner(visible, patch.shape), reference.box_sums(weight), 1e-6)
-    assert_close(inner(weighted, patch.shape), reference.adjoint(patch, weight), 1e-6)
+    wanted = reference.add_weights(weight.reshape(2, n * n, lanes), mass)
+    assert_close(inner(masses, wanted.shape), wanted, 1e-6)
+    first = weight[0]
+    assert_close(inner(visible, patch.shape), reference.box_sums(first), 1e-6)
+    assert_close(inner(weighted, patch.shape), reference.adjoint(patch, first), 1e-6)
     wanted = reference.add_lanes(images, scale, total)
     assert_close(inner(added, wanted.shape), wanted, 1e-6)
+
+
+@pytest.mark.parametrize(("size", "lanes"), [(5, 8), (6, 4), (8, 8), (11, 16), (13, 8)])
+def test_fourier_operations__match_plain_loops(size: int, lanes: int) -> None:
+    generator = np.random.default_rng(size)
+    n, side = 2 * size - 1, fourier.transform_side(size)
+    assert side >= n
+    patch, template, bias, level = weighing_problem(size, lanes, generator)
+    weight = as_float32(generator.random((2, n, n, lanes)))
+
+    spectrum = operand(np.zeros((side, side, 2, lanes)))
+    powers = operand(np.zeros((2, n, n, lanes)))
+    totals, peak = operand(np.zeros((2, lanes))), operand(np.zeros(lanes))
+    weighted = [operand(np.zeros((size, size, lanes))) for _ in range(2)]
+    scratch = operand(np.zeros(fourier.scratch_length(size, lanes)))
+    as_template = template.astype(np.float32)
+    spectra = operand(as_float32(fourier.template_spectra(as_template)))
+    given = (spectra, operand(bias), operand(level))
+    fourier_operations(
+        (0,) * size,
+        (0,) * lanes,
+        (
+            flat(operand(patch), spectrum, scratch),
+            flat(spectrum, *given, powers, totals, peak, scratch),
+            flat(spectrum, operand(weight), *weighted, scratch),
+        ),
+    )
+
+    columns = inner(spectrum, (side, side, 2, lanes)).transpose(1, 0, 2, 3)
+    padded = np.zeros((side, side, lanes))
+    padded[:size, :size] = patch
+    transformed = np.fft.fft2(padded, axes=(0, 1)) / side**2
+    assert_close(columns[:, :, 0] + 1j * columns[:, :, 1], transformed, 1e-6)
+    assert_weighed(
+        reference.weigh(patch, template, bias, level),
+        inner(powers, weight.shape),
+        inner(totals, (2, lanes)),
+        inner(peak, (lanes,)),
+    )
+    for r in range(2):
+        wanted = reference.adjoint(patch, weight[r])
+        assert_close(inner(weighted[r], patch.shape), wanted, 1e-6)
 
 
 @pytest.mark.parametrize("size", [5, 6, 11])
@@ -208,6 +279,26 @@ def test_visible_energies__match_plain_loops(size: int) -> None:
 def test_expectation__matches_brute_force(size: int, snr: float) -> None:
     given = problem(size=size, snr=snr, n_patches=19, n_rotations=5)
     assert_same(expectation(**given), brute_force(given))
+
+
+@pytest.mark.parametrize("snr", [0.01, 1.0, 100.0])
+@pytest.mark.parametrize("size", [5, 8])
+def test_expectation__through_spectra_matches_brute_force(
+    monkeypatch: pytest.MonkeyPatch, size: int, snr: float
+) -> None:
+    monkeypatch.setattr(expectation_step, "FOURIER_FROM", 0)
+    given = problem(size=size, snr=snr, n_patches=19, n_rotations=5)
+    assert_same(expectation(**given), brute_force(given))
+
+
+@pytest.mark.parametrize("n_patches", [3, 40])
+def test_expectation__routes_agree(
+    monkeypatch: pytest.MonkeyPatch, n_patches: int
+) -> None:
+    given = problem(n_patches, n_rotations=7, size=15, snr=1.0)
+    through_spectra = expectation(**given)
+    monkeypatch.setattr(expectation_step, "FOURIER_FROM", 99)
+    assert_same(through_spectra, expectation(**given), 3 * ROUNDING)
 
 
 @pytest.mark.parametrize("n_rotations", [1, 2, 3])
@@ -444,11 +535,11 @@ PROGRAM = """
 import sys
 import numpy as np
 from numbasaem.expectation_step import expectation
-from numbasaem.kernels import simd
+from numbasaem.kernels import vectors
 given = dict(np.load(sys.argv[1]))
 given["noise_variance"] = float(given["noise_variance"])
 found = expectation(**given)
-np.savez(sys.argv[2], lanes=simd.LANES, **vars(found))
+np.savez(sys.argv[2], lanes=vectors.LANES, **vars(found))
 """
 
 

@@ -1,6 +1,6 @@
 """Refuse compiled code that hides from the project's rules.
 
-* `njit`, `prange`, `intrinsic` and the like are said only inside
+* `njit`, `prange`, `intrinsic`, `overload` and the like are said only inside
   `numbasaem/kernels/`, and the compiling decorators themselves only in its `_jit.py`.
 * A compiled function is decorated with `@kernel(...)` or `@parallel_kernel(...)` and
   states its floating-point flags: `FAST` or `STRICT`.
@@ -20,7 +20,7 @@ from pathlib import Path
 COMPILERS = frozenset(
     {"cfunc", "generated_jit", "guvectorize", "jit", "njit", "stencil", "vectorize"}
 )
-KERNEL_WORDS = COMPILERS | {"intrinsic", "prange"}
+KERNEL_WORDS = COMPILERS | {"intrinsic", "overload", "prange"}
 DECORATORS = frozenset({"kernel", "parallel_kernel"})
 FLAGS = frozenset({"FAST", "STRICT"})
 

@@ -12,23 +12,93 @@ import math
 
 import numpy as np
 from numba import prange
+from numba.extending import overload
 
-from . import portable, simd
+from . import fourier, portable, simd
 from ._jit import STRICT, kernel, parallel_kernel
+from .vectors import LANES
 
-_operations = simd if simd.LANES > 1 else portable
-_correlate = _operations.correlate
-_exponentiate = _operations.exponentiate
+_operations = simd if LANES > 1 else portable
+_weigh_directly = _operations.weigh
+_add_weights = _operations.add_weights
 _box_sums = _operations.box_sums
 _adjoint = _operations.adjoint
 _add_lanes = _operations.add_lanes
+_patch_spectrum = fourier.patch_spectrum
+_weigh_spectra = fourier.weigh
+_adjoint_spectra = fourier.adjoint
 
-_LOG2_FLUSH = portable.LOG2_FLUSH
+_HEADROOM = 20.0
+"""Powers of two by which a log-weight may exceed the level its weight refers to."""
+_LOG2_FORGET = portable.LOG2_FLUSH - _HEADROOM
+"""Sums that refer to a level this much lower are nothing; their products would, if
+kept, come close to the denormal numbers."""
+_LEAST_MASS = 1e-30
+"""Smaller sums are taken for zero when the level moves: nothing gets denormal."""
 HIDDEN = -1e30
 """Base-2 log-weight of a shift of zero prior: finite, so that it never makes a NaN."""
 
 
 _LN_2 = math.log(2.0)
+
+
+def _view(route, side, lanes, packed, spectrum, scratch):  # type: ignore[no-untyped-def]
+    """Form of a group of patches that a route's operations read."""
+
+
+def _weigh(route, side, lanes, operands):  # type: ignore[no-untyped-def]
+    """Weights of all shifts, two rotations; see `portable.weigh`."""
+
+
+def _show(route, side, lanes, operands):  # type: ignore[no-untyped-def]
+    """Images of two rotations: visible weights and weighted patches."""
+
+
+@overload(_view)
+def _view_by_route(route, side, lanes, packed, spectrum, scratch):  # type: ignore[no-untyped-def]
+    def directly(route, side, lanes, packed, spectrum, scratch):  # type: ignore[no-untyped-def]
+        return packed
+
+    def through_spectra(route, side, lanes, packed, spectrum, scratch):  # type: ignore[no-untyped-def]
+        _patch_spectrum(side, lanes, (packed, 0, spectrum, 0, scratch, 0))
+        return spectrum
+
+    return through_spectra if route.count else directly
+
+
+@overload(_weigh)
+def _weigh_by_route(route, side, lanes, operands):  # type: ignore[no-untyped-def]
+    def directly(route, side, lanes, operands):  # type: ignore[no-untyped-def]
+        _weigh_directly(side, lanes, operands[:14])
+
+    def through_spectra(route, side, lanes, operands):  # type: ignore[no-untyped-def]
+        _weigh_spectra(side, lanes, operands)
+
+    return through_spectra if route.count else directly
+
+
+@overload(_show)
+def _show_by_route(route, side, lanes, operands):  # type: ignore[no-untyped-def]
+    def directly(route, side, lanes, operands):  # type: ignore[no-untyped-def]
+        # one rotation after the other: its weights stay in the nearest cache
+        patch, weight, images, first, second, scratch = operands
+        n_pixels, w = len(side) ** 2 * len(lanes), 0
+        for at in (first, second):
+            _box_sums(side, lanes, (weight, w, scratch, 0, images, at))
+            _adjoint(side, lanes, (patch, 0, weight, w, images, at + n_pixels))
+            w += (2 * len(side) - 1) ** 2 * len(lanes)
+
+    def through_spectra(route, side, lanes, operands):  # type: ignore[no-untyped-def]
+        patch, weight, images, first, second, scratch = operands
+        n_pixels = len(side) ** 2 * len(lanes)
+        w = 0
+        for at in (first, second):
+            _box_sums(side, lanes, (weight, w, scratch, 0, images, at))
+            w += (2 * len(side) - 1) ** 2 * len(lanes)
+        seen = (images, first + n_pixels, images, second + n_pixels)
+        _adjoint_spectra(side, lanes, (patch, 0, weight, 0, *seen, scratch, 0))
+
+    return through_spectra if route.count else directly
 
 
 @kernel(STRICT)
@@ -96,79 +166,88 @@ def _pack(size, n_lanes, patches, first, packed):  # type: ignore[no-untyped-def
 
 
 @kernel(STRICT)
-def _raise_reference(n_lanes, peak, reference, mass, shift_mass):  # type: ignore[no-untyped-def]
-    """Move the common exponent up to the largest log-weight met so far."""
+def _raise_level(n_lanes, peak, headroom, level, mass, shift_mass):  # type: ignore[no-untyped-def]
+    """Move the common exponent up to the largest log-weight met so far.
+
+    Does so for the patches whose largest log-weight is above the level by more than
+    `headroom`; returns whether there was any.
+    """
     moved = False
     for lane in range(n_lanes):
-        moved = moved or peak[lane] > reference[lane]
+        moved = moved or peak[lane] > level[lane] + headroom
     if not moved:
-        return
-    factor = np.empty(n_lanes, np.float32)
+        return False
+    factor = np.ones(n_lanes, np.float32)
     for lane in range(n_lanes):
-        higher = max(peak[lane], reference[lane])
-        step = reference[lane] - higher
-        factor[lane] = _power_of_two(step) if step > _LOG2_FLUSH else 0.0
-        reference[lane] = higher
-        mass[lane] *= factor[lane]
+        if peak[lane] > level[lane] + headroom:
+            step = level[lane] - peak[lane]
+            factor[lane] = _power_of_two(step) if step > _LOG2_FORGET else 0.0
+            level[lane] = peak[lane]
+            mass[lane] *= factor[lane]
     for at in range(shift_mass.size // n_lanes):
         for lane in range(n_lanes):
-            shift_mass[at * n_lanes + lane] *= factor[lane]
+            value = shift_mass[at * n_lanes + lane] * factor[lane]
+            shift_mass[at * n_lanes + lane] = value if value > _LEAST_MASS else 0.0
+    return True
 
 
 @kernel(STRICT)
 def _worth_keeping(n_lanes, total, mass, lost_mass):  # type: ignore[no-untyped-def]
-    """Whether a rotation holds more of some patch's posterior than may be lost.
+    """Whether one of two rotations holds more of some posterior than may be lost.
 
     `mass` is a lower bound of the patch's whole mass, so skipping every rotation
     below `lost_mass` of it (a share per rotation) loses at most that share in all.
     """
-    for lane in range(n_lanes):
-        if total[lane] > lost_mass * mass[lane]:
-            return True
+    for r in range(2):
+        for lane in range(n_lanes):
+            if total[r * n_lanes + lane] > lost_mass * mass[lane]:
+                return True
     return False
 
 
 @kernel(STRICT)
 def _group_statistics(  # type: ignore[no-untyped-def]
-    side, lanes, packed, templates, bias, log2_empty, lost_mass, work
+    route, side, lanes, patch, templates, bias, log2_empty, lost_mass, work
 ):
     """Weights of one group of `lanes` patches under every rotation.
 
     Leaves in `work` the two images of every rotation, its mass and the exponent they
     refer to, the mass of every shift, and the group's total mass.
     """
-    (images, kept, weight, along_rows, shift_mass, peak, level, total, mass, ks) = work
-    reference_at, mass_at = ks
+    (images, kept, weight, scratch, shift_mass) = work[:5]
+    (peak, level, total, mass, level_at, mass_at) = work[5:]
     size, n_lanes = len(side), len(lanes)
-    n_rotations = templates.size // (size * size)
+    n_rotations = kept.size
     n_shifts = 2 * size - 1
-    n_pixels = size * size
-    n_padded = images.size // (n_rotations * n_lanes)
-    shift_mass[:] = 0
+    template_length = 2 * templates.size // n_rotations
+    image_length = images.size // n_rotations
+    for at in range(shift_mass.size):
+        shift_mass[at] = 0
     for lane in range(n_lanes):
         level[lane] = log2_empty
         mass[lane] = 1.0
-    for k in range(0, n_rotations, 2):
-        template, shifts = k * n_pixels, k * n_shifts * n_shifts
-        _correlate(
-            side,
-            lanes,
-            (packed, 0, templates, template, bias, shifts, weight, 0, peak, 0),
-        )
-        _raise_reference(n_lanes, peak, level, mass, shift_mass)
-        for r in range(2):
-            w = r * n_shifts * n_shifts * n_lanes
-            _exponentiate(side, lanes, (weight, w, level, 0, shift_mass, 0, total, 0))
-            for lane in range(n_lanes):
-                reference_at[k + r, lane] = level[lane]
-                mass_at[k + r, lane] = total[lane]
-                mass[lane] += total[lane]
-            kept[k + r] = _worth_keeping(n_lanes, total, mass, lost_mass)
-            if kept[k + r]:
-                at = (k + r) * n_padded * n_lanes
-                _box_sums(side, lanes, (weight, w, along_rows, 0, images, at))
-                at += n_pixels * n_lanes
-                _adjoint(side, lanes, (packed, 0, weight, w, images, at))
+    for pair in range(n_rotations // 2):
+        template, shifts = pair * template_length, 2 * pair * n_shifts * n_shifts
+        given = (patch, 0, templates, template, bias, shifts, level, 0)
+        found = (weight, 0, total, 0, peak, 0)
+        for _ in range(2):  # again if a log-weight was far above the level
+            _weigh(route, side, lanes, (*given, *found, scratch, 0))
+            if not _raise_level(n_lanes, peak, _HEADROOM, level, mass, shift_mass):
+                break
+        _add_weights(side, lanes, (weight, 0, shift_mass, 0))
+        for lane in range(n_lanes):
+            for r in range(2):
+                at = (2 * pair + r) * n_lanes + lane
+                level_at[at] = level[lane]
+                mass_at[at] = total[r * n_lanes + lane]
+                mass[lane] += total[r * n_lanes + lane]
+        keep = _worth_keeping(n_lanes, total, mass, lost_mass)
+        _raise_level(n_lanes, peak, 0.0, level, mass, shift_mass)
+        kept[2 * pair], kept[2 * pair + 1] = keep, keep
+        if keep:
+            first = 2 * pair * image_length
+            second = first + image_length
+            _show(route, side, lanes, (patch, weight, images, first, second, scratch))
 
 
 @kernel(STRICT)
@@ -179,8 +258,8 @@ def _merge_group(  # type: ignore[no-untyped-def]
 
     Returns the base-2 logarithm of each patch's total mass in `work`'s `total`.
     """
-    (images, kept, _, _, shift_mass, scale, level, total, mass, ks) = work
-    reference_at, mass_at = ks
+    (images, kept, _, _, shift_mass) = work[:5]
+    (scale, level, total, mass, level_at, mass_at) = work[5:]
     n_lanes = len(lanes)
     n_rotations = kept.size
     n_padded = sums.size // n_rotations
@@ -191,16 +270,16 @@ def _merge_group(  # type: ignore[no-untyped-def]
             tallies[1] += _power_of_two(log2_empty - total[lane])
     for k in range(n_rotations):
         for lane in range(n_lanes):
-            step = reference_at[k, lane] - total[lane]
-            inside = lane < n_inside and step > _LOG2_FLUSH
+            step = level_at[k * n_lanes + lane] - total[lane]
+            inside = lane < n_inside and step > _LOG2_FORGET
             scale[lane] = _power_of_two(step) if inside else 0.0
-            rotation[k] += scale[lane] * mass_at[k, lane]
+            rotation[k] += scale[lane] * mass_at[k * n_lanes + lane]
         if kept[k]:
             at = k * n_padded
             _add_lanes(side, lanes, (images, at * n_lanes, scale, 0, sums, at))
     for lane in range(n_lanes):
         step = level[lane] - total[lane]
-        inside = lane < n_inside and step > _LOG2_FLUSH
+        inside = lane < n_inside and step > _LOG2_FORGET
         scale[lane] = _power_of_two(step) if inside else 0.0
     for u in range(shift.size):
         value = 0.0
@@ -209,8 +288,91 @@ def _merge_group(  # type: ignore[no-untyped-def]
         shift[u] += value
 
 
+@kernel(STRICT)
+def _store_posterior(n_lanes, n_inside, log2_empty, work, posterior, first):  # type: ignore[no-untyped-def]
+    """Write a group's posterior of the displacements, and of being empty."""
+    (_, _, _, _, shift_mass, scale, _, total, _, _, _) = work
+    n_shifts = shift_mass.size // n_lanes
+    for lane in range(n_inside):
+        for u in range(n_shifts):
+            value = scale[lane] * shift_mass[u * n_lanes + lane]
+            posterior[first + lane, u] = value
+        step = log2_empty - total[lane]
+        empty = _power_of_two(step) if step > _LOG2_FORGET else 0.0
+        posterior[first + lane, n_shifts] = empty
+
+
+@kernel(STRICT)
+def _block_statistics(  # type: ignore[no-untyped-def]
+    route,
+    side,
+    lanes,
+    patches,
+    templates,
+    bias,
+    log2_empty,
+    lost_mass,
+    scratch_length,
+    images,
+    rotation_mass,
+    shift_mass,
+    tallies,
+    posterior,
+):
+    """Statistics of one block of patches, group by group."""
+    size, n_lanes = len(side), len(lanes)
+    n_pixels, n_shifts = size * size, (2 * size - 1) ** 2
+    n_rotations = rotation_mass.size
+    n_padded = -(-2 * n_pixels // n_lanes) * n_lanes
+    work = (
+        np.zeros(n_rotations * n_padded * n_lanes, np.float32),
+        np.empty(n_rotations, np.bool_),
+        np.empty(2 * n_shifts * n_lanes, np.float32),
+        np.empty(scratch_length, np.float32),
+        np.empty(n_shifts * n_lanes, np.float32),
+        np.empty(n_lanes, np.float32),
+        np.empty(n_lanes, np.float32),
+        np.empty(2 * n_lanes, np.float32),
+        np.empty(n_lanes, np.float64),
+        np.empty(n_rotations * n_lanes, np.float32),
+        np.empty(n_rotations * n_lanes, np.float32),
+    )
+    packed = np.empty(n_pixels * n_lanes, np.float32)
+    spectrum = np.empty(2 * templates.size // n_rotations * n_lanes, np.float32)
+    sums = np.zeros(n_rotations * n_padded, np.float32)
+    for k in range(n_rotations):
+        rotation_mass[k] = 0
+    for u in range(n_shifts):
+        shift_mass[u] = 0
+    tallies[0], tallies[1] = 0, 0
+    for first in range(0, patches.shape[0], n_lanes):
+        n_inside = min(n_lanes, patches.shape[0] - first)
+        _pack(size, n_lanes, patches, first, packed)
+        patch = _view(route, side, lanes, packed, spectrum, work[3])
+        _group_statistics(
+            route, side, lanes, patch, templates, bias, log2_empty, lost_mass, work
+        )
+        _merge_group(
+            side,
+            lanes,
+            n_inside,
+            log2_empty,
+            work,
+            sums,
+            rotation_mass,
+            shift_mass,
+            tallies,
+        )
+        if posterior.shape[0] > 0:
+            _store_posterior(n_lanes, n_inside, log2_empty, work, posterior, first)
+    for k in range(n_rotations):
+        for pixel in range(2 * n_pixels):
+            images[k, pixel] = sums[k * n_padded + pixel]
+
+
 @parallel_kernel(STRICT)
 def accumulate_statistics(  # type: ignore[no-untyped-def]
+    route,
     side,
     lanes,
     patches,
@@ -220,6 +382,7 @@ def accumulate_statistics(  # type: ignore[no-untyped-def]
     bias,
     log2_empty,
     lost_mass,
+    scratch_length,
     block_images,
     block_rotation_mass,
     block_shift_mass,
@@ -233,14 +396,17 @@ def accumulate_statistics(  # type: ignore[no-untyped-def]
 
     Parameters
     ----------
+    route : tuple
+        Empty for sums over pixels; with one element for Fourier transforms.
     side, lanes : tuple of int
         As many zeros as L, and as patches side by side in a vector.
     patches : float32, shape (n_patches, L, L)
         All patches.
     block_length, first_block : int
         Patches of a block (a multiple of `lanes`); number of the first block done.
-    templates : float32, shape (n_rotations * L * L,)
-        Projections times log2(e) / sigma**2; n_rotations even.
+    templates : float32, shape (n_rotations * L * L,) or (n_rotations * n * n,)
+        Projections times log2(e) / sigma**2; n_rotations even. On the Fourier route
+        the spectra of :func:`template_spectra`.
     bias : float32, shape (n_rotations * (2L-1)**2,)
         log2 of shift and rotation prior, minus visible energy log2(e) / (2 sigma**2);
         `HIDDEN` where the prior is zero.
@@ -249,8 +415,10 @@ def accumulate_statistics(  # type: ignore[no-untyped-def]
     lost_mass : float
         Share of a patch's posterior that a rotation may hold and still be left out of
         the images; 0 is exact.
-    block_images : float64, shape (n_blocks, n_rotations, 2, L, L)
-        Output: visible weight m_k and weighted patch b_k of each block.
+    scratch_length : int
+        float32 elements that the operations of the route need to work in.
+    block_images : float64, shape (n_blocks, n_rotations, 2 * L * L)
+        Output: pixels of the visible weight m_k, then of the weighted patch b_k.
     block_rotation_mass : float64, shape (n_blocks, n_rotations)
         Output: posterior of each rotation, empty patches left out.
     block_shift_mass : float64, shape (n_blocks, (2L-1)**2)
@@ -269,67 +437,26 @@ def accumulate_statistics(  # type: ignore[no-untyped-def]
     Notes
     -----
     Equations (23), (24) and the sums over patches in (30), (34), (36). Work per patch
-    and rotation: L**4 multiply-adds for all correlations, as many for the adjoint.
+    and rotation: L**4 multiply-adds for all correlations, as many for the adjoint, or
+    O(L**2 log L) on the Fourier route.
     Images are summed over a block in float32, over blocks in float64. No fast-math:
     log-sum-exp.
     """
-    size, n_lanes = len(side), len(lanes)
-    n_pixels = size * size
-    n_shifts = 2 * size - 1
-    n_rotations = templates.size // n_pixels
-    n_padded = -(-2 * n_pixels // n_lanes) * n_lanes
     for block in prange(block_tallies.shape[0]):
-        work = (
-            np.zeros(n_rotations * n_padded * n_lanes, np.float32),
-            np.empty(n_rotations, np.bool_),
-            np.empty(2 * n_shifts * n_shifts * n_lanes, np.float32),
-            np.empty(n_shifts * size * n_lanes, np.float32),
-            np.empty(n_shifts * n_shifts * n_lanes, np.float32),
-            np.empty(n_lanes, np.float32),
-            np.empty(n_lanes, np.float32),
-            np.empty(n_lanes, np.float32),
-            np.empty(n_lanes, np.float64),
-            (
-                np.empty((n_rotations, n_lanes), np.float32),
-                np.empty((n_rotations, n_lanes), np.float32),
-            ),
-        )
-        packed = np.empty(n_pixels * n_lanes, np.float32)
-        sums = np.zeros(n_rotations * n_padded, np.float32)
-        rotation, shift = block_rotation_mass[block], block_shift_mass[block]
-        rotation[:] = 0
-        shift[:] = 0
-        block_tallies[block] = 0
         start = (first_block + block) * block_length
-        stop = min(start + block_length, patches.shape[0])
-        for first in range(start, stop, n_lanes):
-            _pack(size, n_lanes, patches, first, packed)
-            _group_statistics(
-                side, lanes, packed, templates, bias, log2_empty, lost_mass, work
-            )
-            n_inside = min(n_lanes, stop - first)
-            _merge_group(
-                side,
-                lanes,
-                n_inside,
-                log2_empty,
-                work,
-                sums,
-                rotation,
-                shift,
-                block_tallies[block],
-            )
-            if posterior.shape[0] > 0:
-                shift_mass, scale, total = work[4], work[5], work[7]
-                for lane in range(n_inside):
-                    for u in range(n_shifts * n_shifts):
-                        posterior[first + lane, u] = (
-                            scale[lane] * shift_mass[u * n_lanes + lane]
-                        )
-                    step = log2_empty - total[lane]
-                    posterior[first + lane, n_shifts * n_shifts] = (
-                        _power_of_two(step) if step > _LOG2_FLUSH else 0.0
-                    )
-        flat = block_images[block].reshape(n_rotations, 2 * n_pixels)
-        for k in range(n_rotations):
-            flat[k] = sums[k * n_padded : k * n_padded + 2 * n_pixels]
+        _block_statistics(
+            route,
+            side,
+            lanes,
+            patches[start : start + block_length],
+            templates,
+            bias,
+            log2_empty,
+            lost_mass,
+            scratch_length,
+            block_images[block],
+            block_rotation_mass[block],
+            block_shift_mass[block],
+            block_tallies[block],
+            posterior[start : start + block_length],
+        )

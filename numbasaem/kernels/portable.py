@@ -15,93 +15,93 @@ LOG2_FLUSH = -50.0
 
 
 @kernel(STRICT)
-def correlate(side, lanes, operands):  # type: ignore[no-untyped-def]
-    """Base-2 log-weights of all shifts of a group of patches, for two rotations.
+def weigh(side, lanes, operands):  # type: ignore[no-untyped-def]
+    """Weights of all shifts of a group of patches, for two rotations.
 
     For displacement (u - (L-1), v - (L-1)), u, v = 0..2L-2, and rotation r = 0, 1
 
-        out[r, u, v] = bias[r, u, v]
-                       + sum_{i, j} patch[i, j] template[r, i+u-(L-1), j+v-(L-1)]
+        x[r, u, v] = bias[r, u, v]
+                     + sum_{i, j} patch[i, j] template[r, i+u-(L-1), j+v-(L-1)]
 
-    over the pixels that both the patch and the projection have.
+    over the pixels that both the patch and the projection have, and
+
+        weight[r, u, v] = 2**(x[r, u, v] - level),
+
+    zero below 2**-50, so that no product is ever denormal: 1e6 such weights are less
+    than 1e-9 of the posterior. No x may exceed the level by 127 or more.
 
     Parameters
     ----------
     side, lanes : tuple of int
         As many zeros as L, and as patches side by side.
     operands : tuple
-        `patch` (L, L, lanes); `template` (2, L, L); `bias` (2, 2L-1, 2L-1); outputs:
-        `out` (2, 2L-1, 2L-1, lanes) and `peak` (lanes), the largest value of each
-        patch; each a flat float32 array followed by its offset.
+        `patch` (L, L, lanes); `template` (2, L, L); `bias` (2, 2L-1, 2L-1); `level`
+        (lanes); outputs: `weight` (2, 2L-1, 2L-1, lanes), `total` (2, lanes), the sum
+        of each rotation's weights, and `peak` (lanes), the largest x of each patch;
+        each a flat float32 array followed by its offset.
 
     Returns
     -------
     None
-        Writes `out` and `peak`.
+        Writes `weight`, `total` and `peak`.
 
     Notes
     -----
-    The exponent of equation (24), with 1/sigma**2 in the template, energy and prior
-    in the bias. L**4 multiply-adds a patch and rotation.
+    Equation (24) and the numerator of (23), with 1/sigma**2 in the template, energy
+    and prior in the bias. L**4 multiply-adds a patch and rotation.
     """
     size, n_lanes = len(side), len(lanes)
-    patch, p, template, t, bias, b, out, o, peak, h = operands
+    patch, p, template, t, bias, b, level, f, weight, w, total, a, peak, h = operands
     n = 2 * size - 1
     for lane in range(n_lanes):
         peak[h + lane] = -math.inf
         for r in range(2):
+            total[a + r * n_lanes + lane] = 0
             for u in range(n):
                 for v in range(n):
                     down, right = u - size + 1, v - size + 1
                     at = (r * n + u) * n + v
-                    value = bias[b + at]
+                    x = bias[b + at]
                     for i in range(max(0, -down), min(size, size - down)):
                         for j in range(max(0, -right), min(size, size - right)):
                             seen = ((r * size + i + down) * size) + j + right
                             pixel = patch[p + (i * size + j) * n_lanes + lane]
-                            value += pixel * template[t + seen]
-                    out[o + at * n_lanes + lane] = value
-                    peak[h + lane] = max(peak[h + lane], value)
+                            x += pixel * template[t + seen]
+                    peak[h + lane] = max(peak[h + lane], x)
+                    exponent = x - level[f + lane]
+                    value = x * 0
+                    if exponent > LOG2_FLUSH:
+                        value += math.exp(exponent * math.log(2.0))
+                    weight[w + at * n_lanes + lane] = value
+                    total[a + r * n_lanes + lane] += value
 
 
 @kernel(STRICT)
-def exponentiate(side, lanes, operands):  # type: ignore[no-untyped-def]
-    """Turn log-weights into weights 2**(x - reference) and add them up.
-
-    Weights below 2**-50 become zero: no product is ever denormal, and 1e6 of them
-    are less than 1e-9 of the posterior.
+def add_weights(side, lanes, operands):  # type: ignore[no-untyped-def]
+    """Add the weights of two rotations to the mass of each shift.
 
     Parameters
     ----------
     side, lanes : tuple of int
         As many zeros as L, and as patches side by side.
     operands : tuple
-        In/out: `weight` ((2L-1)**2, lanes); `reference` (lanes); in/out: `shift_mass`
-        ((2L-1)**2, lanes), increased by the weights; output: `total` (lanes), their
-        sum; each followed by its offset.
+        `weight` (2, (2L-1)**2, lanes); in/out: `shift_mass` ((2L-1)**2, lanes); each
+        followed by its offset.
 
     Returns
     -------
     None
-        Writes `weight`, `shift_mass` and `total`.
+        Writes `shift_mass`.
 
     Notes
     -----
-    Numerator of equation (23).
+    The sum over rotations in equation (36).
     """
     size, n_lanes = len(side), len(lanes)
-    weight, w, reference, f, shift_mass, m, total, t = operands
-    for lane in range(n_lanes):
-        total[t + lane] = 0
-        for u in range((2 * size - 1) ** 2):
-            at = u * n_lanes + lane
-            exponent = weight[w + at] - reference[f + lane]
-            value = weight[w + at] * 0
-            if exponent > LOG2_FLUSH:
-                value += math.exp(exponent * math.log(2.0))
-            weight[w + at] = value
-            shift_mass[m + at] += value
-            total[t + lane] += value
+    weight, w, shift_mass, m = operands
+    n = (2 * size - 1) ** 2 * n_lanes
+    for u in range(n):
+        shift_mass[m + u] += weight[w + u] + weight[w + n + u]
 
 
 @kernel(STRICT)
