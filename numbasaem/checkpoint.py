@@ -1,29 +1,39 @@
 """The file `run.h5`: settings, inputs and the state of every run, after each iteration.
 
-The file is replaced whole, so that it is always that of a finished iteration.
+The file is replaced whole, so that it is always that of a finished iteration; the one
+before stays as `run.previous.h5`. It begins with a block of 512 bytes, which readers of
+HDF5 skip, with the SHA-256 of the rest: a damaged byte is found out, never read.
 """
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import json
+import os
+import platform
+import warnings
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from .errors import expected
+from .errors import InputError, RunWarning, expected
 from .expectation_step import Statistics
 from .io import written_whole
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from types import TracebackType
 
     import h5py
     from numpy.typing import NDArray
 
-_FORMAT = 1
-_DAMAGE = (AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError)
-"""What reading a file that is damaged, or not of this program, may raise."""
+_FORMAT = b"numbasaem run, format 2, SHA-256 "
+_SEAL_LENGTH = 512
+_ALIEN = (AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError)
+"""What reading HDF5 that this program did not write may raise."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +118,7 @@ class RunState:
 def save_checkpoint(
     path: Path, description: dict[str, Any], runs: dict[str, RunState]
 ) -> None:
-    """Replace the checkpoint file by one of the current state.
+    """Replace the checkpoint file by one of the current state; keep the one before.
 
     Parameters
     ----------
@@ -122,12 +132,12 @@ def save_checkpoint(
     Raises
     ------
     InputError
-        If the file cannot be written; the one that was there stays.
+        If the file cannot be written; those that were there stay.
     """
     import h5py
 
-    with written_whole(path) as part, h5py.File(part, "w") as file:
-        file.attrs["format"] = _FORMAT
+    # In memory first: the library does not recover from a disk that fills up.
+    with h5py.File.in_memory() as file:
         file.attrs["description"] = json.dumps(description)
         file.create_group("runs")
         for name, state in runs.items():
@@ -139,10 +149,15 @@ def save_checkpoint(
             group["shift_prior"] = state.shift_prior
             group["history"] = json.dumps([asdict(row) for row in state.history])
             _write(group.create_group("minibatches"), state.minibatches)
+        file.flush()
+        content = file.id.get_file_image()
+    with written_whole(path, previous_of(path)) as part, open(part, "wb") as stream:
+        stream.write(_seal(content))
+        stream.write(content)
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, RunState]]:
-    """Read a checkpoint file.
+    """Read a checkpoint file, or the one before if it is damaged.
 
     Parameters
     ----------
@@ -159,21 +174,104 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, RunState]]:
     Raises
     ------
     InputError
-        If the file is missing, damaged or of another format.
+        If the file and the one before are missing, damaged or of another format.
+
+    Warns
+    -----
+    RunWarning
+        If it is the one before that was read.
     """
+    _, description, runs = _newest(path)
+    return description, runs
+
+
+def previous_of(path: Path) -> Path:
+    """Where the checkpoint before the one in `path` is.
+
+    Parameters
+    ----------
+    path : Path
+        `run.h5` of an output folder.
+
+    Returns
+    -------
+    Path
+        `run.previous.h5` of the same folder.
+    """
+    return path.with_stem(f"{path.stem}.previous")
+
+
+def _newest(path: Path) -> tuple[Path, dict[str, Any], dict[str, RunState]]:
+    """Newest checkpoint that is whole: its file and what it holds."""
+    try:
+        return path, *_load(path)
+    except InputError as damage:
+        previous = previous_of(path)
+        try:
+            found = previous, *_load(previous)
+        except InputError:
+            raise damage from None
+        warnings.warn(
+            f"{damage}; {previous.name} is used instead", RunWarning, stacklevel=3
+        )
+        return found
+
+
+def _load(path: Path) -> tuple[dict[str, Any], dict[str, RunState]]:
+    """Read one checkpoint file, if it is whole."""
     import h5py
 
     try:
-        with h5py.File(path, "r") as file:
-            written_as = int(file.attrs["format"])
-            if written_as == _FORMAT:
-                description = json.loads(file.attrs["description"])
-                runs = {name: _run_state(run) for name, run in file["runs"].items()}
-    except _DAMAGE as error:
+        data = path.read_bytes()
+    except OSError as error:
+        raise expected(path, "a checkpoint of a run", error.strerror) from error
+    seal, content = data[:_SEAL_LENGTH], data[_SEAL_LENGTH:]
+    if not seal.startswith(_FORMAT):
+        raise expected(path, "a checkpoint of a run", "a file of another kind")
+    if seal != _seal(content):
+        raise expected(path, "a checkpoint of a run", "damaged bytes")
+    try:
+        with h5py.File.in_memory(content) as file:
+            _refuse_references(file)
+            description = json.loads(file.attrs["description"])
+            runs = {name: _run_state(run) for name, run in file["runs"].items()}
+    except _ALIEN as error:
         raise expected(path, "a checkpoint of a run", error) from error
-    if written_as != _FORMAT:
-        raise expected(path, f"checkpoint format {_FORMAT}", written_as)
     return description, runs
+
+
+def _seal(content: bytes) -> bytes:
+    """First block of a file: its format and the fingerprint of the rest."""
+    digest = hashlib.sha256(content).hexdigest().encode()
+    return (_FORMAT + digest + b"\n").ljust(_SEAL_LENGTH, b"\0")
+
+
+def _refuse_references(group: h5py.Group) -> None:
+    """Refuse links and data sets that lead out of the file."""
+    import h5py
+
+    for name in group:
+        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+            raise ValueError(f"a link in {group.name}")
+        item = group[name]
+        if isinstance(item, h5py.Group):
+            _refuse_references(item)
+        elif item.external or item.is_virtual:
+            raise ValueError(f"{item.name} outside of the file")
+
+
+def versions() -> dict[str, str]:
+    """Versions of all that the bits of a result depend on.
+
+    Returns
+    -------
+    dict of str to str
+        Of this package, Python and the packages that compute.
+    """
+    packages = ("numbasaem", "numba", "llvmlite", "numpy", "scipy")
+    return {"python": platform.python_version()} | {
+        name: version(name) for name in packages
+    }
 
 
 def _run_state(group: h5py.Group) -> RunState:
@@ -231,41 +329,95 @@ def _read(group: h5py.Group) -> dict[str, Any]:
 class Journal:
     """Record of all runs, in memory and, if there is a folder, in its `run.h5`.
 
+    A context manager: no other process can write to the folder meanwhile.
+
     Parameters
     ----------
     folder : Path or None
-        Output folder; made if it does not exist.
+        Output folder.
     resume : bool
         Take up the run that the folder holds.
-    description : dict
-        What a run has to agree with to be resumed: settings and inputs.
+    settings : dict
+        What a run has to agree with to be resumed, as JSON can hold it.
 
     Raises
     ------
     InputError
-        If the folder cannot be written, holds a run that is not to be resumed, or
-        holds one of other settings or inputs.
+        If the folder holds a run that is not to be resumed, or one of other settings.
+
+    Warns
+    -----
+    RunWarning
+        If the newest checkpoint is damaged, or was written by other versions.
     """
 
     def __init__(
-        self, folder: Path | None, resume: bool, description: dict[str, Any]
+        self, folder: Path | None, resume: bool, settings: dict[str, Any]
     ) -> None:
         self.path = None if folder is None else folder / "run.h5"
-        self.description = description
+        self.description: dict[str, Any] = {
+            "settings": settings,
+            "versions": versions(),
+        }
         self.runs: dict[str, RunState] = {}
+        self._whole: Path | None = None
+        self._begun: dict[str, Any] = {}
+        self._lock: int | None = None
         if self.path is None:
             return
+        held = [p.name for p in (self.path, previous_of(self.path)) if p.exists()]
+        if held and not resume:
+            raise expected(folder, "a folder without a run, or --resume", held[0])
+        if held:
+            self._whole, self._begun, self.runs = _newest(self.path)
+            self._refuse_other_settings()
+            self._tell_other_versions()
+
+    def __enter__(self) -> Self:
+        """Do nothing; the folder is taken by :meth:`begin`."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Let go of the folder."""
+        if self._lock is not None:
+            os.close(self._lock)
+
+    def begin(self, sources: list[dict[str, Any]]) -> None:
+        """Take the folder, made if it does not exist, for a run on these inputs.
+
+        Parameters
+        ----------
+        sources : list of dict
+            Name, size and SHA-256 of each input.
+
+        Raises
+        ------
+        InputError
+            If the run to resume is of other inputs, or the folder cannot be written or
+            is in use by another process.
+        """
+        self.description["sources"] = sources
+        if self.path is None:
+            return
+        if self._whole is not None:
+            self._refuse_other_sources(self._begun["sources"], sources)
+        folder = self.path.parent
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(folder, os.O_RDONLY)
         except OSError as error:
             raise expected(folder, "a folder to write to", error.strerror) from error
-        if not self.path.exists():
+        if not _locked(self._lock):
+            raise expected(folder, "a folder for one process", "a run under way")
+        if self._whole is None:
             self.save()
-        elif resume:
-            known, self.runs = load_checkpoint(self.path)
-            self._refuse_differences(known)
-        else:
-            raise expected(folder, "a folder without a run, or --resume", "run.h5")
+        elif self._whole != self.path:  # Before what is damaged can take its place.
+            self._whole.replace(self.path)
 
     def save(self) -> None:
         """Write the file anew."""
@@ -277,16 +429,46 @@ class Journal:
         """Iterations done, over all runs."""
         return sum(len(state.history) for state in self.runs.values())
 
-    def _refuse_differences(self, known: dict[str, Any]) -> None:
+    def _refuse_other_settings(self) -> None:
+        before = self._begun["settings"]
         for name, asked in self.description["settings"].items():
-            before = known["settings"].get(name)
-            if asked != before:
-                raise expected(f"{self.path}: {name}", f"{before}, as begun", asked)
-        begun, given = known["sources"], self.description["sources"]
+            if asked != before.get(name):
+                where = f"{self._whole}: {name}"
+                raise expected(where, f"{before.get(name)}, as begun", asked)
+
+    def _tell_other_versions(self) -> None:
+        before = self._begun["versions"]
+        now = self.description["versions"]
+        for name in before.keys() & now.keys():
+            if before[name] != now[name]:
+                warnings.warn(
+                    f"{self._whole}: begun with {name} {before[name]}, goes on with "
+                    f"{now[name]}; the result may differ in its last digits",
+                    RunWarning,
+                    stacklevel=4,
+                )
+
+    def _refuse_other_sources(
+        self, begun: list[dict[str, Any]], given: list[dict[str, Any]]
+    ) -> None:
         if len(begun) != len(given):
             wanted = f"{len(begun)} micrographs, as begun"
-            raise expected(self.path, wanted, len(given))
+            raise expected(self._whole, wanted, len(given))
         for before, now in zip(begun, given, strict=True):
+            wanted = f"{before['name']} as it was when the run began"
+            if before["size"] != now["size"]:
+                found = f"{now['size']} bytes, not {before['size']}, in {now['name']}"
+                raise expected(self._whole, wanted, found)
             if before["sha256"] != now["sha256"]:
-                wanted = f"{before['name']} as it was when the run began"
-                raise expected(self.path, wanted, f"other data in {now['name']}")
+                raise expected(self._whole, wanted, f"other data in {now['name']}")
+
+
+def _locked(folder: int) -> bool:
+    """Lock an open folder until it is closed, where the file system can do that."""
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    return True

@@ -1,4 +1,4 @@
-"""The one kind of error this package raises for input it cannot use."""
+"""What this package says of input it cannot use, and of what a run survived."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ class InputError(ValueError):
     The message is one line that names the file or argument, what was expected
     and what was found.
     """
+
+
+class RunWarning(UserWarning):
+    """Something went wrong in a run, and the run went on; one line says what."""
 
 
 def expected(where: object, what: str, found: object) -> InputError:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -36,13 +36,13 @@ class PatchSet:
     pixel_size : float or None
         Angstrom per pixel, where it is known.
     sources : list of dict
-        Name and SHA-256 of each input.
+        Name, size in bytes and SHA-256 of each input.
     """
 
     patches: NDArray[np.float32]
     micrograph: NDArray[np.intp]
     pixel_size: float | None
-    sources: list[dict[str, str]]
+    sources: list[dict[str, Any]]
 
     def halves(self, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Two independent halves of the micrographs, or of a single one's patches.
@@ -97,12 +97,13 @@ def load_patches(
     if len(micrographs) == 0:
         raise expected("micrographs", "at least one", "none")
     pieces: list[NDArray[np.float32]] = []
-    sources: list[dict[str, str]] = []
+    sources: list[dict[str, Any]] = []
     pixel_sizes: dict[str, float] = {}
     for number, item in enumerate(micrographs):
         on_progress("reading micrographs", number / len(micrographs))
-        name, images, pixel_size, digest = _opened(item, number)
-        sources.append({"name": name, "sha256": digest})
+        source, images, pixel_size = _opened(item, number)
+        sources.append(source)
+        name = source["name"]
         if pixel_size is not None:
             pixel_sizes[name] = pixel_size
         for image in images:
@@ -121,20 +122,29 @@ def load_patches(
 
 def _opened(
     item: NDArray[np.floating] | str | os.PathLike[str], number: int
-) -> tuple[str, Sequence[NDArray[np.floating]], float | None, str]:
-    """Name, images, pixel size and SHA-256 of one input."""
+) -> tuple[dict[str, Any], Sequence[NDArray[np.floating]], float | None]:
+    """Fingerprint, images and pixel size of one input."""
     if isinstance(item, str | os.PathLike):
         images, pixel_size = read_micrographs(item)
-        path = Path(item).resolve()
-        with path.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        return str(path), images, pixel_size, digest
+        return _fingerprint(Path(item).resolve()), images, pixel_size
     array, name = np.ascontiguousarray(item), f"micrographs[{number}]"
     if array.dtype.kind not in "iuf":
         raise expected(name, "real numbers", f"an array of {array.dtype}")
-    fingerprint = hashlib.sha256(f"{array.dtype.str} {array.shape}".encode())
-    fingerprint.update(array.data)
-    return name, [array], None, fingerprint.hexdigest()
+    digest = hashlib.sha256(f"{array.dtype.str} {array.shape}".encode())
+    digest.update(array.data)
+    source = {"name": name, "size": array.nbytes, "sha256": digest.hexdigest()}
+    return source, [array], None
+
+
+def _fingerprint(path: Path) -> dict[str, Any]:
+    """Name, size and SHA-256 of a file."""
+    try:
+        with path.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            size = os.fstat(stream.fileno()).st_size
+    except OSError as error:
+        raise expected(path, "a file that can be read", error.strerror) from error
+    return {"name": str(path), "size": size, "sha256": digest}
 
 
 def _patches(

@@ -14,7 +14,7 @@ from .alignment import align
 from .checkpoint import Iteration, Journal, RunState
 from .expectation_maximization import iterations, random_start
 from .expectation_step import compile_kernels
-from .inputs import OnProgress, load_patches
+from .inputs import OnProgress, PatchSet, load_patches
 from .io.mrc import write_volume
 from .io.star import write_fsc
 from .metrics import fourier_shell_correlation
@@ -121,15 +121,25 @@ def reconstruct(
     Algorithm 1 with frequency marching; equations (23)-(37).
     """
     on_progress = on_progress or _silent
-    data = load_patches(micrographs, settings, on_progress)
-    journal = Journal(
-        None if out is None else Path(out),
-        resume,
-        {
-            "settings": settings.model_dump(mode="json", exclude={"threads"}),
-            "sources": data.sources,
-        },
-    )
+    folder = None if out is None else Path(out)
+    with Journal(folder, resume, settings.deciding) as journal:
+        data = load_patches(micrographs, settings, on_progress)
+        journal.begin(data.sources)
+        _take_to_the_end(journal, data, settings, on_iteration, on_progress)
+        result = _result(journal.runs, data.pixel_size, settings, on_progress)
+        if folder is not None:
+            write_result(folder, result)
+    return result
+
+
+def _take_to_the_end(
+    journal: Journal,
+    data: PatchSet,
+    settings: Settings,
+    on_iteration: OnIteration | None,
+    on_progress: OnProgress,
+) -> None:
+    """Do all iterations of all runs that the journal does not hold yet."""
     parts = {"full": data.patches}
     if settings.halves:
         for half, chosen in enumerate(data.halves(settings.seed), start=1):
@@ -169,10 +179,6 @@ def reconstruct(
     for number, run in enumerate(parts):
         state = journal.runs.get(run) or first_state(run, number)
         advance(run, state, n_stages=len(settings.schedule))
-    result = _result(journal.runs, data.pixel_size, settings, on_progress)
-    if out is not None:
-        write_result(Path(out), result)
-    return result
 
 
 def _score(state: RunState) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -86,6 +86,11 @@ class Settings(BaseModel):
         if list(self.ell_max) != sorted(self.ell_max):
             raise expected("ell_max", "degrees that do not fall", self.ell_max)
         return self
+
+    @property
+    def deciding(self) -> dict[str, Any]:
+        """Settings that the result depends on, as JSON can hold them."""
+        return self.model_dump(mode="json", exclude={"threads"})
 
     @property
     def schedule(self) -> tuple[Stage, ...]:

@@ -7,18 +7,15 @@ from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
 
-import h5py
 import mrcfile
 import numba
 import numpy as np
 import pytest
 
-from numbasaem.checkpoint import Iteration, RunState, load_checkpoint, save_checkpoint
+from numbasaem.checkpoint import Iteration, load_checkpoint
 from numbasaem.errors import InputError
 from numbasaem.expectation_maximization import iterations
-from numbasaem.expectation_step import Statistics, expectation
 from numbasaem.io.star import read_fsc
-from numbasaem.maximization_step import uniform_shift_prior
 from numbasaem.patches import cut_patches
 from numbasaem.phantom import folded_chain
 from numbasaem.reconstruction import Result, reconstruct
@@ -307,28 +304,6 @@ def test_refused__resuming_with_other_data(micrographs, finished: Path) -> None:
     assert "expected 2 micrographs, as begun, found 1" in line
 
 
-@pytest.mark.parametrize("kept_bytes", [0, 100, 5000])
-def test_refused__a_damaged_run(micrographs, tmp_path: Path, kept_bytes: int) -> None:
-    reconstruct(micrographs, MARCH, out=tmp_path)
-    run = tmp_path / "run.h5"
-    run.write_bytes(run.read_bytes()[:kept_bytes])
-    line = refusal(micrographs, MARCH, tmp_path, resume=True)
-    assert "run.h5: expected a checkpoint" in line
-
-
-def test_refused__a_file_of_another_program(micrographs, tmp_path: Path) -> None:
-    with h5py.File(tmp_path / "run.h5", "w") as file:
-        file.attrs["format"] = 1
-        file.attrs["description"] = "{}"
-        file["runs"] = np.zeros(3)
-    line = refusal(micrographs, MARCH, tmp_path, resume=True)
-    assert "run.h5: expected a checkpoint" in line
-    with h5py.File(tmp_path / "run.h5", "w") as file:
-        file.attrs["format"] = 99
-    line = refusal(micrographs, MARCH, tmp_path, resume=True)
-    assert "expected checkpoint format 1, found 99" in line
-
-
 def test_refused__a_file_in_place_of_the_folder(micrographs, tmp_path: Path) -> None:
     out = tmp_path / "taken"
     out.write_text("here already")
@@ -356,6 +331,7 @@ def test_files__of_a_run_with_halves(micrographs, tmp_path: Path) -> None:
         "volume_half2.mrc",
         "fsc.star",
         "run.h5",
+        "run.previous.h5",
     }
     assert result.half_volumes is not None
     assert result.fsc is not None
@@ -384,66 +360,3 @@ def test_files__none_without_a_folder(
     monkeypatch.chdir(tmp_path)
     reconstruct(micrographs, MARCH)
     assert list(tmp_path.iterdir()) == []
-
-
-# --- the checkpoint file -----------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def statistics(micrographs) -> Statistics:
-    images = np.random.default_rng(0).standard_normal((4, SIZE, SIZE))
-    patches = cut_patches(micrographs[0], SIZE)[:20]
-    return expectation(patches, images, uniform_shift_prior(SIZE, 0.5), 1.0)
-
-
-def same(one: Any, other: Any) -> bool:
-    if isinstance(one, dict):
-        return set(one) == set(other) and all(same(one[k], other[k]) for k in one)
-    if isinstance(one, list):
-        return len(one) == len(other) and all(map(same, one, other))
-    if isinstance(one, Statistics):
-        return same(vars(one), vars(other))
-    return bool(np.array_equal(one, other))
-
-
-@pytest.mark.parametrize("kind", ["nothing", "blocks", "average"])
-def test_checkpoint__round_trip(
-    tmp_path: Path, statistics: Statistics, kind: str
-) -> None:
-    generator = np.random.default_rng(5)
-    generator.random(7)
-    minibatches: dict[str, dict[str, object]] = {
-        "nothing": {},
-        "blocks": {
-            "blocks": [np.arange(i) for i in range(12)],
-            "kept": {0: statistics, 11: statistics + statistics},
-            "n_visits": 3,
-        },
-        "average": {"average": statistics, "n_averaged": 2},
-    }
-    row = Iteration("full", 0, 2, 3, 1, 2, 1, 4, -1.5, -1.6, 0.5, 0.25, 0.1, 2.0)
-    state = RunState(
-        np.arange(4.0), np.full((2, 2), 0.25), 0.5, generator, 1, 2, {}, [row]
-    )
-    state.minibatches = minibatches[kind]
-    path = tmp_path / "run.h5"
-    save_checkpoint(path, {"settings": {"size": 5}}, {"full": state})
-    description, runs = load_checkpoint(path)
-    assert description == {"settings": {"size": 5}}
-    found = runs["full"]
-    assert found.history == [row]
-    assert (found.stage, found.iteration, found.noise_variance) == (1, 2, 0.5)
-    np.testing.assert_array_equal(found.volume_coefficients, np.arange(4.0))
-    np.testing.assert_array_equal(found.shift_prior, np.full((2, 2), 0.25))
-    assert found.generator.random() == generator.random()
-    assert same(found.minibatches, state.minibatches)
-
-
-def test_checkpoint__of_no_run_yet(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path / "run.h5", {}, {})
-    assert load_checkpoint(tmp_path / "run.h5") == ({}, {})
-
-
-def test_checkpoint__missing(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"run\.h5: expected a checkpoint"):
-        load_checkpoint(tmp_path / "run.h5")

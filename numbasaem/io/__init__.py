@@ -11,13 +11,19 @@ from numbasaem.errors import expected
 
 
 @contextmanager
-def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
+def written_whole(
+    path: str | os.PathLike[str], previous: Path | None = None
+) -> Iterator[Path]:
     """Give a temporary name beside `path`; rename it to `path` when all went well.
+
+    What a program that was killed left under that name is overwritten.
 
     Parameters
     ----------
     path : path-like
         The file to write; one that exists is replaced.
+    previous : Path, optional
+        What the file that is replaced is called from then on.
 
     Yields
     ------
@@ -30,15 +36,26 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
         If the file cannot be written there.
     """
     target = Path(path)
-    part = target.with_name(f".{os.getpid()}.part.{target.name}")
+    part = target.with_name(f".part.{target.name}")
     try:
         yield part
-        with open(part, "r+b") as stream:
-            os.fsync(stream.fileno())
+        _flush(part)
+        if previous is not None and target.exists():
+            target.replace(previous)
         part.replace(target)
+        _flush(target.parent)
     except OSError as error:
         found = f"{type(error).__name__}: {error.strerror or error}"
         raise expected(target, "a file that can be written", found) from error
     finally:
         with suppress(OSError):
             part.unlink()
+
+
+def _flush(path: Path) -> None:
+    """Have the disk hold what was written to a file, or renamed in a folder."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
