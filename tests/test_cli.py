@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
-import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -386,35 +384,6 @@ def test_pick__unusable_input(
     assert run("pick", simulated / "micrograph_0001.mrc", small, *options, out) == 2
     assert "small.mrc: expected the pixel size" in capsys.readouterr().err
     assert not out.exists()
-
-
-@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
-def test_interrupt__leaves_a_run_that_can_go_on(
-    simulated: Path, tmp_path: Path, capsys: Captured
-) -> None:
-    micrograph = simulated / "micrograph_0001.mrc"
-    more = ("--iterations", "2,12")
-    wanted, out = tmp_path / "wanted", tmp_path / "run"
-    assert reconstruct(micrograph, wanted, *more) == 0
-    capsys.readouterr()
-    options = f"--size {SIZE} --ell-max 2,3 --rotations 24 --starts 1"
-    command = [sys.executable, "-m", "numbasaem", "reconstruct", str(micrograph)]
-    command += ["--out", str(out), *options.split(), *more]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if line.startswith("full degree 3 2/12"):
-                process.send_signal(signal.SIGINT)
-                break
-        rest = process.stderr.read().splitlines()
-    assert process.returncode == 130
-    assert rest[-1] == "interrupted; resume with --resume"
-    assert "Traceback" not in "".join(rest)
-    assert not (out / "volume.mrc").exists()
-    assert {path.name for path in out.iterdir()} == {"run.h5"}
-    assert reconstruct(micrograph, out, *more, "--resume") == 0
-    for name in ("volume.mrc", "volume_half1.mrc", "volume_half2.mrc"):
-        assert (out / name).read_bytes() == (wanted / name).read_bytes()
 
 
 def test_reconstruct__defaults_are_those_of_settings() -> None:

@@ -5,12 +5,14 @@ Standard output carries results, standard error progress and errors.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import typer
 from pydantic import ValidationError
 
 from numbasaem.cli.commands import Interrupted, app
+from numbasaem.cli.signals import stopping_on_signals
 from numbasaem.errors import InputError, expected
 
 __all__ = ["app", "main"]
@@ -31,8 +33,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     -------
     int
         Exit status: 0 done, 2 an unusable input or option (one line on standard error
-        says which), 130 interrupted.
+        says which), 130 after SIGINT, 143 after SIGTERM.
     """
+    with warnings.catch_warnings(), stopping_on_signals() as received:
+        warnings.showwarning = _warn
+        status = _status(arguments)
+    return 128 + received[0] if status == INTERRUPTED and received else status
+
+
+def _status(arguments: Sequence[str] | None) -> int:
+    """Run the command line; turn whatever ends it into an exit status."""
     try:
         status = app(arguments, prog_name="numbasaem", standalone_mode=False)
     except ValidationError as error:
@@ -54,6 +64,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if status == INTERRUPTED:
         typer.echo("interrupted", err=True)
     return int(status or 0)
+
+
+def _warn(message: Warning | str, *details: object, **more: object) -> None:
+    """Print a warning as one line."""
+    typer.echo("numbasaem: " + " ".join(str(message).split()), err=True)
 
 
 def _complain(message: str) -> int:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Interrupted(Exception):
-    """Ctrl-C in a command that can go on later; says how."""
+    """A signal in a command that can go on later; says how."""
 
 
 app = typer.Typer(
@@ -321,9 +321,12 @@ def demo(
     from numbasaem.demo import demonstrate
 
     with ProgressDisplay() as display:
-        found = demonstrate(
-            out, on_iteration=display.iteration, on_progress=display.step
-        )
+        try:
+            found = demonstrate(
+                out, on_iteration=display.iteration, on_progress=display.step
+            )
+        except KeyboardInterrupt:
+            raise Interrupted(f"what is finished is in {out}") from None
     _print_comparison(found.comparison, found.pixel_size)
     typer.echo(f"micrographs and truth: {found.data}")
     typer.echo(f"reconstruction: {found.run}")
