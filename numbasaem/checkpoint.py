@@ -65,6 +65,8 @@ class Iteration:
         Relative change of the volume's coefficients.
     seconds : float
         Wall time of the iteration.
+    n_unseen : int
+        Dimensions of the volume that no patch of the iteration told anything of.
     """
 
     run: str
@@ -81,6 +83,7 @@ class Iteration:
     empty_fraction: float
     volume_change: float
     seconds: float
+    n_unseen: int = 0
 
 
 @dataclass

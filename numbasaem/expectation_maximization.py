@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
+import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .checkpoint import Iteration, RunState
+from .errors import RunWarning, expected
 from .expectation_step import Statistics, expectation
 from .maximization_step import (
     expected_log_likelihood,
+    n_unseen_coefficients,
     noise_variance,
     normal_equations,
     shift_prior_table,
@@ -32,6 +35,10 @@ if TYPE_CHECKING:
     from .settings import Settings
 
 _FIRST_EMPTY_PROBABILITY = 0.5
+_SMALLEST_SHARE = 1e-6
+"""What float32 sums cannot tell from nothing."""
+_BEYOND_CHANCE = 10.0
+"""Standard deviations of the mean log-likelihood of a minibatch of noise."""
 
 
 def random_start(
@@ -100,6 +107,17 @@ def iterations(
     Iteration
         What happened. Its `run`, `total_done` and `total` are for the caller to set.
 
+    Raises
+    ------
+    InputError
+        If the numbers overflow; the state is not to be used then.
+
+    Warns
+    -----
+    RunWarning
+        If an iteration saw no particle or nothing of some part of the volume, the shift
+        prior collapsed, the noise is lost in rounding or the likelihood fell.
+
     Notes
     -----
     Algorithm 1, once a stage.
@@ -133,7 +151,9 @@ def iterations(
                 state.noise_variance,
                 fresh,
             )
-            change = _maximize(operator, state, batches.combine(fresh), stage, settings)
+            step = 1.0 if _fell(state, fresh) else stage.step
+            statistics = batches.combine(fresh)
+            change, n_unseen = _maximize(operator, state, statistics, step, settings)
             state.minibatches = batches.state()
             state.iteration += 1
             row = Iteration(
@@ -151,6 +171,7 @@ def iterations(
                 empty_fraction=fresh.empty_mass / fresh.n_patches,
                 volume_change=change,
                 seconds=time.perf_counter() - started,
+                n_unseen=n_unseen,
             )
             state.history.append(row)
             yield row
@@ -160,19 +181,91 @@ def _maximize(
     operator: ProjectionOperator,
     state: RunState,
     statistics: Statistics,
-    stage: Stage,
+    step: float,
     settings: Settings,
-) -> float:
-    """M-step; returns the relative change of the volume's coefficients."""
+) -> tuple[float, int]:
+    """M-step; the relative change of the volume, and what of it nothing was seen of."""
     before = state.volume_coefficients
-    maximum = solve(*normal_equations(operator, statistics))
-    state.volume_coefficients = before + stage.step * (maximum - before)
-    state.shift_prior = shift_prior_table(statistics)
-    state.noise_variance = settings.noise_variance or noise_variance(
-        operator, maximum, statistics
+    if _pixels_in_view(statistics) < _SMALLEST_SHARE:
+        _tell("no particle in the patches of an iteration; the volume stays as it was")
+        return 0.0, len(before)
+    matrix, right_side = normal_equations(operator, statistics)
+    n_unseen = n_unseen_coefficients(matrix)
+    if n_unseen > 0:
+        _tell(
+            f"nothing seen of {n_unseen} of {len(before)} dimensions of the volume; "
+            "there it stays near zero. More rotations or patches, or a lower degree, "
+            "would help"
+        )
+    maximum = solve(matrix, right_side)
+    norm = float(np.linalg.norm(maximum))
+    if not np.isfinite(norm):
+        raise expected("M-step", "a finite volume", f"one of norm {norm:g}")
+    state.volume_coefficients = before + step * (maximum - before)
+    state.shift_prior = _revived(shift_prior_table(statistics))
+    state.noise_variance = settings.noise_variance or _above_rounding(
+        noise_variance(operator, maximum, statistics), state.noise_variance, statistics
     )
-    norm = np.linalg.norm(state.volume_coefficients)
-    return float(np.linalg.norm(state.volume_coefficients - before) / norm)
+    norm = float(np.linalg.norm(state.volume_coefficients))
+    change = float(np.linalg.norm(state.volume_coefficients - before))
+    return change / norm if norm > 0 else 1.0, n_unseen
+
+
+def _pixels_in_view(statistics: Statistics) -> float:
+    """Pixels of a particle that a patch shows, on average."""
+    size = statistics.visible_weight.shape[1]
+    offset = np.arange(size) - size // 2
+    disc = np.add.outer(offset**2, offset**2) <= (size // 2) ** 2
+    return float(statistics.visible_weight[:, disc].sum()) / statistics.n_patches
+
+
+def _revived(shift_prior: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Keep every shift possible where a single one has taken all probability.
+
+    A probability of zero stays zero in EM, whatever the data say later.
+    """
+    size = len(shift_prior) // 2
+    seen = np.delete(np.delete(shift_prior, size, 0), size, 1)
+    if max(seen.max(), 1 - seen.sum()) < 1 - _SMALLEST_SHARE:
+        return shift_prior
+    _tell("the shift prior collapsed onto one state; a little of all is mixed in")
+    uniform = uniform_shift_prior(size, _FIRST_EMPTY_PROBABILITY)
+    mixed: NDArray[np.float64] = 0.99 * shift_prior + 0.01 * uniform
+    return mixed
+
+
+def _above_rounding(variance: float, before: float, statistics: Statistics) -> float:
+    """Noise variance, or the least that float32 correlations can tell from none."""
+    n_pixels = statistics.n_patches * statistics.visible_weight[0].size
+    power = max(statistics.patch_energy / n_pixels, before)
+    least: float = _SMALLEST_SHARE * power
+    if variance >= least:
+        return variance
+    _tell(f"noise variance {variance:.3g} is lost in rounding; {least:.3g} is used")
+    return least
+
+
+def _fell(state: RunState, fresh: Statistics) -> bool:
+    """Whether the likelihood is below that of the run's start, beyond all chance.
+
+    Long steps can do that; a plain step of EM cannot but raise it again.
+    """
+    if not state.history:
+        return False
+    begun = state.history[0].log_likelihood_per_patch
+    now = fresh.log_likelihood / fresh.n_patches
+    spread = np.sqrt(fresh.visible_weight[0].size / fresh.n_patches)
+    if now >= begun - _BEYOND_CHANCE * spread:
+        return False
+    _tell(
+        f"log-likelihood per patch fell to {now:.4f}, below {begun:.4f} at the start; "
+        "a plain step of EM follows"
+    )
+    return True
+
+
+def _tell(what: str) -> None:
+    warnings.warn(what, RunWarning, stacklevel=2)
 
 
 def _stalled(state: RunState, settings: Settings) -> bool:

@@ -25,8 +25,11 @@ _LARGEST_EXPONENT = 1e30
 """Far above what data can give, far below the overflow of float32 products."""
 FOURIER_FROM = 12
 """Smallest L whose correlations are taken through Fourier transforms."""
-_BLOCK_LENGTH = 512
-"""Patches of a block. Fixed, so that sums do not depend on the number of threads."""
+_LONGEST_BLOCK = 512
+_WIDEST = 16
+"""Patches in step on the widest processors; a block is a multiple of them."""
+_BLOCK_WORK = 1 << 35
+"""Multiply-adds of a block, at most: the second or so that an interruption waits."""
 
 
 @dataclass(frozen=True)
@@ -266,7 +269,8 @@ class _Problem:
             scratch_length = max(scratch_length, fourier.scratch_length(size, LANES))
         empty_prior = float(self._empty.sum())
         log2_empty = math.log2(empty_prior) if empty_prior > 0 else kernels.HIDDEN
-        n_blocks = -(-len(self.patches) // _BLOCK_LENGTH)
+        block_length = _block_length(n_rotations, size, spectral)
+        n_blocks = -(-len(self.patches) // block_length)
         sums = np.zeros((n_rotations, 2 * size**2))
         rotation_mass = np.zeros(n_rotations)
         displacement_mass = np.zeros((2 * size - 1) ** 2)
@@ -280,7 +284,7 @@ class _Problem:
                     (0,) * size,
                     (0,) * LANES,
                     self.patches,
-                    _BLOCK_LENGTH,
+                    block_length,
                     first,
                     templates.ravel(),
                     bias.ravel(),
@@ -300,6 +304,8 @@ class _Problem:
                     tallies += slabs.tallies[block]
                 if on_progress is not None:
                     on_progress((first + n_now) / n_blocks)
+        if not all(np.isfinite(found).all() for found in (sums, tallies)):
+            raise expected("patches and images", "sums within float32", "overflow")
         images = sums.reshape(n_rotations, 2, size, size)
         energy = float(np.einsum("pij,pij->", *[self.patches] * 2, dtype=np.float64))
         return Statistics(
@@ -318,7 +324,8 @@ class _Problem:
         n_even = n_rotations + n_rotations % 2
         log2_e_per_variance = math.log2(math.e) / self.noise_variance
         templates = np.zeros((n_even, size, size), np.float32)
-        templates[:n_rotations] = self.images * log2_e_per_variance
+        with np.errstate(over="ignore"):  # Told by the sums.
+            templates[:n_rotations] = self.images * log2_e_per_variance
         energies = np.empty((n_rotations, 2 * size - 1, 2 * size - 1))
         kernels.visible_energies(self.images, energies)
         with np.errstate(divide="ignore"):
@@ -348,6 +355,14 @@ class _Problem:
         constant: float = n_pixels * math.log(2 * math.pi * self.noise_variance)
         distance = energy / self.noise_variance
         return math.log(2) * float(log2_mass) - (distance + constant) / 2
+
+
+def _block_length(n_rotations: int, size: int, spectral: bool) -> int:
+    """Patches of a block: the same for any number of threads, so that sums are, too."""
+    # The routes cost the same where one takes over from the other.
+    work = (2 * FOURIER_FROM * size) ** 2 // 2 if spectral else 2 * size**4
+    affordable = min(_LONGEST_BLOCK, _BLOCK_WORK // (n_rotations * work))
+    return max(1, affordable // _WIDEST) * _WIDEST
 
 
 class _Slabs:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
     from .settings import Settings
 
+_FAINTEST = 1e-15
+"""Squares of fainter pixels, or of brighter ones than its inverse, leave float32."""
+
 OnProgress = Callable[[str, float], None]
 
 
@@ -160,5 +163,9 @@ def _patches(
         raise expected(name, "finite pixels", "NaN, infinity or beyond float32")
     if pixels.min() == pixels.max():
         raise expected(name, "pixels that vary", "a constant image")
+    brightest = float(np.abs(pixels).max())
+    if not _FAINTEST < brightest < 1 / _FAINTEST:
+        wanted = f"pixels between {_FAINTEST:g} and {1 / _FAINTEST:g}"
+        raise expected(name, wanted, f"up to {brightest:.3g}")
     patches = cut_patches(pixels, settings.size)
     return -patches if settings.invert else patches

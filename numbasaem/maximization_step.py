@@ -155,6 +155,25 @@ def solve(
     return solution
 
 
+def n_unseen_coefficients(matrix: NDArray[np.float64]) -> int:
+    """Count what the patches say nothing of: the rank that A lacks.
+
+    Parameters
+    ----------
+    matrix : float64, shape (M, M)
+        A, positive semidefinite.
+
+    Returns
+    -------
+    int
+        Dimensions of the volume that :func:`solve` leaves to its ridge.
+    """
+    largest = np.diag(matrix).max(initial=0.0)
+    with threadpool_limits(1):
+        *_, rank, _ = linalg.lapack.dpstrf(matrix, tol=_SMALLEST_RIDGE * largest)
+    return len(matrix) - int(rank) if largest > 0 else len(matrix)
+
+
 def noise_variance(
     operator: ProjectionOperator,
     coefficients: NDArray[np.float64],

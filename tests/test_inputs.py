@@ -58,6 +58,8 @@ def test_load_patches__arrays_and_files_alike(path: Path) -> None:
 def test_load_patches__sources_name_and_fingerprint(path: Path) -> None:
     array, one = load(noise(23, 31), path).sources
     assert array["name"] == "micrographs[0]"
+    assert array["size"] == 4 * 23 * 31
+    assert one["size"] == path.stat().st_size
     assert one["name"] == str(path.resolve())
     assert one["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     (same,) = load(noise(23, 31)).sources
@@ -187,6 +189,12 @@ def test_load_patches__constant(tmp_path: Path) -> None:
     write_micrograph(path, np.ones((20, 20)), 1.0)
     assert f"{path}: expected pixels that vary" in refusal(path)
     assert "micrographs[0]: expected pixels that vary" in refusal(np.ones((20, 20)))
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1e20])
+def test_load_patches__too_faint_or_bright(scale: float) -> None:
+    line = refusal(noise(20, 20) * np.float32(scale))
+    assert "micrographs[0]: expected pixels between 1e-15 and 1e+15" in line
 
 
 def test_load_patches__too_small(tmp_path: Path) -> None:

@@ -177,6 +177,13 @@ def mounted(folder: Path, *options: str) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
+def fill(path: Path) -> None:
+    """Write until the disk is full."""
+    with open(path, "wb", buffering=0) as stream:
+        while stream.write(bytes(4096)):
+            pass
+
+
 def test_disk__fills_up_during_a_run(
     micrograph: Path, wanted: bytes, tmp_path: Path
 ) -> None:
@@ -184,10 +191,8 @@ def test_disk__fills_up_during_a_run(
         out, filling = disk / "run", disk / "filling"
         with started(*arguments(micrograph, out)) as process:
             wait_for(process, "full degree 3 2/36")
-            with open(filling, "wb", buffering=0) as stream:
-                with pytest.raises(OSError, match="No space left"):
-                    while stream.write(bytes(4096)):
-                        pass
+            with pytest.raises(OSError, match="No space left"):
+                fill(filling)
             _, rest = process.communicate()
         assert process.returncode == 2
         last = rest.splitlines()[-1]

@@ -142,8 +142,12 @@ def _write(
 
     if array.ndim != ndim or 0 in array.shape:
         raise expected(path, f"an array of {ndim} dimensions", f"shape {array.shape}")
+    with np.errstate(over="ignore"):
+        stored = np.ascontiguousarray(array, dtype=np.float32)
+    if not np.isfinite(stored).all():
+        raise expected(path, "finite values to write", "NaN, infinity or overflow")
     with written_whole(path) as part, mrcfile.new(str(part), overwrite=True) as file:
-        file.set_data(np.ascontiguousarray(array, dtype=np.float32))
+        file.set_data(stored)
         file.voxel_size = length
         # The library's own label carries the time: equal data give equal files.
         file.header.label[0] = b"numbasaem"
