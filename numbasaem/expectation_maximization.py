@@ -63,7 +63,7 @@ def random_start(
         the noise variance, unless it is known, is that of the pixels.
     """
     size, first = settings.size, settings.schedule[0]
-    variance = settings.noise_variance or float(np.var(patches, dtype=np.float64))
+    variance = settings.noise_variance or _variance(patches)
     generator = np.random.default_rng([settings.seed, 1, run, start])
     basis = VolumeBasis(size, first.ell_max)
     volume = basis.expand(generator.standard_normal((size, size, size)))
@@ -78,6 +78,13 @@ def random_start(
         minibatches={},
         history=[],
     )
+
+
+def _variance(patches: NDArray[np.float32]) -> float:
+    """Variance of all pixels, without a copy of them."""
+    mean = float(np.mean(patches, dtype=np.float64))
+    square = np.einsum("pij,pij->", patches, patches, dtype=np.float64) / patches.size
+    return float(square) - mean**2
 
 
 def iterations(

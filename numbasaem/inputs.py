@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import expected
-from .io.mrc import read_micrographs
+from .io.mrc import read_micrographs, read_shape
 from .patches import cut_patches
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _FAINTEST = 1e-15
 """Squares of fainter pixels, or of brighter ones than its inverse, leave float32."""
 
+Micrographs = Sequence["NDArray[np.floating] | str | os.PathLike[str]"]
 OnProgress = Callable[[str, float], None]
 
 
@@ -69,7 +70,7 @@ class PatchSet:
 
 
 def load_patches(
-    micrographs: Sequence[NDArray[np.floating] | str | os.PathLike[str]],
+    micrographs: Micrographs,
     settings: Settings,
     on_progress: OnProgress,
 ) -> PatchSet:
@@ -95,10 +96,7 @@ def load_patches(
         If there is no micrograph, one cannot be read, is too small, constant or not
         finite, or pixel sizes differ.
     """
-    if isinstance(micrographs, str | os.PathLike):
-        raise expected("micrographs", "a list of them", micrographs)
-    if len(micrographs) == 0:
-        raise expected("micrographs", "at least one", "none")
+    _check_list(micrographs)
     pieces: list[NDArray[np.float32]] = []
     sources: list[dict[str, Any]] = []
     pixel_sizes: dict[str, float] = {}
@@ -121,6 +119,46 @@ def load_patches(
         pixel_size=settings.pixel_size or next(iter(pixel_sizes.values()), None),
         sources=sources,
     )
+
+
+def input_shapes(
+    micrographs: Micrographs,
+) -> list[tuple[int, int, int]]:
+    """Shapes of micrographs, without reading them.
+
+    Parameters
+    ----------
+    micrographs : sequence of 2-D arrays or paths
+        Micrographs, or MRC files of them (a stack is several).
+
+    Returns
+    -------
+    list of (int, int, int)
+        Micrographs, rows and columns of each input.
+
+    Raises
+    ------
+    InputError
+        If there is no micrograph or one is not there, not MRC or not two-dimensional.
+    """
+    _check_list(micrographs)
+    shapes = []
+    for number, item in enumerate(micrographs):
+        if isinstance(item, str | os.PathLike):
+            shapes.append(read_shape(item))
+        elif np.ndim(item) == 2:
+            shapes.append((1, *np.shape(item)))
+        else:
+            found = f"{np.ndim(item)} dimensions"
+            raise expected(f"micrographs[{number}]", "a 2-D array", found)
+    return shapes
+
+
+def _check_list(micrographs: object) -> None:
+    if isinstance(micrographs, str | os.PathLike):
+        raise expected("micrographs", "a list of them", micrographs)
+    if len(micrographs) == 0:  # type: ignore[arg-type]
+        raise expected("micrographs", "at least one", "none")
 
 
 def _opened(
@@ -163,7 +201,7 @@ def _patches(
         raise expected(name, "finite pixels", "NaN, infinity or beyond float32")
     if pixels.min() == pixels.max():
         raise expected(name, "pixels that vary", "a constant image")
-    brightest = float(np.abs(pixels).max())
+    brightest = max(float(pixels.max()), -float(pixels.min()))
     if not _FAINTEST < brightest < 1 / _FAINTEST:
         wanted = f"pixels between {_FAINTEST:g} and {1 / _FAINTEST:g}"
         raise expected(name, wanted, f"up to {brightest:.3g}")

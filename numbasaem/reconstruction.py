@@ -17,6 +17,7 @@ from .expectation_step import compile_kernels
 from .inputs import OnProgress, PatchSet, load_patches
 from .io.mrc import write_volume
 from .io.star import write_fsc
+from .memory import within_memory
 from .metrics import fourier_shell_correlation
 from .rotations import rotation_grid
 from .settings import Settings
@@ -112,9 +113,9 @@ def reconstruct(
     Raises
     ------
     InputError
-        If a micrograph cannot be used, `out` cannot be written or already holds a
-        run (and `resume` is false), or the run to resume is of other data or
-        settings.
+        If a micrograph cannot be used, the run cannot do with the memory allowed, `out`
+        cannot be written or already holds a run (and `resume` is false), or the run to
+        resume is of other data or settings.
 
     Notes
     -----
@@ -123,9 +124,10 @@ def reconstruct(
     on_progress = on_progress or _silent
     folder = None if out is None else Path(out)
     with Journal(folder, resume, settings.deciding) as journal:
+        planned = within_memory(settings, micrographs)
         data = load_patches(micrographs, settings, on_progress)
         journal.begin(data.sources)
-        _take_to_the_end(journal, data, settings, on_iteration, on_progress)
+        _take_to_the_end(journal, data, planned, on_iteration, on_progress)
         result = _result(journal.runs, data.pixel_size, settings, on_progress)
         if folder is not None:
             write_result(folder, result)

@@ -196,13 +196,31 @@ def minibatches(
     Minibatches
         The scheme, at its beginning.
     """
-    n_chosen = max(1, int(fraction * n_patches))
+    n_chosen = minibatch_length(n_patches, fraction)
     if batching == "incremental":
         dealer = np.random.default_rng([seed, 4])
         return IncrementalBatches(n_patches, n_chosen, dealer)
     if batching == "online":
         return OnlineBatches(n_patches, n_chosen)
     return StochasticBatches(n_patches, n_patches if batching == "full" else n_chosen)
+
+
+def minibatch_length(n_patches: int, fraction: float) -> int:
+    """Patches of a minibatch.
+
+    Parameters
+    ----------
+    n_patches : int
+        All patches.
+    fraction : float
+        S, in (0, 1].
+
+    Returns
+    -------
+    int
+        floor(S n_patches), but at least one.
+    """
+    return max(1, int(fraction * n_patches))
 
 
 def _scaled(statistics: Statistics, factor: float) -> Statistics:

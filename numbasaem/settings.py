@@ -48,6 +48,9 @@ class Settings(BaseModel):
         Of all random numbers.
     threads : int or None
         Threads to run on; None takes all that Numba may use.
+    max_memory : float or None
+        Most memory to take, 10**9 bytes: on fewer threads if need be, and what does not
+        fit is refused before work begins. None takes what it takes.
     invert : bool
         Change the contrast of the micrographs: particles darker than ice become
         bright.
@@ -70,6 +73,7 @@ class Settings(BaseModel):
     halves: bool = True
     seed: Annotated[int, Field(ge=0)] = 0
     threads: Annotated[int, Field(ge=1)] | None = None
+    max_memory: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     invert: bool = False
     pixel_size: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
 
@@ -90,7 +94,7 @@ class Settings(BaseModel):
     @property
     def deciding(self) -> dict[str, Any]:
         """Settings that the result depends on, as JSON can hold them."""
-        return self.model_dump(mode="json", exclude={"threads"})
+        return self.model_dump(mode="json", exclude={"threads", "max_memory"})
 
     @property
     def schedule(self) -> tuple[Stage, ...]:

@@ -19,7 +19,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("simulation",),
     ("metrics", "alignment"),
     ("expectation_step", "maximization_step"),
-    ("schedule", "settings", "inputs", "checkpoint"),
+    ("schedule", "settings", "inputs", "memory", "checkpoint"),
     ("expectation_maximization", "reconstruction"),
     ("known_particle", "picking", "report"),
     ("machine", "demo"),

@@ -164,6 +164,10 @@ def reconstruct(
         float | None,
         typer.Option(metavar="A", help="Pixel size in angstrom; from the files."),
     ] = None,
+    max_memory: Annotated[
+        float | None,
+        typer.Option(metavar="GB", help="Most memory to take; refused if too little."),
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the run that DIR holds.")
     ] = False,
@@ -184,6 +188,7 @@ def reconstruct(
         starts=starts,
         seed=seed,
         threads=threads,
+        max_memory=max_memory,
         invert=invert,
         pixel_size=pixel_size,
     )

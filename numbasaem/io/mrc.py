@@ -54,6 +54,28 @@ def read_micrographs(path: PathLike) -> tuple[list[Image], float | None]:
     return sections, size
 
 
+def read_shape(path: PathLike) -> tuple[int, int, int]:
+    """Read the shape of what a file holds, from its header alone.
+
+    Parameters
+    ----------
+    path : path-like
+        As in :func:`read_micrographs`.
+
+    Returns
+    -------
+    (int, int, int)
+        Sections, rows and columns.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or is not MRC.
+    """
+    header, _ = _read(path, samples=False)
+    return _shape(header)
+
+
 def read_volume(path: PathLike) -> tuple[Image, float | None]:
     """Read a cubic volume.
 
@@ -153,12 +175,13 @@ def _write(
         file.header.label[0] = b"numbasaem"
 
 
-def _read(path: PathLike) -> tuple[Any, NDArray[np.generic]]:
-    """Header record and samples (sections, rows, columns) as they are stored."""
+def _read(path: PathLike, samples: bool = True) -> tuple[Any, NDArray[np.generic]]:
+    """Header record and, unless left out, samples as they are stored."""
     try:
         with _opened(path) as stream:
             header = _header(path, stream.read(HEADER_BYTES))
-            return header, _samples(path, stream, header)
+            stored = _samples(path, stream, header) if samples else np.empty(0)
+            return header, stored
     except InputError:
         raise
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:

@@ -1,0 +1,185 @@
+"""The most memory that a reconstruction will take, known before work begins."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numba
+
+from .errors import expected
+from .inputs import input_shapes
+from .schedule import minibatch_length
+from .volume_basis import VolumeBasis
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .inputs import Micrographs
+    from .schedule import Stage
+    from .settings import Settings
+
+_PROCESS_BYTES = 300_000_000
+"""Measured: interpreter, libraries, and the kernels while they are compiled."""
+_LANES = 16
+"""Patches that the widest processors work on in step."""
+_CHUNK_BYTES = 32_000_000
+"""Of the matrices that the normal equations are summed from, at a time."""
+_GIGABYTE = 10**9
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Peak memory of a reconstruction by what takes it, in bytes.
+
+    Attributes
+    ----------
+    process : int
+        The program itself.
+    patches : int
+        All patches, their halves and a minibatch; while they are read, two copies and
+        the largest file.
+    projections : int
+        Projections, what makes them, and the equations of the M-step.
+    statistics : int
+        Sufficient statistics, as many as are kept, and the checkpoint made of them.
+    thread : int
+        Work space of one block of patches.
+    n_threads : int
+        Blocks at once.
+    """
+
+    process: int
+    patches: int
+    projections: int
+    statistics: int
+    thread: int
+    n_threads: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        fixed = self.process + self.patches + self.projections + self.statistics
+        return fixed + self.n_threads * self.thread
+
+    def __str__(self) -> str:
+        """Word the plan with its figures."""
+        parts = {
+            "program": self.process,
+            "patches": self.patches,
+            "projections": self.projections,
+            "statistics": self.statistics,
+            f"{self.n_threads} blocks at once": self.n_threads * self.thread,
+        }
+        listed = ", ".join(f"{name} {n / _GIGABYTE:.2f}" for name, n in parts.items())
+        return f"{self.total / _GIGABYTE:.2f} GB ({listed})"
+
+
+def within_memory(settings: Settings, micrographs: Micrographs) -> Settings:
+    """Settings that keep to `max_memory`, on fewer threads if only so it fits.
+
+    That changes no bit of the result.
+
+    Parameters
+    ----------
+    settings : Settings
+        What to do.
+    micrographs : sequence of 2-D arrays or paths
+        Micrographs, or MRC files of them, of which the headers are read.
+
+    Returns
+    -------
+    Settings
+        The same, but for the number of threads.
+
+    Raises
+    ------
+    InputError
+        If it does not fit on a single thread, or a micrograph cannot be used.
+    """
+    if settings.max_memory is None:
+        return settings
+    plan = plan_memory(settings, input_shapes(micrographs))
+    room = int(settings.max_memory * _GIGABYTE)
+    spare = room - replace(plan, n_threads=0).total
+    n_threads = min(plan.n_threads, spare // plan.thread)
+    if n_threads < 1:
+        needed = f"at least {replace(plan, n_threads=1)}"
+        raise expected("--max-memory", needed, f"{settings.max_memory:g} GB")
+    return settings.model_copy(update={"threads": n_threads})
+
+
+def plan_memory(
+    settings: Settings, shapes: Sequence[tuple[int, int, int]]
+) -> MemoryPlan:
+    """Plan the memory of a reconstruction.
+
+    Parameters
+    ----------
+    settings : Settings
+        What to do.
+    shapes : sequence of (int, int, int)
+        Micrographs, rows and columns of each input, pixels.
+
+    Returns
+    -------
+    MemoryPlan
+        On as many threads as the settings say.
+    """
+    n_threads = settings.threads or numba.get_num_threads()
+    size = settings.size
+    n_patches = sum(n * (ny // size) * (nx // size) for n, ny, nx in shapes)
+    patches = 4 * n_patches * size**2
+    # The largest file as stored and as float32.
+    reading = 2 * patches + max(2 * 4 * n * ny * nx for n, ny, nx in shapes)
+    n_chosen = _n_chosen(settings, n_patches)
+    # With what the checks of a minibatch and drawing it take.
+    minibatch = n_chosen * size**2 * (4 + 4 + 1) + 2 * 8 * n_patches
+    held = patches * (2 if settings.halves else 1) + minibatch
+    return MemoryPlan(
+        process=_PROCESS_BYTES,
+        patches=max(reading, held),
+        projections=max(_projections(stage, size) for stage in settings.schedule),
+        statistics=_statistics(settings, n_patches),
+        thread=_thread(settings.rotations, size),
+        n_threads=n_threads,
+    )
+
+
+def _n_chosen(settings: Settings, n_patches: int) -> int:
+    full = settings.batching == "full"
+    return n_patches if full else minibatch_length(n_patches, settings.batch_fraction)
+
+
+def _projections(stage: Stage, size: int) -> int:
+    """Numbers of projections, of the operator and of the normal equations."""
+    basis = VolumeBasis(size, stage.ell_max)
+    n_coefficients, n_pixels = basis.n_coefficients, size**2
+    wigner = sum((2 * ell + 1) ** 2 for ell in range(stage.ell_max + 1))
+    images = 6 * stage.n_rotations * n_pixels
+    energies = 4 * stage.n_rotations * (2 * size - 1) ** 2
+    matrix = n_pixels * n_coefficients
+    operator = 2 * (stage.n_rotations * wigner + matrix)
+    samples = size**3 * ((stage.ell_max + 1) ** 2 + sum(basis.radial_counts))
+    chunk = max(matrix, min(_CHUNK_BYTES // 8, stage.n_rotations * matrix))
+    equations = 4 * chunk + 3 * n_coefficients**2
+    return 8 * (images + operator + max(energies, equations, samples))
+
+
+def _statistics(settings: Settings, n_patches: int) -> int:
+    """Those of an iteration, their sum with others, those kept, and the checkpoint."""
+    one = 2 * 8 * settings.rotations * settings.size**2
+    n_kept = {"stochastic": 0, "full": 0, "online": 1}.get(settings.batching)
+    if n_kept is None:
+        n_blocks = round(n_patches / _n_chosen(settings, n_patches))
+        n_kept = min(max(1, n_blocks), max(settings.iterations))
+    # Kept ones three times: in use, in the file as it is made, and its image.
+    return one * (4 + 3 * n_kept)
+
+
+def _thread(n_rotations: int, size: int) -> int:
+    """What a block writes, and what its kernel works on."""
+    n_even = n_rotations + n_rotations % 2
+    slab = 2 * 8 * n_even * size**2
+    work = 4 * _LANES * (2 * n_even * (size**2 + 1) + 4 * (2 * size) ** 2)
+    return slab + work

@@ -1,0 +1,70 @@
+"""The same bytes for any number of threads, however blocks are grouped."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+
+import numba
+import numpy as np
+import pytest
+
+from numbasaem import cli, expectation_step
+from numbasaem.expectation_step import expectation
+from numbasaem.io.mrc import write_micrograph
+from numbasaem.maximization_step import uniform_shift_prior
+from numbasaem.phantom import folded_chain
+from numbasaem.simulation import simulate
+
+SIZE = 7
+FILES = ("volume.mrc", "volume_half1.mrc", "volume_half2.mrc")
+OPTIONS = (
+    f"--size {SIZE} --ell-max 2,3 --iterations 2,2 --rotations 48 --starts 1 "
+    "--batching full"
+).split()
+
+
+@pytest.fixture(scope="module")
+def micrograph(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "micrograph.mrc"
+    # 3,600 patches: eight blocks, the last one short.
+    sample = simulate(folded_chain(SIZE), size=SIZE, pixels=420, snr=10, ell_max=3)
+    write_micrograph(path, sample.micrographs[0], 1.0)
+    return path
+
+
+def files(micrograph: Path, out: Path, *more: str) -> list[bytes]:
+    arguments = ["reconstruct", str(micrograph), "--out", str(out), *OPTIONS, *more]
+    assert cli.main(arguments) == 0
+    return [(out / name).read_bytes() for name in FILES]
+
+
+@pytest.mark.parallel
+def test_files__same_for_any_number_of_threads(
+    micrograph: Path, tmp_path: Path
+) -> None:
+    if numba.config.NUMBA_NUM_THREADS < 2:
+        pytest.skip("one thread only")
+    wanted = files(micrograph, tmp_path / "1", "--threads", "1")
+    for threads in range(2, min(4, numba.config.NUMBA_NUM_THREADS) + 1):
+        out = tmp_path / str(threads)
+        assert files(micrograph, out, "--threads", str(threads)) == wanted
+
+
+@pytest.mark.parallel
+@pytest.mark.parametrize("n_patches", [16, 512, 513, 2600])
+def test_statistics__same_however_blocks_are_grouped(
+    monkeypatch: pytest.MonkeyPatch, n_patches: int
+) -> None:
+    generator = np.random.default_rng(0)
+    patches = generator.standard_normal((n_patches, SIZE, SIZE))
+    images = generator.standard_normal((5, SIZE, SIZE))
+    problem = patches, images, uniform_shift_prior(SIZE, 0.5), 1.0
+    wanted = expectation(*problem)
+    for at_once in (1, 2, 3, 100):
+        monkeypatch.setattr(
+            expectation_step, "running_threads", lambda _, n=at_once: nullcontext(n)
+        )
+        found = expectation(*problem)
+        for name, value in vars(wanted).items():
+            np.testing.assert_array_equal(getattr(found, name), value)

@@ -1,0 +1,117 @@
+"""The plan of memory: against what is used, and against what is allowed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from numbasaem import cli
+from numbasaem.errors import InputError
+from numbasaem.inputs import input_shapes
+from numbasaem.io.mrc import write_micrograph
+from numbasaem.memory import plan_memory, within_memory
+from numbasaem.reconstruction import reconstruct
+from numbasaem.settings import Settings
+
+MEASURED = """
+import json, resource, sys
+from numbasaem.inputs import input_shapes
+from numbasaem.memory import plan_memory
+from numbasaem.reconstruction import reconstruct
+from numbasaem.settings import Settings
+
+path, out, settings = sys.argv[1], sys.argv[2], Settings(**json.loads(sys.argv[3]))
+plan = plan_memory(settings, input_shapes([path]))
+reconstruct([path], settings, out=out)
+used = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(json.dumps([plan.total, used]))
+"""
+COMMON: dict[str, Any] = {"iterations": [1], "starts": 1, "threads": 1}
+
+
+def noise(path: Path, pixels: int) -> Path:
+    generator = np.random.default_rng(0)
+    write_micrograph(path, generator.standard_normal((pixels, pixels)), 1.0)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("pixels", "settings"),
+    [
+        (200, {"size": 7, "ell_max": [4], "rotations": 100, "halves": False}),
+        (3500, {"size": 7, "ell_max": [2], "rotations": 20, "batch_fraction": 0.02}),
+    ],
+    ids=["little data", "much data"],
+)
+def test_plan__is_what_is_used(
+    tmp_path: Path, pixels: int, settings: dict[str, Any]
+) -> None:
+    path = noise(tmp_path / "noise.mrc", pixels)
+    told = json.dumps(COMMON | settings)
+    command = [sys.executable, "-c", MEASURED, str(path), str(tmp_path / "run"), told]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    planned, used = json.loads(done.stdout)
+    # Kernels that are in the cache need not be compiled.
+    assert used < planned < 1.1 * used + 0.15e9
+
+
+def test_plan__grows_with_what_takes_memory() -> None:
+    few = Settings(size=11, threads=1)
+    shapes = [(1, 1000, 1000)]
+    plan = plan_memory(few, shapes)
+    assert plan_memory(few, shapes * 3).patches > plan.patches + 4 * 4 * 10**6
+    more = few.model_copy(update={"threads": 8})
+    assert plan_memory(more, shapes).total == plan.total + 7 * plan.thread
+    kept = few.model_copy(update={"batching": "incremental"})
+    assert plan_memory(kept, shapes).statistics > 5 * plan.statistics
+
+
+def test_max_memory__runs_on_fewer_threads_to_fit(tmp_path: Path) -> None:
+    path = noise(tmp_path / "noise.mrc", 300)
+    settings = Settings(size=31, threads=16)
+    plan = plan_memory(settings, input_shapes([path]))
+    room = (plan.total - 10.5 * plan.thread) / 1e9
+    fitting = within_memory(settings.model_copy(update={"max_memory": room}), [path])
+    assert fitting.threads == 5
+    assert within_memory(settings, [path]) == settings
+
+
+def test_max_memory__refused_with_the_figures_before_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, out = noise(tmp_path / "noise.mrc", 300), tmp_path / "run"
+    command = ["reconstruct", str(path), "--out", str(out), "--size", "11"]
+    assert cli.main([*command, "--max-memory", "0.1"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("numbasaem: --max-memory: expected at least 0.")
+    assert "patches 0." in line
+    assert line.endswith("found 0.1 GB")
+    assert not out.exists()
+    assert cli.main([*command, "--max-memory", "0"]) == 2
+    assert "--max-memory" in capsys.readouterr().err
+
+
+def test_max_memory__does_not_decide_the_result(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).standard_normal((60, 60), dtype=np.float32)
+    settings = Settings(
+        size=5, ell_max=(2,), iterations=(2,), rotations=12, starts=1, halves=False
+    )
+    wanted = reconstruct([pixels], settings, out=tmp_path)
+    roomy = settings.model_copy(update={"max_memory": 64.0})
+    found = reconstruct([pixels], roomy, out=tmp_path, resume=True)
+    np.testing.assert_array_equal(found.volume, wanted.volume)
+    assert found.settings == roomy
+
+
+@pytest.mark.parametrize("wrong", [np.zeros(3), np.zeros((2, 20, 20))])
+def test_input_shapes__refused(wrong: np.ndarray) -> None:
+    with pytest.raises(InputError, match=r"micrographs\[0\]: expected a 2-D array"):
+        input_shapes([wrong])
+    with pytest.raises(InputError, match="at least one"):
+        input_shapes([])
