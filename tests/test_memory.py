@@ -65,7 +65,7 @@ def test_plan__grows_with_what_takes_memory() -> None:
     few = Settings(size=11, threads=1)
     shapes = [(1, 1000, 1000)]
     plan = plan_memory(few, shapes)
-    assert plan_memory(few, shapes * 3).patches > plan.patches + 4 * 4 * 10**6
+    assert plan_memory(few, shapes * 3).patches > plan.patches + 15e6
     more = few.model_copy(update={"threads": 8})
     assert plan_memory(more, shapes).total == plan.total + 7 * plan.thread
     kept = few.model_copy(update={"batching": "incremental"})
