@@ -67,8 +67,17 @@ def damages(draw: st.DrawFn) -> Damage:
 # --- nothing but the error ---------------------------------------------------------
 
 
-_FORBIDDEN = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork")
-_FORBIDDEN += ("pickle.find_class", "socket.connect", "os.remove", "os.rename")
+_FORBIDDEN = {
+    "os.exec",
+    "os.fork",
+    "os.posix_spawn",
+    "os.remove",
+    "os.rename",
+    "os.system",
+    "pickle.find_class",
+    "socket.connect",
+    "subprocess.Popen",
+}
 _watched: list[str] | None = None
 
 
@@ -201,19 +210,11 @@ def test_settings(given_: dict[str, Any]) -> None:
         assert Settings(**made.model_dump(mode="json")) == made
 
 
+LIBRARY_ONLY = ("halves", "invert", "over_relaxation", "stopping")
 OPTIONS = [
-    "--size",
-    "--ell-max",
-    "--iterations",
-    "--rotations",
-    "--batch-fraction",
-    "--batching",
-    "--noise-variance",
-    "--starts",
-    "--seed",
-    "--threads",
-    "--max-memory",
-    "--pixel-size",
+    "--" + name.replace("_", "-")
+    for name in Settings.model_fields
+    if name not in LIBRARY_ONLY
 ]
 
 
