@@ -273,7 +273,7 @@ def test_reconstruct__one_stage_without_search(
     assert reconstruct(micrograph, tmp_path / "run", *more) == 0
     assert "half" not in capsys.readouterr().out
     names = {path.name for path in (tmp_path / "run").iterdir()}
-    assert names == {"volume.mrc", "run.h5"}
+    assert names == {"volume.mrc", "run.h5", "run.previous.h5"}
 
 
 def test_reconstruct__points_out_a_negative_map(
