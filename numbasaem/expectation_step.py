@@ -28,6 +28,9 @@ FOURIER_FROM = 12
 _LONGEST_BLOCK = 512
 _WIDEST = 16
 """Patches in step on the widest processors; a block is a multiple of them."""
+_SPECTRAL_WORK = 2 * FOURIER_FROM**2
+"""Of a rotation through Fourier transforms, over L**2: as much as sums over pixels
+where one takes over from the other."""
 _BLOCK_WORK = 1 << 35
 """Multiply-adds of a block, at most: the second or so that an interruption waits."""
 
@@ -359,8 +362,7 @@ class _Problem:
 
 def _block_length(n_rotations: int, size: int, spectral: bool) -> int:
     """Patches of a block: the same for any number of threads, so that sums are, too."""
-    # The routes cost the same where one takes over from the other.
-    work = (2 * FOURIER_FROM * size) ** 2 // 2 if spectral else 2 * size**4
+    work = _SPECTRAL_WORK * size**2 if spectral else 2 * size**4
     affordable = min(_LONGEST_BLOCK, _BLOCK_WORK // (n_rotations * work))
     return max(1, affordable // _WIDEST) * _WIDEST
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .schedule import Stage
     from .settings import Settings
 
-_PROCESS_BYTES = 300_000_000
+_PROCESS_BYTES = 320_000_000
 """Measured: interpreter, libraries, and the kernels while they are compiled."""
 _LANES = 16
 """Patches that the widest processors work on in step."""

@@ -68,3 +68,14 @@ def test_statistics__same_however_blocks_are_grouped(
         found = expectation(*problem)
         for name, value in vars(wanted).items():
             np.testing.assert_array_equal(getattr(found, name), value)
+
+
+@pytest.mark.parametrize(
+    ("size", "spectral", "length"),
+    [(11, False, 512), (16, True, 512), (31, True, 224), (31, False, 32)],
+)
+def test_block__is_bounded_work_whatever_the_threads(
+    size: int, spectral: bool, length: int
+) -> None:
+    assert expectation_step._block_length(552, size, spectral) == length
+    assert expectation_step._block_length(10**9, size, spectral) == 16

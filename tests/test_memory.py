@@ -20,7 +20,7 @@ from numbasaem.reconstruction import reconstruct
 from numbasaem.settings import Settings
 
 MEASURED = """
-import json, resource, sys
+import json, sys
 from numbasaem.inputs import input_shapes
 from numbasaem.memory import plan_memory
 from numbasaem.reconstruction import reconstruct
@@ -29,8 +29,9 @@ from numbasaem.settings import Settings
 path, out, settings = sys.argv[1], sys.argv[2], Settings(**json.loads(sys.argv[3]))
 plan = plan_memory(settings, input_shapes([path]))
 reconstruct([path], settings, out=out)
-used = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(json.dumps([plan.total, used]))
+# The peak of ru_maxrss would include that of the process that started this one.
+peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print(json.dumps([plan.total, 1024 * int(peak.split()[1])]))
 """
 COMMON: dict[str, Any] = {"iterations": [1], "starts": 1, "threads": 1}
 
