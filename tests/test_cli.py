@@ -64,8 +64,7 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def micrograph(tmp_path: Path) -> Path:
     path = tmp_path / "noise.mrc"
     pixels = np.random.default_rng(0).standard_normal((64, 64), dtype=np.float32)
-    with mrcfile.new(path) as file:
-        file.set_data(pixels)
+    write_micrograph(path, pixels, 1.0)
     return path
 
 
@@ -275,7 +274,7 @@ def test_reconstruct__one_stage_without_search(
     assert reconstruct(micrograph, tmp_path / "run", *more) == 0
     assert "half" not in capsys.readouterr().out
     names = {path.name for path in (tmp_path / "run").iterdir()}
-    assert names == {"volume.mrc", "run.h5"}
+    assert names == {"volume.mrc", "volume.cxc", "run.h5"}
 
 
 def test_reconstruct__points_out_a_negative_map(

@@ -168,7 +168,7 @@ def test_read_micrographs__bad_file(
 ) -> None:
     path = make(tmp_path / "bad.mrc")
     with pytest.raises(InputError, match=re.escape(found)) as error:
-        read_micrographs(path)
+        list(read_micrographs(path)[0])
     one_line(error, path)
 
 
@@ -176,7 +176,7 @@ def test_read_micrographs__names_the_section(tmp_path: Path) -> None:
     stack = np.stack([IMAGE, np.zeros_like(IMAGE)])
     path = new_mrc(tmp_path / "a.mrcs", stack)
     with pytest.raises(InputError, match="section 2: expected pixels that vary"):
-        read_micrographs(path)
+        list(read_micrographs(path)[0])
 
 
 # Writing
@@ -248,7 +248,7 @@ def test_read_volume__gzip(tmp_path: Path) -> None:
     path = filled(tmp_path / "a.map.gz", whole)
     np.testing.assert_array_equal(load_volume(path, 7)[0], VOLUME)
     filled(path, whole[: len(whole) // 2])
-    with pytest.raises(InputError, match="a whole gzip file") as error:
+    with pytest.raises(InputError, match="a whole compressed file") as error:
         read_volume(path)
     one_line(error, path)
 
@@ -395,7 +395,7 @@ def test_particles__round_trip(tmp_path: Path) -> None:
     assert list(rows["rlnOpticsGroup"]) == [1, 1, 1]
     assert tables.optics is not None
     assert tables.optics["rlnMicrographPixelSize"][0] == 1.4
-    assert tables.optics["rlnVoltage"][0] == 300
+    assert "rlnVoltage" not in tables.optics
 
 
 def test_write_particles__none(tmp_path: Path) -> None:
