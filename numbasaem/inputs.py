@@ -121,8 +121,6 @@ def load_patches(
             live = one.live_patches(settings.size)
             pieces.append(cut_patches(one.pixels, settings.size)[live])
     counts = [len(piece) for piece in pieces]
-    if not sum(counts):
-        raise expected("micrographs", "patches, or --no-mend", "dead areas in all")
     return PatchSet(
         patches=np.concatenate(pieces),
         micrograph=np.repeat(np.arange(len(pieces)), counts),

@@ -17,7 +17,7 @@ _ROUND_OFF = 1e-24
 _RANDOM_BELOW = 0.8
 _PHASE_DRAWS = 32
 """Small maps have few frequencies a shell: one draw would add its own noise."""
-_MOST_OF_NOISE = 0.99
+_MOST_OF_NOISE = 1 - 1e-6
 """Bounds the quotient of the correction."""
 
 
@@ -229,7 +229,8 @@ def half_map_correlation(
         ]
         randomized = np.mean(draws, axis=0)
         of_noise = np.minimum(randomized[first + 1 :], _MOST_OF_NOISE)
-        corrected[first + 1 :] = (masked[first + 1 :] - of_noise) / (1 - of_noise)
+        true = (masked[first + 1 :] - of_noise) / (1 - of_noise)
+        corrected[first + 1 :] = np.clip(true, -1, 1)
     shape = "a mask" if given else f"a soft ball of radius {size // 2} voxels"
     words = f"{shape}, corrected by random phases"
     return HalfMapCorrelation(unmasked, masked, randomized, corrected, first, words)

@@ -117,8 +117,6 @@ class Preparation:
             pixels, dead = mended(pixels)
         prepared = np.asarray(fourier_crop(pixels, shape), dtype=np.float32)
         mask = _cropped_mask(dead, shape)
-        if mask.all():
-            raise expected(where, "pixels that vary, or --no-mend", "dead areas alone")
         if self.invert:
             prepared = -prepared
         if self.flatten:
@@ -132,7 +130,10 @@ class Preparation:
             )
         if self.normalise:
             prepared = prepared / np.float32(_deviation(prepared[~mask]))
-        return Prepared(prepared, mask, pixels.shape)
+        result = Prepared(prepared, mask, pixels.shape)
+        if not result.live_patches(self.size).any():
+            raise expected(where, "patches without dead areas, or --no-mend", "none")
+        return result
 
     def _shape(
         self, where: str, shape: tuple[int, ...], pixel_size: float | None

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +47,7 @@ def read_tiff(path: str | os.PathLike[str]) -> Sections:
         found = "a folder" if place.is_dir() else "no such file"
         raise expected(path, "a TIFF file", found)
     try:
-        with tifffile.TiffFile(place) as file:
+        with _errors_raised(), tifffile.TiffFile(place) as file:
             count = len(file.pages)
             samples = file.pages.first.samplesperpixel
     except Exception as error:  # The parser raises whatever a damaged tag leads to.
@@ -56,7 +59,8 @@ def read_tiff(path: str | os.PathLike[str]) -> Sections:
 
     def page(number: int) -> NDArray[Any]:
         try:
-            image = tifffile.imread(place, key=number)
+            with _errors_raised():
+                image = tifffile.imread(place, key=number)
         except Exception as error:  # As above.
             found = f"{type(error).__name__}: {error}"
             raise expected(path, "whole TIFF pages", found) from error
@@ -66,3 +70,23 @@ def read_tiff(path: str | os.PathLike[str]) -> Sections:
         return image[::-1]
 
     return Sections(path, count, page)
+
+
+class _Raiser(logging.Handler):
+    """Turns what is logged into exceptions."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Raise the message."""
+        raise ValueError(record.getMessage())
+
+
+@contextmanager
+def _errors_raised() -> Iterator[None]:
+    """Have the library fail where it only logs: at pages that are cut off."""
+    handler = _Raiser(logging.ERROR)
+    log = logging.getLogger("tifffile")
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
