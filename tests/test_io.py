@@ -246,15 +246,14 @@ def test_volume__round_trip(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("axes", [(1, 2, 3), (3, 2, 1), (2, 3, 1), (2, 1, 3)])
 def test_read_volume__axis_order(
-    tmp_path: Path, axes: tuple[int, int, int], caplog: pytest.LogCaptureFixture
+    tmp_path: Path, axes: tuple[int, int, int], log: pytest.LogCaptureFixture
 ) -> None:
     mapc, mapr, maps = axes
     stored = VOLUME.transpose([3 - axis for axis in (maps, mapr, mapc)])
     path = new_mrc(tmp_path / "a.map", stored, mapc=mapc, mapr=mapr, maps=maps)
-    caplog.clear()
     np.testing.assert_array_equal(read_volume(path)[0], VOLUME)
     said = [f"{path}: axes MAPC, MAPR, MAPS are {mapc}, {mapr}, {maps}; permuted"]
-    assert caplog.messages == ([] if axes == (1, 2, 3) else said)
+    assert log.messages == ([] if axes == (1, 2, 3) else said)
 
 
 def test_read_volume__gzip(tmp_path: Path) -> None:
@@ -478,6 +477,7 @@ def test_write_particles__with_the_optics_of_a_list(tmp_path: Path) -> None:
         optics_groups=[2, 1],
     )
     tables = read_particles(path)
+    assert tables.optics is not None
     pd.testing.assert_frame_equal(tables.optics, optics, check_dtype=False)
     assert list(tables.particles["rlnOpticsGroup"]) == [2, 1]
 

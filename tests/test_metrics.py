@@ -148,9 +148,8 @@ def test_correlation__identities() -> None:
 
 def half_maps(size: int, last_shell: float, seed: int = 0) -> tuple[Array, Array]:
     """A ball of signal up to a shell, in strong noise that fills both cubes."""
-    signal, first, second = np.random.default_rng(seed).standard_normal(
-        (3, *(size,) * 3)
-    )
+    generator = np.random.default_rng(seed)
+    signal, first, second = generator.standard_normal((3, size, size, size))
     signal = 20 * low_pass(signal * soft_ball(size), last_shell)
     return signal + first, signal + second
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import bz2
 import gzip
-import logging
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -102,11 +100,14 @@ def test_read_micrographs__compressed(
 def test_read_micrographs__maps_the_file_into_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mapped = []
-    memmap = np.memmap
-    monkeypatch.setattr(
-        np, "memmap", lambda *a, **k: mapped.append(memmap(*a, **k)) or mapped[-1]
-    )
+    mapped: list[Any] = []
+    memmap: Any = np.memmap
+
+    def mapping(*arguments: Any, **more: Any) -> Any:
+        mapped.append(memmap(*arguments, **more))
+        return mapped[-1]
+
+    monkeypatch.setattr(np, "memmap", mapping)
     path = tmp_path / "stack.mrcs"
     stack = np.stack([IMAGE, 2 * IMAGE, 3 * IMAGE])
     with mrcfile.new(path) as file:
@@ -127,10 +128,12 @@ def test_load_patches__one_micrograph_at_a_time(
     with mrcfile.new(path) as file:
         file.set_data(np.stack([IMAGE] * 3))
     events: list[str] = []
-    cut = inputs.cut_patches
-    monkeypatch.setattr(
-        inputs, "cut_patches", lambda *a: events.append("cut") or cut(*a)
-    )
+
+    def cutting(*arguments: Any) -> Any:
+        events.append("cut")
+        return cut_patches(*arguments)
+
+    monkeypatch.setattr(inputs, "cut_patches", cutting)
     read = inputs.prepared_micrographs
 
     def reading(*arguments: Any) -> Any:
@@ -149,7 +152,7 @@ def test_read_tiff__the_bottom_row_is_the_first(
     tmp_path: Path, dtype: type, suffix: str
 ) -> None:
     path = tmp_path / f"a{suffix}"
-    pixels = np.arange(60).reshape(6, 10).astype(dtype)
+    pixels: Any = np.arange(60).reshape(6, 10).astype(dtype)
     tifffile.imwrite(path, pixels)
     (image,), pixel_size = MicrographFile(path, path.name).open()
     np.testing.assert_array_equal(image, pixels[::-1])
@@ -273,18 +276,15 @@ def test_pixel_size__that_is_missing(tmp_path: Path) -> None:
 
 
 def test_pixel_size__given_overrules_the_headers_and_says_so_once(
-    project: Path, caplog: pytest.LogCaptureFixture
+    project: Path, log: pytest.LogCaptureFixture
 ) -> None:
     pattern = f"{project}/MotionCorr/*.mrc"
-    with caplog.at_level(logging.WARNING):
-        assert load(pattern, pixel_size=1.4).pixel_size == 1.4
-        (message,) = caplog.messages
-        assert re.search(
-            r"one.mrc: pixel size 1.4 A as given, in place of 1 A", message
-        )
-        caplog.clear()
-        load(pattern, pixel_size=1.0)
-        assert caplog.messages == []
+    assert load(pattern, pixel_size=1.4).pixel_size == 1.4
+    (message,) = log.messages
+    assert "one.mrc: pixel size 1.4 A as given, in place of 1 A" in message
+    log.clear()
+    load(pattern, pixel_size=1.0)
+    assert log.messages == []
 
 
 def test_pixel_size__of_the_patches_after_downsampling(tmp_path: Path) -> None:
