@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from typing import Any, overload
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from numbasaem.errors import expected
 Image = NDArray[np.float32]
 
 
-class Sections(Sequence[Image]):
+class Sections:
     """The micrographs of a file; each is read when it is asked for, and not kept.
 
     Parameters
@@ -41,20 +41,18 @@ class Sections(Sequence[Image]):
         """Number of micrographs."""
         return self._count
 
-    @overload
-    def __getitem__(self, number: int) -> Image: ...
-    @overload
-    def __getitem__(self, number: slice) -> list[Image]: ...
-    def __getitem__(self, number: int | slice) -> Image | list[Image]:
-        """Read one micrograph, shape (Ny, Nx), float32, or several.
+    def __iter__(self) -> Iterator[Image]:
+        """Read the micrographs one after the other."""
+        return (self[number] for number in range(self._count))
+
+    def __getitem__(self, number: int) -> Image:
+        """Read one micrograph, shape (Ny, Nx), float32.
 
         Raises
         ------
         InputError
             If a section is damaged, is constant or has a pixel that is not finite.
         """
-        if isinstance(number, slice):
-            return [self[n] for n in range(*number.indices(len(self)))]
         at = range(self._count)[number]
         several = self._count > 1
         where = f"{self._path} section {at + 1}" if several else str(self._path)
