@@ -390,13 +390,15 @@ class Journal:
         if self._lock is not None:
             os.close(self._lock)
 
-    def begin(self, sources: list[dict[str, Any]]) -> None:
+    def begin(self, sources: list[dict[str, Any]], preparation: dict[str, Any]) -> None:
         """Take the folder, made if it does not exist, for a run on these inputs.
 
         Parameters
         ----------
         sources : list of dict
             Name, size and SHA-256 of each input.
+        preparation : dict
+            What was done to them, for the record: the settings decide it.
 
         Raises
         ------
@@ -405,6 +407,7 @@ class Journal:
             is in use by another process.
         """
         self.description["sources"] = sources
+        self.description["preparation"] = preparation
         if self.path is None:
             return
         if self._whole is not None:

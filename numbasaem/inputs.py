@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .errors import expected
-from .io.mrc import read_micrographs, read_shape
+from .io.micrographs import MicrographFile, list_micrographs
 from .patches import cut_patches
+from .preparation import Preparation, Prepared, preparation_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .settings import Settings
 
-_FAINTEST = 1e-15
-"""Squares of fainter pixels, or of brighter ones than its inverse, leave float32."""
-
 Micrographs = Sequence["NDArray[np.floating] | str | os.PathLike[str]"]
 OnProgress = Callable[[str, float], None]
+
+_SAME_PIXEL_SIZE = 1e-3
+"""Headers hold float32: sizes that agree to this are the same."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class PatchSet:
     micrograph : intp, shape (n_patches,)
         Number of each patch's micrograph.
     pixel_size : float or None
-        Angstrom per pixel, where it is known.
+        Angstrom per pixel of the patches, where it is known.
     sources : list of dict
         Name, size in bytes and SHA-256 of each input.
     """
@@ -69,6 +72,25 @@ class PatchSet:
         return np.flatnonzero(chosen), np.flatnonzero(~chosen)
 
 
+@dataclass(frozen=True)
+class InputShape:
+    """Shape of one input.
+
+    Attributes
+    ----------
+    n_micrographs : int
+        How many it holds.
+    given : tuple of int
+        Rows and columns.
+    prepared : tuple of int
+        Rows and columns after downsampling.
+    """
+
+    n_micrographs: int
+    given: tuple[int, ...]
+    prepared: tuple[int, ...]
+
+
 def load_patches(
     micrographs: Micrographs,
     settings: Settings,
@@ -79,131 +101,220 @@ def load_patches(
     Parameters
     ----------
     micrographs : sequence of 2-D arrays or paths
-        Micrographs, or MRC files of them (a stack is several).
+        Micrographs, files of them (a stack is several), patterns of file names, or one
+        STAR list.
     settings : Settings
-        Patch size, contrast and pixel size.
+        Patch size, preparation and pixel size.
     on_progress : callable
         Called with what is being done and the share of it that is done.
 
     Returns
     -------
     PatchSet
-        The patches.
+        The patches, without those that touch a dead area.
 
     Raises
     ------
     InputError
-        If there is no micrograph, one cannot be read, is too small, constant or not
-        finite, or pixel sizes differ.
+        If there is no micrograph, one cannot be read or prepared, or pixel sizes differ
+        or are missing.
     """
-    _check_list(micrographs)
+    items = _each(micrographs)
+    preparation = preparation_of(settings)
+    pixel_sizes = PixelSizes(settings.pixel_size)
     pieces: list[NDArray[np.float32]] = []
     sources: list[dict[str, Any]] = []
-    pixel_sizes: dict[str, float] = {}
-    for number, item in enumerate(micrographs):
-        on_progress("reading micrographs", number / len(micrographs))
-        source, images, pixel_size = _opened(item, number)
-        sources.append(source)
-        name = source["name"]
-        if pixel_size is not None:
-            pixel_sizes[name] = pixel_size
-        for image in images:
-            pieces.append(_patches(name, image, settings))
-    if settings.pixel_size is None and len(set(pixel_sizes.values())) > 1:
-        found = ", ".join(f"{size:g} A" for size in sorted(set(pixel_sizes.values())))
-        raise expected("micrographs", "one pixel size, or --pixel-size", found)
+    for number, item in enumerate(items):
+        on_progress("reading micrographs", number / len(items))
+        if isinstance(item, MicrographFile):
+            sources.append(_source_of_file(item))
+            prepared = prepared_micrographs(item, preparation, pixel_sizes)
+        else:
+            name = _name(number)
+            sources.append(_source_of_array(name, item))
+            prepared = iter([preparation(name, item, settings.pixel_size)])
+        for one in prepared:
+            live = one.live_patches(settings.size)
+            pieces.append(cut_patches(one.pixels, settings.size)[live])
     counts = [len(piece) for piece in pieces]
+    pixel_size = preparation.pixel_size or pixel_sizes.common
     return PatchSet(
         patches=np.concatenate(pieces),
         micrograph=np.repeat(np.arange(len(pieces)), counts),
-        pixel_size=settings.pixel_size or next(iter(pixel_sizes.values()), None),
+        pixel_size=pixel_size,
         sources=sources,
     )
 
 
-def input_shapes(
-    micrographs: Micrographs,
-) -> list[tuple[int, int, int]]:
-    """Shapes of micrographs, without reading them.
+def input_shapes(micrographs: Micrographs, settings: Settings) -> list[InputShape]:
+    """Shapes of micrographs, without reading their pixels.
 
     Parameters
     ----------
     micrographs : sequence of 2-D arrays or paths
-        Micrographs, or MRC files of them (a stack is several).
+        As in :func:`load_patches`.
+    settings : Settings
+        Downsampling and pixel size.
 
     Returns
     -------
-    list of (int, int, int)
-        Micrographs, rows and columns of each input.
+    list of InputShape
+        One for each file or array.
 
     Raises
     ------
     InputError
-        If there is no micrograph or one is not there, not MRC or not two-dimensional.
+        If there is no micrograph or one is not there, not an image or too small.
     """
-    _check_list(micrographs)
+    preparation = preparation_of(settings)
     shapes = []
-    for number, item in enumerate(micrographs):
-        if isinstance(item, str | os.PathLike):
-            shapes.append(read_shape(item))
-        elif np.ndim(item) == 2:
-            shapes.append((1, *np.shape(item)))
+    for number, item in enumerate(_each(micrographs)):
+        if isinstance(item, MicrographFile):
+            where = str(item.path)
+            (count, *given), found = item.header()
+            pixel_size = settings.pixel_size or found
         else:
-            found = f"{np.ndim(item)} dimensions"
-            raise expected(f"micrographs[{number}]", "a 2-D array", found)
+            where, count, given = _name(number), 1, list(np.shape(item))
+            if len(given) != 2:
+                raise expected(where, "a 2-D array", f"{len(given)} dimensions")
+            pixel_size = settings.pixel_size
+        prepared = preparation.prepared_shape(where, tuple(given), pixel_size)
+        shapes.append(InputShape(count, tuple(given), prepared))
     return shapes
 
 
-def _check_list(micrographs: object) -> None:
+class PixelSizes:
+    """The one pixel size of all micrographs.
+
+    Parameters
+    ----------
+    given : float or None
+        Angstrom per pixel, if the user says so; files that disagree are overruled, and
+        the log says so once.
+    """
+
+    def __init__(self, given: float | None) -> None:
+        self.common = given
+        self._given = given is not None
+        self._said = False
+
+    def of(self, path: object, found: float | None) -> float:
+        """Pixel size of a file.
+
+        Parameters
+        ----------
+        path : path-like
+            The file, as errors name it.
+        found : float or None
+            Angstrom per pixel that the file states.
+
+        Returns
+        -------
+        float
+            Angstrom per pixel that holds.
+
+        Raises
+        ------
+        InputError
+            If it is unknown or another than that of the files before.
+        """
+        if self._given:
+            assert self.common is not None
+            if not self._said and (found is None or self._differs(found)):
+                stated = "none" if found is None else f"{found:g} A"
+                _log.warning(
+                    "%s: pixel size %g A as given, in place of %s in the header",
+                    path,
+                    self.common,
+                    stated,
+                )
+                self._said = True
+            return self.common
+        if found is None:
+            what = "a pixel size (CELLA) above 0 in the header, or --pixel-size"
+            raise expected(path, what, "0 or none")
+        if self.common is None:
+            self.common = found
+        if self._differs(found):
+            what = f"the pixel size of the others, {self.common:g} A, or --pixel-size"
+            raise expected(path, what, f"{found:g} A")
+        return self.common
+
+    def _differs(self, found: float) -> bool:
+        assert self.common is not None
+        return abs(found / self.common - 1) > _SAME_PIXEL_SIZE
+
+
+def prepared_micrographs(
+    file: MicrographFile, preparation: Preparation, pixel_sizes: PixelSizes
+) -> Iterator[Prepared]:
+    """Read and prepare the micrographs of a file, one at a time.
+
+    Parameters
+    ----------
+    file : MicrographFile
+        The file.
+    preparation : Preparation
+        What to do.
+    pixel_sizes : PixelSizes
+        What the file has to agree with.
+
+    Yields
+    ------
+    Prepared
+        Each micrograph.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read or prepared or its pixel size is unusable.
+    """
+    sections, found = file.open()
+    pixel_size = pixel_sizes.of(file.path, found)
+    for number, image in enumerate(sections, start=1):
+        several = len(sections) > 1
+        where = f"{file.path} section {number}" if several else str(file.path)
+        yield preparation(where, image, pixel_size)
+
+
+def _each(micrographs: Micrographs) -> list[NDArray[np.floating] | MicrographFile]:
+    """Arrays as they are, and the files that paths stand for; at least one."""
     if isinstance(micrographs, str | os.PathLike):
         raise expected("micrographs", "a list of them", micrographs)
-    if len(micrographs) == 0:  # type: ignore[arg-type]
+    if len(micrographs) == 0:
         raise expected("micrographs", "at least one", "none")
+    if all(isinstance(item, str | os.PathLike) for item in micrographs):
+        return list(list_micrographs(micrographs).files)  # type: ignore[arg-type]
+    items: list[NDArray[np.floating] | MicrographFile] = []
+    for item in micrographs:
+        if isinstance(item, str | os.PathLike):
+            items += list_micrographs([item]).files
+        else:
+            items.append(np.ascontiguousarray(item))
+    return items
 
 
-def _opened(
-    item: NDArray[np.floating] | str | os.PathLike[str], number: int
-) -> tuple[dict[str, Any], Sequence[NDArray[np.floating]], float | None]:
-    """Fingerprint, images and pixel size of one input."""
-    if isinstance(item, str | os.PathLike):
-        images, pixel_size = read_micrographs(item)
-        return _fingerprint(Path(item).resolve()), images, pixel_size
-    array, name = np.ascontiguousarray(item), f"micrographs[{number}]"
+def _name(number: int) -> str:
+    """Name of an array, as errors and records have it."""
+    return f"micrographs[{number}]"
+
+
+def _source_of_file(file: MicrographFile) -> dict[str, Any]:
+    """Name, size and SHA-256 of a file."""
+    try:
+        with file.path.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            size = os.fstat(stream.fileno()).st_size
+    except OSError as error:
+        what = "a file that can be read"
+        raise expected(file.path, what, error.strerror) from error
+    return {"name": str(file.path.resolve()), "size": size, "sha256": digest}
+
+
+def _source_of_array(name: str, array: NDArray[np.floating]) -> dict[str, Any]:
+    """Name, size and SHA-256 of an array's numbers, type and shape."""
     if array.dtype.kind not in "iuf":
         raise expected(name, "real numbers", f"an array of {array.dtype}")
     digest = hashlib.sha256(f"{array.dtype.str} {array.shape}".encode())
     digest.update(array.data)
-    source = {"name": name, "size": array.nbytes, "sha256": digest.hexdigest()}
-    return source, [array], None
-
-
-def _fingerprint(path: Path) -> dict[str, Any]:
-    """Name, size and SHA-256 of a file."""
-    try:
-        with path.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-            size = os.fstat(stream.fileno()).st_size
-    except OSError as error:
-        raise expected(path, "a file that can be read", error.strerror) from error
-    return {"name": str(path), "size": size, "sha256": digest}
-
-
-def _patches(
-    name: str, image: NDArray[np.floating], settings: Settings
-) -> NDArray[np.float32]:
-    """Patches of one image, after the checks every image has to pass."""
-    smallest = 2 * settings.size
-    if image.ndim != 2 or min(image.shape) < smallest:
-        raise expected(name, f"at least {smallest} pixels a side", image.shape)
-    with np.errstate(over="ignore"):
-        pixels = np.asarray(image, dtype=np.float32)
-    if not np.isfinite(pixels).all():
-        raise expected(name, "finite pixels", "NaN, infinity or beyond float32")
-    if pixels.min() == pixels.max():
-        raise expected(name, "pixels that vary", "a constant image")
-    brightest = max(float(pixels.max()), -float(pixels.min()))
-    if not _FAINTEST < brightest < 1 / _FAINTEST:
-        wanted = f"pixels between {_FAINTEST:g} and {1 / _FAINTEST:g}"
-        raise expected(name, wanted, f"up to {brightest:.3g}")
-    patches = cut_patches(pixels, settings.size)
-    return -patches if settings.invert else patches
+    return {"name": name, "size": array.nbytes, "sha256": digest.hexdigest()}

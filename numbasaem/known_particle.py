@@ -25,6 +25,9 @@ _ELL_MAX = 10
 _ROTATIONS = 552
 _FITTED_PATCHES = 4096
 _FITTING_ITERATIONS = 10
+_LEAST_CONTRAST = 1e-3
+_FAR_LIKELIER = 10.0
+"""Difference of log-likelihoods that chance does not make."""
 
 
 @dataclass(frozen=True)
@@ -46,29 +49,7 @@ class KnownParticle:
     noise_variance: float
 
 
-def settings_of_run(folder: Path) -> Settings:
-    """Settings that a reconstruction was made with.
-
-    Parameters
-    ----------
-    folder : Path
-        Output folder of the reconstruction.
-
-    Returns
-    -------
-    Settings
-        As they were.
-
-    Raises
-    ------
-    InputError
-        If the folder holds no readable run.
-    """
-    description, _ = load_checkpoint(folder / "run.h5")
-    return Settings(**description["settings"])
-
-
-def particle_of_run(folder: Path) -> KnownParticle:
+def particle_of_run(folder: Path) -> tuple[KnownParticle, Settings]:
     """Take a particle from a reconstruction.
 
     Parameters
@@ -78,36 +59,41 @@ def particle_of_run(folder: Path) -> KnownParticle:
 
     Returns
     -------
-    KnownParticle
+    particle : KnownParticle
         Projections of the map in its last state.
+    settings : Settings
+        What the reconstruction was made with.
 
     Raises
     ------
     InputError
         If the folder holds no readable run that has begun.
     """
-    settings = settings_of_run(folder)
-    _, runs = load_checkpoint(folder / "run.h5")
+    description, runs = load_checkpoint(folder / "run.h5")
+    settings = Settings(**description["settings"])
     if "full" not in runs:
         raise expected(folder, "a run past the search among starts", "none yet")
     state = runs["full"]
     stage = settings.schedule[state.stage]
     basis = VolumeBasis(settings.size, stage.ell_max)
     rotations = rotation_grid(settings.rotations)
-    return KnownParticle(
+    particle = KnownParticle(
         images=project(basis, state.volume_coefficients, rotations),
         shift_prior=state.shift_prior,
         noise_variance=state.noise_variance,
     )
+    return particle, settings
 
 
 def particle_of_map(
-    volume: ArrayLike, patches: NDArray[np.float32], seed: int = 0
+    where: object, volume: ArrayLike, patches: NDArray[np.float32], seed: int = 0
 ) -> KnownParticle:
     """Take a particle from a map, and the rest from micrographs.
 
     Parameters
     ----------
+    where : path-like
+        The map, as errors name it.
     volume : array, shape (L, L, L)
         Map, in any units.
     patches : float32, shape (n_patches, L, L)
@@ -124,25 +110,40 @@ def particle_of_map(
     Raises
     ------
     InputError
-        If the map is not a finite cube or has no signal.
+        If the map is not a finite cube or has no signal, or its negative is far
+        likelier.
     """
     cube = np.asarray(volume, dtype=np.float64)
     basis = VolumeBasis(len(cube), _ELL_MAX)
     images = project(basis, basis.expand(cube), rotation_grid(_ROTATIONS))
-    power = float(np.mean(images**2))
-    if power == 0:
-        raise expected("volume", "a map with signal", "zeros")
+    if not images.any():
+        raise expected(where, "a map with signal", "zeros")
     chosen = np.random.default_rng(seed).permutation(len(patches))[:_FITTED_PATCHES]
-    variance = float(np.var(patches[chosen], dtype=np.float64))
-    images *= np.sqrt(variance / power)
-    prior = uniform_shift_prior(len(cube), 0.5)
+    (particle, likelihood), (_, of_negative) = (
+        _fitted(sign * images, patches[chosen]) for sign in (1, -1)
+    )
+    if of_negative > likelihood + _FAR_LIKELIER:
+        what = "a map as bright or dark as the particles; try with --invert or without"
+        raise expected(where, what, "that its negative fits better")
+    return particle
+
+
+def _fitted(
+    images: NDArray[np.float64], patches: NDArray[np.float32]
+) -> tuple[KnownParticle, float]:
+    """Fit contrast, shift prior and noise; also the log-likelihood they reach."""
+    size = patches.shape[1]
+    variance = float(np.var(patches, dtype=np.float64))
+    images = images * np.sqrt(variance / np.mean(images**2))
+    prior = uniform_shift_prior(size, 0.5)
     for _ in range(_FITTING_ITERATIONS):
-        seen = expectation(patches[chosen], images, prior, variance)
+        seen = expectation(patches, images, prior, variance)
         along = float(np.vdot(images, seen.weighted_patch))
         energy = float(np.vdot(images**2, seen.visible_weight))
-        contrast = along / energy if energy > 0 else 1.0
+        # Contrast does not change its sign on the way: the other one has its own fit.
+        contrast = max(along / energy, _LEAST_CONTRAST) if energy > 0 else 1.0
         prior = shift_prior_table(seen)
         residual = seen.patch_energy - 2 * contrast * along + contrast**2 * energy
-        variance = residual / (seen.n_patches * cube.shape[0] ** 2)
-        images *= contrast
-    return KnownParticle(images, prior, variance)
+        variance = residual / (seen.n_patches * size**2)
+        images = images * contrast
+    return KnownParticle(images, prior, variance), seen.log_likelihood

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import prod
 from typing import TYPE_CHECKING
 
 import numba
@@ -15,7 +16,7 @@ from .volume_basis import VolumeBasis
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .inputs import Micrographs
+    from .inputs import InputShape, Micrographs
     from .schedule import Stage
     from .settings import Settings
 
@@ -99,7 +100,7 @@ def within_memory(settings: Settings, micrographs: Micrographs) -> Settings:
     """
     if settings.max_memory is None:
         return settings
-    plan = plan_memory(settings, input_shapes(micrographs))
+    plan = plan_memory(settings, input_shapes(micrographs, settings))
     room = int(settings.max_memory * _GIGABYTE)
     spare = room - replace(plan, n_threads=0).total
     n_threads = min(plan.n_threads, spare // plan.thread)
@@ -109,17 +110,15 @@ def within_memory(settings: Settings, micrographs: Micrographs) -> Settings:
     return settings.model_copy(update={"threads": n_threads})
 
 
-def plan_memory(
-    settings: Settings, shapes: Sequence[tuple[int, int, int]]
-) -> MemoryPlan:
+def plan_memory(settings: Settings, shapes: Sequence[InputShape]) -> MemoryPlan:
     """Plan the memory of a reconstruction.
 
     Parameters
     ----------
     settings : Settings
         What to do.
-    shapes : sequence of (int, int, int)
-        Micrographs, rows and columns of each input, pixels.
+    shapes : sequence of InputShape
+        Of the micrographs.
 
     Returns
     -------
@@ -128,10 +127,12 @@ def plan_memory(
     """
     n_threads = settings.threads or numba.get_num_threads()
     size = settings.size
-    n_patches = sum(n * (ny // size) * (nx // size) for n, ny, nx in shapes)
+    n_patches = sum(
+        shape.n_micrographs * prod(n // size for n in shape.prepared)
+        for shape in shapes
+    )
     patches = 4 * n_patches * size**2
-    # The largest file as stored and as float32.
-    reading = 2 * patches + max(2 * 4 * n * ny * nx for n, ny, nx in shapes)
+    reading = 2 * patches + max(_preparing(shape) for shape in shapes)
     n_chosen = _n_chosen(settings, n_patches)
     # With what the checks of a minibatch and drawing it take.
     minibatch = n_chosen * size**2 * (4 + 4 + 1) + 2 * 8 * n_patches
@@ -144,6 +145,14 @@ def plan_memory(
         thread=_thread(settings.rotations, size),
         n_threads=n_threads,
     )
+
+
+def _preparing(shape: InputShape) -> int:
+    """A file as it may be unpacked, and one micrograph of it in every guise."""
+    stored = 4 * shape.n_micrographs * prod(shape.given)
+    # Copy, mask and comparisons, or the transform; then image and box means.
+    raw = 32 * prod(shape.given) if shape.given != shape.prepared else 0
+    return stored + raw + (4 + 4 + 8 + 1) * prod(shape.prepared)
 
 
 def _n_chosen(settings: Settings, n_patches: int) -> int:

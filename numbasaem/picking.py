@@ -128,7 +128,7 @@ def pick(
     inside = ((centres >= 0) & (centres < pixels.shape)).all(axis=1)
     seen = np.flatnonzero(inside & ~is_empty(shifts, size))
     distance = size / 2 if min_distance is None else min_distance
-    kept = seen[_surest(centres[seen], merit[seen], distance)]
+    kept = seen[surest_apart(centres[seen], merit[seen], distance)]
     return Picks(
         centres=centres[kept].astype(np.float64),
         probability=merit[kept],
@@ -393,10 +393,27 @@ def _probability_within_one_pixel(
     return mass
 
 
-def _surest(
-    centres: NDArray[np.intp], merit: NDArray[np.float64], min_distance: float
+def surest_apart(
+    centres: NDArray[np.floating] | NDArray[np.intp],
+    merit: NDArray[np.float64],
+    min_distance: float,
 ) -> NDArray[np.intp]:
-    """Choose, best first, the detections that have no better one near by."""
+    """Choose, best first, the detections that have no better one near by.
+
+    Parameters
+    ----------
+    centres : array, shape (n, 2)
+        (y, x) in pixels.
+    merit : float64, shape (n,)
+        How sure each is.
+    min_distance : float
+        Detections closer than this are of one particle.
+
+    Returns
+    -------
+    intp, shape (n_particles,)
+        Numbers of those that are kept.
+    """
     order = np.argsort(-merit, kind="stable")
     if len(order) == 0:
         return order

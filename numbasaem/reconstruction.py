@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,10 +15,12 @@ from .checkpoint import Iteration, Journal, RunState
 from .expectation_maximization import iterations, random_start
 from .expectation_step import compile_kernels
 from .inputs import OnProgress, PatchSet, load_patches
+from .io.chimerax import write_chimerax_script
 from .io.mrc import write_volume
 from .io.star import write_fsc
 from .memory import within_memory
-from .metrics import fourier_shell_correlation
+from .metrics import HalfMapCorrelation, half_map_correlation
+from .preparation import preparation_of
 from .rotations import rotation_grid
 from .settings import Settings
 from .volume_basis import VolumeBasis
@@ -56,8 +58,8 @@ class Result:
         Every iteration of every run.
     half_volumes : tuple of two float64 arrays, shape (L, L, L), or None
         Maps of two independent halves of the data, aligned to `volume`.
-    fsc : float64, shape (L // 2 + 1,), or None
-        Fourier shell correlation of the two half maps, no mask.
+    half_map_correlation : HalfMapCorrelation or None
+        Fourier shell correlation of the two half maps, unmasked and corrected.
     pixel_size : float or None
         Angstrom per voxel.
     settings : Settings
@@ -72,9 +74,15 @@ class Result:
     noise_variance: float
     history: tuple[Iteration, ...]
     half_volumes: tuple[NDArray[np.float64], NDArray[np.float64]] | None
-    fsc: NDArray[np.float64] | None
+    half_map_correlation: HalfMapCorrelation | None
     pixel_size: float | None
     settings: Settings
+
+    @property
+    def fsc(self) -> NDArray[np.float64] | None:
+        """Fourier shell correlation of the half maps, no mask; shape (L // 2 + 1,)."""
+        found = self.half_map_correlation
+        return None if found is None else found.unmasked
 
 
 def reconstruct(
@@ -83,6 +91,7 @@ def reconstruct(
     *,
     out: str | os.PathLike[str] | None = None,
     resume: bool = False,
+    flip_hand: bool = False,
     on_iteration: OnIteration | None = None,
     on_progress: OnProgress | None = None,
 ) -> Result:
@@ -91,14 +100,18 @@ def reconstruct(
     Parameters
     ----------
     micrographs : sequence of 2-D arrays or paths
-        Micrographs, or MRC files of them (a stack is several).
+        Micrographs, files of them (MRC or TIFF; a stack is several), patterns of file
+        names, or one STAR list.
     settings : Settings
         What to do.
     out : path-like, optional
-        Folder for `volume.mrc`, half maps, `fsc.star` and `run.h5`; nothing is
-        written if left out.
+        Folder for `volume.mrc`, half maps, `fsc.star`, `volume.cxc` and `run.h5`;
+        nothing is written if left out.
     resume : bool
         Go on with the run that `out` holds.
+    flip_hand : bool
+        Return and write the mirror images of the maps, which the micrographs cannot
+        tell from them.
     on_iteration : callable, optional
         Called with each finished :class:`Iteration`.
     on_progress : callable, optional
@@ -126,9 +139,10 @@ def reconstruct(
     with Journal(folder, resume, settings.deciding) as journal:
         planned = within_memory(settings, micrographs)
         data = load_patches(micrographs, settings, on_progress)
-        journal.begin(data.sources)
+        journal.begin(data.sources, asdict(preparation_of(settings)))
         _take_to_the_end(journal, data, planned, on_iteration, on_progress)
-        result = _result(journal.runs, data.pixel_size, settings, on_progress)
+        pixel_size = data.pixel_size
+        result = _result(journal.runs, pixel_size, settings, flip_hand, on_progress)
         if folder is not None:
             write_result(folder, result)
     return result
@@ -193,39 +207,43 @@ def _result(
     runs: dict[str, RunState],
     pixel_size: float | None,
     settings: Settings,
+    flip_hand: bool,
     on_progress: OnProgress,
 ) -> Result:
     """Volumes of all runs, half maps aligned to the full one and compared."""
     basis = VolumeBasis(settings.size, settings.ell_max[-1])
-    volumes = [
-        basis.evaluate(runs[run].volume_coefficients) for run in _RUNS if run in runs
+    # Inversion through the centre: the mirror image, in another pose.
+    parity = (-1.0) ** basis.indices[:, 0] if flip_hand else 1.0
+    coefficients = [
+        parity * runs[run].volume_coefficients for run in _RUNS if run in runs
     ]
-    halves = fsc = None
+    volumes = [basis.evaluate(each) for each in coefficients]
+    halves = correlation = None
     if len(volumes) == len(_RUNS):
         on_progress("aligning half maps", 0.0)
         first = align(volumes[1], volumes[0]).volume
         on_progress("aligning half maps", 0.5)
         second = align(volumes[2], volumes[0]).volume
-        halves, fsc = (first, second), fourier_shell_correlation(first, second)
+        halves, correlation = (first, second), half_map_correlation(first, second)
     full = runs["full"]
     history = [row for state in runs.values() for row in state.history]
     return Result(
         volume=volumes[0],
-        volume_coefficients=full.volume_coefficients,
+        volume_coefficients=coefficients[0],
         basis=basis,
         rotations=rotation_grid(settings.rotations),
         shift_prior=full.shift_prior,
         noise_variance=full.noise_variance,
         history=tuple(sorted(history, key=lambda row: row.total_done)),
         half_volumes=halves,
-        fsc=fsc,
+        half_map_correlation=correlation,
         pixel_size=pixel_size,
         settings=settings,
     )
 
 
 def write_result(folder: Path, result: Result) -> None:
-    """Write the maps and the FSC of a reconstruction.
+    """Write the maps of a reconstruction, their FSC and a script that shows them.
 
     Parameters
     ----------
@@ -241,10 +259,23 @@ def write_result(folder: Path, result: Result) -> None:
     """
     voxel_size = result.pixel_size or 1.0
     write_volume(folder / "volume.mrc", result.volume, voxel_size)
-    if result.half_volumes is not None and result.fsc is not None:
-        for number, half in enumerate(result.half_volumes, start=1):
-            write_volume(folder / f"volume_half{number}.mrc", half, voxel_size)
-        write_fsc(folder / "fsc.star", result.fsc, voxel_size, result.settings.size)
+    halves = []
+    for number, half in enumerate(result.half_volumes or (), start=1):
+        halves.append(f"volume_half{number}.mrc")
+        write_volume(folder / halves[-1], half, voxel_size)
+    found = result.half_map_correlation
+    if found is not None:
+        write_fsc(
+            folder / "fsc.star",
+            found.unmasked,
+            voxel_size,
+            result.settings.size,
+            masked=found.masked,
+            randomized=found.randomized,
+            corrected=found.corrected,
+        )
+    script = folder / "volume.cxc"
+    write_chimerax_script(script, result.volume, "volume.mrc", halves)
 
 
 def _silent(what: str, share: float) -> None:

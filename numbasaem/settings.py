@@ -55,7 +55,16 @@ class Settings(BaseModel):
         Change the contrast of the micrographs: particles darker than ice become
         bright.
     pixel_size : float or None
-        Angstrom per pixel; None takes it from the files.
+        Angstrom per pixel of the micrographs; None takes it from the files.
+    particle_diameter : float or None
+        Longest extent of the particle, angstrom. The micrographs are downsampled until
+        it fits `size`; None leaves them as they are.
+    level : bool
+        Subtract the level of the background, so that empty ice is zero.
+    mend, flatten, normalise : bool or None
+        Replace hot pixels and leave out dead areas; subtract a background that varies
+        slowly; divide by the standard deviation. None does so for raw micrographs,
+        which are those with a `particle_diameter`. See :mod:`numbasaem.preparation`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -76,6 +85,11 @@ class Settings(BaseModel):
     max_memory: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     invert: bool = False
     pixel_size: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    particle_diameter: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    level: bool = True
+    mend: bool | None = None
+    flatten: bool | None = None
+    normalise: bool | None = None
 
     @model_validator(mode="after")
     def _one_count_a_stage(self) -> Settings:

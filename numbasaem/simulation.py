@@ -18,7 +18,7 @@ from scipy.spatial import cKDTree
 from numbasaem.errors import expected
 from numbasaem.io import written_whole
 from numbasaem.io.mrc import write_micrograph, write_volume
-from numbasaem.io.star import write_particles
+from numbasaem.io.star import optics_table, write_particles
 from numbasaem.resampling import fourier_crop, fourier_crop_axis
 from numbasaem.rotations import random_rotations, relion_angles
 from numbasaem.volume_basis import VolumeBasis
@@ -37,6 +37,8 @@ SLICE_OVERSAMPLING = 1.25
 FEW_ACCEPTED = 0.05
 
 RECORD = "simulation.json"
+# Of the microscope that a table has to name, kV; the simulator has no lens.
+VOLTAGE = 300.0
 
 Float = NDArray[np.float64]
 Image = NDArray[np.float32]
@@ -641,6 +643,7 @@ def _write(
         coordinates=np.concatenate(coordinates),
         angles=relion_angles(np.concatenate(rotations)),
         pixel_size=settings.pixel_size,
+        optics=optics_table(settings.pixel_size, VOLTAGE),
     )
     area = settings.pixels**2 / settings.size**2
     record = {

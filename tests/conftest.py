@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,3 +18,13 @@ def data_folder() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no input data: {folder} is not a folder (set NUMBASAEM_DATA)")
     return folder
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    """What the package logs, even after a library has switched off its loggers."""
+    for name, logger in logging.root.manager.loggerDict.items():
+        if name.startswith("numbasaem") and isinstance(logger, logging.Logger):
+            logger.disabled = False
+    with caplog.at_level(logging.WARNING):
+        yield caplog

@@ -210,7 +210,7 @@ def test_leftovers__of_a_killed_process_are_overwritten(tmp_path: Path) -> None:
     (tmp_path / ".part.run.h5").write_bytes(b"half")
     run(tmp_path)
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"run.h5", "run.previous.h5", "volume.mrc"}
+    assert names == {"run.h5", "run.previous.h5", "volume.mrc", "volume.cxc"}
 
 
 def test_alien__content_that_this_program_did_not_write(tmp_path: Path) -> None:
@@ -292,9 +292,9 @@ def test_refused__other_data_names_the_difference(tmp_path: Path) -> None:
 
 def test_refused__a_folder_in_use(tmp_path: Path) -> None:
     with checkpoint.Journal(tmp_path, False, {}) as journal:
-        journal.begin([])
+        journal.begin([], {})
         with checkpoint.Journal(tmp_path, True, {}) as second:
-            line = refusal(lambda: second.begin([]))
+            line = refusal(lambda: second.begin([], {}))
     assert line.endswith("expected a folder for one process, found a run under way")
 
 

@@ -15,7 +15,9 @@ import pytest
 
 import numbasaem
 from numbasaem import cli, demo
+from numbasaem.checkpoint import load_checkpoint
 from numbasaem.cli import commands
+from numbasaem.io.coordinates import read_boxes, read_topaz
 from numbasaem.io.mrc import write_micrograph, write_volume
 from numbasaem.io.star import read_particles
 from numbasaem.phantom import folded_chain
@@ -62,8 +64,7 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def micrograph(tmp_path: Path) -> Path:
     path = tmp_path / "noise.mrc"
     pixels = np.random.default_rng(0).standard_normal((64, 64), dtype=np.float32)
-    with mrcfile.new(path) as file:
-        file.set_data(pixels)
+    write_micrograph(path, pixels, 1.0)
     return path
 
 
@@ -263,6 +264,7 @@ def test_reconstruct__says_what_it_found(
     ):
         assert line in printed
     assert "FSC = 0.143, no mask" in printed
+    assert "FSC = 0.143, a soft ball of radius 3 voxels, corrected" in printed
     assert "full degree 3 1/1: " in progress
 
 
@@ -273,7 +275,8 @@ def test_reconstruct__one_stage_without_search(
     assert reconstruct(micrograph, tmp_path / "run", *more) == 0
     assert "half" not in capsys.readouterr().out
     names = {path.name for path in (tmp_path / "run").iterdir()}
-    assert names == {"volume.mrc", "run.h5", "run.previous.h5"}
+    names_wanted = {"volume.mrc", "volume.cxc", "run.h5", "run.previous.h5"}
+    assert names == names_wanted
 
 
 def test_reconstruct__points_out_a_negative_map(
@@ -367,6 +370,90 @@ def test_pick__finds_particles_of_a_map(tmp_path: Path, capsys: Captured) -> Non
     assert match.precision > 0.9
 
 
+def test_pick__tables_of_other_programs(tmp_path: Path, capsys: Captured) -> None:
+    sample = numbasaem.simulate(
+        folded_chain(SIZE), size=SIZE, pixels=150, snr=20, ell_max=4
+    )
+    density = tmp_path / "map.mrc"
+    write_volume(density, sample.volume_true, 3.0)
+    # dark particles, a gain and a pedestal, pixels of half the map's voxels
+    large = -np.kron(sample.micrographs[0], np.ones((2, 2)))
+    micrograph = tmp_path / "m.mrc"
+    write_micrograph(micrograph, 70 * large + 5e3, 1.5)
+    options = ("--volume", density, "--out")
+    assert run("pick", micrograph, *options, tmp_path / "wrong.star") == 2
+    assert "map.mrc: expected a map as bright" in capsys.readouterr().err
+    found = []
+    for suffix in ("star", "box", "txt"):
+        out = tmp_path / f"picks.{suffix}"
+        assert run("pick", micrograph, *options, out, "--invert") == 0
+        if suffix == "star":
+            table = read_particles(out).particles
+            found.append(table[["rlnCoordinateY", "rlnCoordinateX"]].to_numpy())
+            merit = table["rlnAutopickFigureOfMerit"].to_numpy()
+        elif suffix == "box":
+            centres, sides = read_boxes(out)
+            found.append(centres)
+            assert (sides == 2 * SIZE).all()
+        else:
+            found.append(read_topaz(out)[1])
+    for other in found[1:]:
+        np.testing.assert_allclose(other, found[0], atol=0.5)
+    # in pixels of the micrograph as it was given
+    truth = 2 * sample.coordinates[0] + 0.5
+    match = match_picks(found[0][merit > 0.5], truth, tolerance_px=3.0)
+    assert match.recall > 0.8
+    assert match.precision > 0.8
+    second = tmp_path / "n.mrc"
+    write_micrograph(second, 70 * large + 5e3, 1.5)
+    several = (micrograph, second, *options, tmp_path / "two.box", "--invert")
+    assert run("pick", *several) == 2
+    assert "two.box: expected one micrograph" in capsys.readouterr().err
+    assert run("pick", micrograph, *options, tmp_path / "picks.csv") == 2
+    assert "picks.csv: expected a name in .star, .box, .txt" in complaint(capsys)
+
+
+def test_raw_micrographs__from_a_list_to_picks(
+    tmp_path: Path, capsys: Captured
+) -> None:
+    sample = numbasaem.simulate(
+        folded_chain(SIZE), size=SIZE, pixels=100, snr=20, ell_max=3, micrographs=2
+    )
+    project = tmp_path / "MotionCorr"
+    project.mkdir()
+    for number, pixels in enumerate(sample.micrographs):
+        large = 1e4 - 30 * np.kron(pixels, np.ones((3, 3)))
+        write_micrograph(project / f"{number}.mrc", large, 2.0)
+    listed = tmp_path / "micrographs.star"
+    listed.write_text(
+        "data_optics\n\nloop_\n_rlnOpticsGroupName\n_rlnOpticsGroup\n"
+        "_rlnMicrographPixelSize\n_rlnVoltage\nopticsGroup1 1 2.0 200\n\n"
+        "data_micrographs\n\nloop_\n_rlnMicrographName\n_rlnOpticsGroup\n"
+        "MotionCorr/0.mrc 1\nMotionCorr/1.mrc 1\n"
+    )
+    out, picks = tmp_path / "run", tmp_path / "picks.star"
+    # five pixels of 6 A across: half a pixel is left on either side
+    raw = ("--particle-diameter", 30, "--invert", "--no-halves", "--no-flatten")
+    assert reconstruct(listed, out, *raw) == 0
+    with mrcfile.open(out / "volume.mrc") as file:
+        assert file.voxel_size.x == pytest.approx(6.0)
+    description, _ = load_checkpoint(out / "run.h5")
+    done = description["preparation"]
+    assert done["pixel_size"] == 6.0
+    assert [name for name in done if done[name] is False] == ["flatten"]
+    assert run("pick", listed, "--run", out, "--out", picks, "--invert") == 2
+    assert "--invert: expected --volume" in capsys.readouterr().err
+    assert run("pick", listed, "--run", out, "--out", picks) == 0
+    tables = read_particles(picks)
+    assert tables.optics is not None
+    assert list(tables.optics["rlnVoltage"]) == [200]
+    assert set(tables.particles["rlnMicrographName"]) <= {
+        "MotionCorr/0.mrc",
+        "MotionCorr/1.mrc",
+    }
+    assert tables.particles["rlnCoordinateX"].max() > 150
+
+
 def test_pick__unusable_input(
     simulated: Path, micrograph: Path, tmp_path: Path, capsys: Captured
 ) -> None:
@@ -400,5 +487,7 @@ def test_reconstruct__defaults_are_those_of_settings() -> None:
     assert settings.noise_variance is None
     for name in ("rotations", "batch_fraction", "batching", "halves", "seed", "starts"):
         assert stated[name] == getattr(settings, name)
-    for name in ("threads", "invert", "pixel_size"):
+    for name in ("threads", "invert", "pixel_size", "particle_diameter"):
+        assert stated[name] == getattr(settings, name)
+    for name in ("level", "mend", "flatten", "normalise"):
         assert stated[name] == getattr(settings, name)

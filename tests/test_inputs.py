@@ -24,8 +24,10 @@ def noise(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
 
 
-def load(*micrographs: Any, **settings: Any) -> PatchSet:
-    return load_patches(micrographs, Settings(size=SIZE, **settings), lambda *_: None)
+def load(*micrographs: Any, level: bool = False, **settings: Any) -> PatchSet:
+    return load_patches(
+        micrographs, Settings(size=SIZE, level=level, **settings), lambda *_: None
+    )
 
 
 def refusal(*micrographs: object) -> str:
@@ -80,7 +82,7 @@ def test_load_patches__a_stack_is_several_micrographs(tmp_path: Path) -> None:
     stack = noise(3, 20, 20)
     with mrcfile.new(path) as file:
         file.set_data(stack)
-    data = load(path)
+    data = load(path, pixel_size=1.0)
     np.testing.assert_array_equal(np.bincount(data.micrograph), [16, 16, 16])
     np.testing.assert_array_equal(data.patches[16:32], cut_patches(stack[1], SIZE))
 
@@ -150,7 +152,7 @@ def test_load_patches__one_path_instead_of_a_list(path: Path) -> None:
 
 def test_load_patches__missing(tmp_path: Path) -> None:
     assert "nowhere.mrc: expected" in refusal(tmp_path / "nowhere.mrc")
-    assert "a folder" in refusal(tmp_path)
+    assert "directory" in refusal(tmp_path)
 
 
 def test_load_patches__not_mrc(tmp_path: Path) -> None:
@@ -219,7 +221,8 @@ def test_load_patches__pixel_sizes_differ(path: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.mrc"
     write_micrograph(other, noise(20, 20), 3.0)
     line = refusal(path, other)
-    assert "2.5 A, 3 A" in line
+    assert "other.mrc: expected the pixel size of the others, 2.5 A" in line
+    assert "found 3 A" in line
     assert load(path, other, pixel_size=2.0).pixel_size == 2.0
 
 

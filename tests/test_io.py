@@ -11,10 +11,19 @@ from pathlib import Path
 
 import mrcfile
 import numpy as np
+import pandas as pd
 import pytest
+import starfile
 
 from numbasaem.errors import InputError
 from numbasaem.io import written_whole
+from numbasaem.io.chimerax import surface_level, write_chimerax_script
+from numbasaem.io.coordinates import (
+    read_boxes,
+    read_topaz,
+    write_boxes,
+    write_topaz,
+)
 from numbasaem.io.density import density_from_model, load_volume
 from numbasaem.io.mrc import (
     read_micrographs,
@@ -23,6 +32,7 @@ from numbasaem.io.mrc import (
     write_volume,
 )
 from numbasaem.io.star import (
+    optics_table,
     read_fsc,
     read_particles,
     write_fsc,
@@ -168,7 +178,7 @@ def test_read_micrographs__bad_file(
 ) -> None:
     path = make(tmp_path / "bad.mrc")
     with pytest.raises(InputError, match=re.escape(found)) as error:
-        read_micrographs(path)
+        list(read_micrographs(path)[0])
     one_line(error, path)
 
 
@@ -176,7 +186,7 @@ def test_read_micrographs__names_the_section(tmp_path: Path) -> None:
     stack = np.stack([IMAGE, np.zeros_like(IMAGE)])
     path = new_mrc(tmp_path / "a.mrcs", stack)
     with pytest.raises(InputError, match="section 2: expected pixels that vary"):
-        read_micrographs(path)
+        list(read_micrographs(path)[0])
 
 
 # Writing
@@ -235,11 +245,15 @@ def test_volume__round_trip(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("axes", [(1, 2, 3), (3, 2, 1), (2, 3, 1), (2, 1, 3)])
-def test_read_volume__axis_order(tmp_path: Path, axes: tuple[int, int, int]) -> None:
+def test_read_volume__axis_order(
+    tmp_path: Path, axes: tuple[int, int, int], log: pytest.LogCaptureFixture
+) -> None:
     mapc, mapr, maps = axes
     stored = VOLUME.transpose([3 - axis for axis in (maps, mapr, mapc)])
     path = new_mrc(tmp_path / "a.map", stored, mapc=mapc, mapr=mapr, maps=maps)
     np.testing.assert_array_equal(read_volume(path)[0], VOLUME)
+    said = [f"{path}: axes MAPC, MAPR, MAPS are {mapc}, {mapr}, {maps}; permuted"]
+    assert log.messages == ([] if axes == (1, 2, 3) else said)
 
 
 def test_read_volume__gzip(tmp_path: Path) -> None:
@@ -248,7 +262,7 @@ def test_read_volume__gzip(tmp_path: Path) -> None:
     path = filled(tmp_path / "a.map.gz", whole)
     np.testing.assert_array_equal(load_volume(path, 7)[0], VOLUME)
     filled(path, whole[: len(whole) // 2])
-    with pytest.raises(InputError, match="a whole gzip file") as error:
+    with pytest.raises(InputError, match="a whole compressed file") as error:
         read_volume(path)
     one_line(error, path)
 
@@ -395,7 +409,8 @@ def test_particles__round_trip(tmp_path: Path) -> None:
     assert list(rows["rlnOpticsGroup"]) == [1, 1, 1]
     assert tables.optics is not None
     assert tables.optics["rlnMicrographPixelSize"][0] == 1.4
-    assert tables.optics["rlnVoltage"][0] == 300
+    assert "rlnVoltage" not in tables.optics
+    assert optics_table(1.4, 300.0)["rlnVoltage"][0] == 300
 
 
 def test_write_particles__none(tmp_path: Path) -> None:
@@ -425,6 +440,46 @@ def test_read_particles__relion(data_folder: Path) -> None:
     assert first["rlnCoordinateX"] == 2158.111921
     assert first["rlnImageName"] == "000001@sample.mrcs"
     assert first["rlnLogLikeliContribution"] == 142111.5
+
+
+def test_read_particles__relion_loses_nothing(data_folder: Path) -> None:
+    path = data_folder / "aspire_sample_particles_relion31.star"
+    tables = read_particles(path)
+    assert tables.optics is not None
+    blocks = path.read_text().split("data_")[1:]
+    for table, block in zip((tables.optics, tables.particles), blocks, strict=True):
+        lines = [line.split() for line in block.splitlines()[1:] if line.strip()]
+        names = [words[0][1:] for words in lines if words[0].startswith("_")]
+        rows = [words for words in lines if words[0][0] not in "_#" + "l"]
+        assert list(table.columns) == names
+        assert len(table) == len(rows)
+        for name, column in zip(names, zip(*rows, strict=True), strict=True):
+            for found, text in zip(table[name], column, strict=True):
+                assert found == (text if isinstance(found, str) else float(text))
+
+
+def test_write_particles__with_the_optics_of_a_list(tmp_path: Path) -> None:
+    path = tmp_path / "picks.star"
+    optics = pd.DataFrame(
+        {
+            "rlnOpticsGroupName": ["opticsGroup1", "0002"],
+            "rlnOpticsGroup": [1, 2],
+            "rlnMicrographPixelSize": [1.5, 1.5],
+            "rlnVoltage": [300.0, 200.0],
+        }
+    )
+    write_particles(
+        path,
+        micrograph_names=["a", "b"],
+        coordinates=np.zeros((2, 2)),
+        pixel_size=1.5,
+        optics=optics,
+        optics_groups=[2, 1],
+    )
+    tables = read_particles(path)
+    assert tables.optics is not None
+    pd.testing.assert_frame_equal(tables.optics, optics, check_dtype=False)
+    assert list(tables.particles["rlnOpticsGroup"]) == [2, 1]
 
 
 @pytest.mark.parametrize(
@@ -482,6 +537,18 @@ def test_fsc__round_trip(tmp_path: Path) -> None:
     text = path.read_text()
     for name in ("rlnSpectralIndex", "rlnAngstromResolution"):
         assert f"_{name}" in text
+    table = starfile.read(path)
+    np.testing.assert_allclose(table["rlnFourierShellCorrelationUnmaskedMaps"], fsc)
+    assert "rlnFourierShellCorrelationCorrected" not in table
+    write_fsc(path, fsc, 2.0, 11, masked=fsc / 2, randomized=fsc / 3, corrected=fsc / 4)
+    table = starfile.read(path)
+    for name, share in (
+        ("FourierShellCorrelationMaskedMaps", 2),
+        ("CorrectedFourierShellCorrelationPhaseRandomizedMaskedMaps", 3),
+        ("FourierShellCorrelationCorrected", 4),
+    ):
+        np.testing.assert_allclose(table[f"rln{name}"], fsc / share, atol=1e-9)
+    np.testing.assert_allclose(read_fsc(path)[1], fsc)
     with pytest.raises(InputError, match="data_fsc"):
         read_fsc(filled(tmp_path / "a.star", b"data_x\n\n_rlnA 1\n"))
 
@@ -537,3 +604,88 @@ def test_fourier_crop__matches_numpy_on_odd_targets(before: int) -> None:
 def test_fourier_crop__bad_size(target: int | tuple[int, ...]) -> None:
     with pytest.raises(InputError, match="size"):
         fourier_crop(np.zeros((12, 12)), target)
+
+
+# Coordinates of other pickers
+
+
+def test_boxes__round_trip(tmp_path: Path) -> None:
+    path = tmp_path / "picks.box"
+    centres = np.array([[10, 20], [3, 4], [300.4, 7.6]])
+    for side in (12, 13):
+        write_boxes(path, centres, side)
+        found, sides = read_boxes(path)
+        np.testing.assert_array_equal(found, np.rint(centres))
+        np.testing.assert_array_equal(sides, np.full((3, 2), side))
+    assert path.read_text().splitlines()[0].split() == ["14", "4", "13", "13"]
+    write_boxes(path, np.empty((0, 2)), 12)
+    assert len(read_boxes(path)[0]) == 0
+
+
+def test_topaz__round_trip(tmp_path: Path) -> None:
+    path = tmp_path / "picks.txt"
+    centres, scores = np.array([[10, 20], [3.2, 4.9]]), np.array([0.5, 1e-7])
+    write_topaz(path, ["one.mrc", "000002@two.mrcs"], centres, scores)
+    names, found, read = read_topaz(path)
+    assert names == ["one", "000002@two"]
+    np.testing.assert_array_equal(found, np.rint(centres))
+    np.testing.assert_allclose(read, scores)
+    first = path.read_text().splitlines()[1].split("\t")
+    assert first[:3] == ["one", "20", "10"]
+
+
+@pytest.mark.parametrize(
+    ("read", "content", "found"),
+    [
+        (read_boxes, None, "FileNotFoundError"),
+        (read_boxes, b"1 2 3\n", "line 1: expected x, y, width and height"),
+        (read_boxes, b"1 2 3 4\n\n1 b 3 4\n", "line 3"),
+        (read_boxes, b"1 2 nan 4\n", "line 1"),
+        (read_boxes, b"\xff\xfe", "UnicodeDecodeError"),
+        (read_topaz, None, "FileNotFoundError"),
+        (read_topaz, b"", "an empty file"),
+        (read_topaz, b"name x y\n", "columns image_name x_coord y_coord score"),
+        (read_topaz, b"image_name x_coord y_coord score\na 1 2\n", "line 2"),
+        (read_topaz, b"image_name x_coord y_coord score\na 1 2 high\n", "line 2"),
+    ],
+)
+def test_coordinates__bad_file(
+    tmp_path: Path,
+    read: Callable[[Path], object],
+    content: bytes | None,
+    found: str,
+) -> None:
+    path = tmp_path / "bad.box"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=found) as error:
+        read(path)
+    one_line(error, path)
+
+
+# ChimeraX
+
+
+def test_surface_level__parts_a_bright_body_from_the_rest() -> None:
+    offset = np.arange(15) - 7
+    radius = np.sqrt(np.add.outer(np.add.outer(offset**2, offset**2), offset**2))
+    body = radius < 4
+    noise = 0.1 * np.random.default_rng(0).standard_normal(body.shape)
+    level = surface_level(3 * body + noise)
+    assert 0.5 < level < 2.5
+    # corners of the cube, where the basis does as it likes, do not count
+    assert surface_level(3 * body + noise - 50.0 * (radius > 7)) == level
+
+
+def test_chimerax_script__opens_the_map_and_hides_the_halves(tmp_path: Path) -> None:
+    path = tmp_path / "volume.cxc"
+    write_chimerax_script(path, VOLUME, "volume.mrc", ["a.mrc", "b.mrc"])
+    lines = path.read_text().splitlines()
+    opened = [line.split()[1] for line in lines if line.startswith("open ")]
+    assert opened == ["volume.mrc", "a.mrc", "b.mrc"]
+    assert [line for line in lines if line.startswith("hide")] == [
+        "hide #2 models",
+        "hide #3 models",
+    ]
+    (shown,) = (line for line in lines if line.startswith("volume #1 "))
+    assert float(shown.split()[-1]) == pytest.approx(surface_level(VOLUME), rel=1e-5)

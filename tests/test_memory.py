@@ -13,7 +13,7 @@ import pytest
 
 from numbasaem import cli
 from numbasaem.errors import InputError
-from numbasaem.inputs import input_shapes
+from numbasaem.inputs import InputShape, input_shapes
 from numbasaem.io.mrc import write_micrograph
 from numbasaem.memory import plan_memory, within_memory
 from numbasaem.reconstruction import reconstruct
@@ -27,7 +27,7 @@ from numbasaem.reconstruction import reconstruct
 from numbasaem.settings import Settings
 
 path, out, settings = sys.argv[1], sys.argv[2], Settings(**json.loads(sys.argv[3]))
-plan = plan_memory(settings, input_shapes([path]))
+plan = plan_memory(settings, input_shapes([path], settings))
 reconstruct([path], settings, out=out)
 # The peak of ru_maxrss would include that of the process that started this one.
 peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
@@ -64,7 +64,7 @@ def test_plan__is_what_is_used(
 
 def test_plan__grows_with_what_takes_memory() -> None:
     few = Settings(size=11, threads=1)
-    shapes = [(1, 1000, 1000)]
+    shapes = [InputShape(1, (1000, 1000), (1000, 1000))]
     plan = plan_memory(few, shapes)
     assert plan_memory(few, shapes * 3).patches > plan.patches + 15e6
     more = few.model_copy(update={"threads": 8})
@@ -76,7 +76,7 @@ def test_plan__grows_with_what_takes_memory() -> None:
 def test_max_memory__runs_on_fewer_threads_to_fit(tmp_path: Path) -> None:
     path = noise(tmp_path / "noise.mrc", 300)
     settings = Settings(size=31, threads=16)
-    plan = plan_memory(settings, input_shapes([path]))
+    plan = plan_memory(settings, input_shapes([path], settings))
     room = (plan.total - 10.5 * plan.thread) / 1e9
     fitting = within_memory(settings.model_copy(update={"max_memory": room}), [path])
     assert fitting.threads == 5
@@ -113,6 +113,6 @@ def test_max_memory__does_not_decide_the_result(tmp_path: Path) -> None:
 @pytest.mark.parametrize("wrong", [np.zeros(3), np.zeros((2, 20, 20))])
 def test_input_shapes__refused(wrong: np.ndarray) -> None:
     with pytest.raises(InputError, match=r"micrographs\[0\]: expected a 2-D array"):
-        input_shapes([wrong])
+        input_shapes([wrong], Settings(size=5))
     with pytest.raises(InputError, match="at least one"):
-        input_shapes([])
+        input_shapes([], Settings(size=5))

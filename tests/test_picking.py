@@ -175,7 +175,7 @@ def test_particle_of_map__finds_contrast_and_noise() -> None:
     coefficients = basis.expand(sample.volume_true)
     (image,) = basis.project(coefficients, rotation_grid(552)[:1])
     for contrast in (1, 30):
-        particle = particle_of_map(contrast * sample.volume_true, patches)
+        particle = particle_of_map("map", contrast * sample.volume_true, patches)
         np.testing.assert_allclose(
             particle.noise_variance, sample.noise_variance, rtol=0.05
         )
@@ -188,8 +188,8 @@ def test_particle_of_map__finds_contrast_and_noise() -> None:
 
 
 def test_particle_of_map__without_signal() -> None:
-    with pytest.raises(InputError, match="volume: expected a map with signal"):
-        particle_of_map(np.zeros((7, 7, 7)), np.ones((4, 7, 7), np.float32))
+    with pytest.raises(InputError, match="map: expected a map with signal"):
+        particle_of_map("map", np.zeros((7, 7, 7)), np.ones((4, 7, 7), np.float32))
 
 
 def test_pick__nothing_but_noise() -> None:

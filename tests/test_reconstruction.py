@@ -34,6 +34,7 @@ SETTINGS = Settings(
     starts=2,
     halves=False,
     seed=3,
+    level=False,
 )
 MARCH = SETTINGS.model_copy(update={"starts": 1})
 
@@ -330,6 +331,7 @@ def test_files__of_a_run_with_halves(micrographs, tmp_path: Path) -> None:
         "volume_half1.mrc",
         "volume_half2.mrc",
         "fsc.star",
+        "volume.cxc",
         "run.h5",
         "run.previous.h5",
     }

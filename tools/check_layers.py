@@ -19,9 +19,9 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("simulation",),
     ("metrics", "alignment"),
     ("expectation_step", "maximization_step"),
-    ("schedule", "settings", "inputs", "memory", "checkpoint"),
+    ("schedule", "settings", "preparation", "inputs", "memory", "checkpoint"),
     ("expectation_maximization", "reconstruction"),
-    ("known_particle", "picking", "report"),
+    ("known_particle", "picking", "micrograph_picking", "report"),
     ("machine", "demo"),
     ("cli", "__main__"),
 )

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -46,8 +45,19 @@ def _help_without_command(context: typer.Context) -> None:
 
 
 Micrographs = Annotated[
-    list[Path], typer.Argument(metavar="MRC...", help="Micrographs in MRC format.")
+    list[Path],
+    typer.Argument(
+        metavar="MRC...",
+        help="Micrographs: MRC or TIFF files, quoted patterns, or RELION's list "
+        "(STAR).",
+    ),
 ]
+PixelSize = Annotated[
+    float | None,
+    typer.Option(metavar="A", help="Pixel size in angstrom; from the files."),
+]
+# What is done to raw micrographs unless the user says otherwise.
+RAW_ONLY: dict[str, Any] = {"show_default": "with --particle-diameter"}
 Json = Annotated[bool, typer.Option("--json", help="Print JSON lines.")]
 Seed = Annotated[int, typer.Option(help="Seed of the random numbers.")]
 Size = Annotated[int, typer.Option(help="Side L of a patch and of the volume, pixels.")]
@@ -160,14 +170,37 @@ def reconstruct(
     invert: Annotated[
         bool, typer.Option("--invert", help="Particles are dark: turn the sign.")
     ] = False,
-    pixel_size: Annotated[
+    pixel_size: PixelSize = None,
+    particle_diameter: Annotated[
         float | None,
-        typer.Option(metavar="A", help="Pixel size in angstrom; from the files."),
+        typer.Option(
+            metavar="A",
+            help="Longest extent of the particle: downsample raw micrographs until it "
+            "fits, and prepare them.",
+        ),
     ] = None,
     max_memory: Annotated[
         float | None,
         typer.Option(metavar="GB", help="Most memory to take; refused if too little."),
     ] = None,
+    level: Annotated[
+        bool, typer.Option(help="Subtract the level of the background.")
+    ] = True,
+    mend: Annotated[
+        bool | None,
+        typer.Option(help="Replace hot pixels, leave out dead areas.", **RAW_ONLY),
+    ] = None,
+    flatten: Annotated[
+        bool | None,
+        typer.Option(help="Subtract what varies slowly.", **RAW_ONLY),
+    ] = None,
+    normalise: Annotated[
+        bool | None,
+        typer.Option(help="Divide by the standard deviation.", **RAW_ONLY),
+    ] = None,
+    flip_hand: Annotated[
+        bool, typer.Option("--flip-hand", help="Write the mirror images of the maps.")
+    ] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the run that DIR holds.")
     ] = False,
@@ -191,6 +224,11 @@ def reconstruct(
         max_memory=max_memory,
         invert=invert,
         pixel_size=pixel_size,
+        particle_diameter=particle_diameter,
+        level=level,
+        mend=mend,
+        flatten=flatten,
+        normalise=normalise,
     )
     # After the settings, so that a wrong option is refused at once.
     from numbasaem import reconstruction
@@ -208,6 +246,7 @@ def reconstruct(
                 settings,
                 out=out,
                 resume=resume,
+                flip_hand=flip_hand,
                 on_iteration=report,
                 on_progress=display.step,
             )
@@ -221,7 +260,13 @@ def reconstruct(
 )
 def pick(
     micrographs: Micrographs,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="STAR file to write.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE",
+            help="Table to write: .star (RELION), .box (EMAN) or .txt (Topaz).",
+        ),
+    ],
     volume: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Map of the particle.")
     ] = None,
@@ -229,62 +274,32 @@ def pick(
         Path | None,
         typer.Option(metavar="DIR", help="Folder of a reconstruction, instead."),
     ] = None,
+    invert: Annotated[
+        bool, typer.Option("--invert", help="With --volume: particles are dark.")
+    ] = False,
+    pixel_size: PixelSize = None,
 ) -> None:
     """Find particles of a known map in micrographs."""
     if (volume is None) == (run is None):
         found = "both" if run else "neither"
         raise expected("pick", "either --volume or --run", found)
-    if not out.parent.is_dir():
-        raise expected(out, "a file in a folder that exists", f"none at {out.parent}")
-    import numpy as np
+    if run is not None and invert:
+        raise expected("--invert", "--volume with it", "--run, which has its own")
+    from numbasaem import micrograph_picking
 
-    from numbasaem import known_particle
-    from numbasaem.io.mrc import read_micrographs, read_volume
-    from numbasaem.io.star import write_particles
-    from numbasaem.patches import cut_patches
-    from numbasaem.picking import pick as find_particles
-
-    names, coordinates, merits, pixel_sizes = [], [], [], set()
-    sign = 1
+    micrograph_picking.check_table_name(out)
     with ProgressDisplay() as display:
         display.step("preparing the particle", 0.0)
         if run is not None:
-            particle = known_particle.particle_of_run(run)
-            sign = -1 if known_particle.settings_of_run(run).invert else 1
+            picks = micrograph_picking.pick_with_run(
+                micrographs, run, display.step, pixel_size
+            )
         elif volume is not None:
-            density, _ = read_volume(volume)
-            images, _ = read_micrographs(micrographs[0])
-            _check_side(micrographs[0], images[0], len(density))
-            patches = cut_patches(images[0], len(density))
-            particle = known_particle.particle_of_map(density, patches)
-        for path in micrographs:
-            images, pixel_size = read_micrographs(path)
-            pixel_sizes.add(pixel_size or 1.0)
-            if len(pixel_sizes) > 1:
-                found = " and ".join(f"{size:g} A" for size in sorted(pixel_sizes))
-                raise expected(path, "the pixel size of the others", found)
-            _check_side(path, images[0], len(particle.images[0]))
-            for number, image in enumerate(images, start=1):
-                name = path.name if len(images) == 1 else f"{number:06d}@{path.name}"
-                display.step(f"picking {name}", 0.0)
-                picks = find_particles(
-                    sign * image,
-                    particle.images,
-                    particle.shift_prior,
-                    particle.noise_variance,
-                    on_progress=partial(display.step, f"picking {name}"),
-                )
-                names += [name] * len(picks.centres)
-                coordinates.append(picks.centres)
-                merits.append(picks.probability)
-    write_particles(
-        out,
-        micrograph_names=names,
-        coordinates=np.concatenate(coordinates),
-        pixel_size=pixel_sizes.pop(),
-        figure_of_merit=np.concatenate(merits),
-    )
-    typer.echo(f"{len(names)} particles written to {out}")
+            picks = micrograph_picking.pick_with_map(
+                micrographs, volume, display.step, pixel_size, invert
+            )
+    micrograph_picking.write_picks(out, picks)
+    typer.echo(f"{len(picks.micrograph_names)} particles written to {out}")
 
 
 @app.command(epilog="Example: numbasaem evaluate run/volume.mrc data/volume_true.mrc")
@@ -347,12 +362,6 @@ def info() -> None:
         typer.echo(f"{name}: {value}")
 
 
-def _check_side(path: Path, image: NDArray[np.float32], size: int) -> None:
-    """Refuse a micrograph that holds no two patches a side."""
-    if min(image.shape) < 2 * size:
-        raise expected(path, f"at least {2 * size} pixels a side", image.shape)
-
-
 def _integers(option: str, text: str) -> tuple[int, ...]:
     """Read a comma-separated list of integers given to an option."""
     try:
@@ -385,6 +394,9 @@ def _report_result(result: Result, out: Path, as_json: bool) -> None:
         "empty_fraction": last.empty_fraction,
         "pixel_size": result.pixel_size,
         "fsc_of_halves": result.fsc,
+        "fsc_of_halves_corrected": None
+        if result.half_map_correlation is None
+        else result.half_map_correlation.corrected,
     }
     if as_json:
         _print_json(summary)
@@ -395,12 +407,17 @@ def _report_result(result: Result, out: Path, as_json: bool) -> None:
         typer.echo(f"log-likelihood per patch: {last.log_likelihood_per_patch:.4f}")
         typer.echo(f"noise variance: {result.noise_variance:.4g}")
         typer.echo(f"empty patches: {last.empty_fraction:.1%}")
-        if result.fsc is not None:
-            shells = " ".join(f"{value:.3f}" for value in result.fsc)
+        curves = result.half_map_correlation
+        if curves is not None:
+            shells = " ".join(f"{value:.3f}" for value in curves.unmasked)
             typer.echo(f"FSC of the half maps per shell: {shells}")
             size = len(result.volume)
-            at_0143 = resolution(result.fsc, 0.143, result.pixel_size or 1.0, size)
-            typer.echo(f"resolution of the half maps: {at_0143}")
+            length = result.pixel_size or 1.0
+            for found in (
+                resolution(curves.unmasked, 0.143, length, size),
+                resolution(curves.corrected, 0.143, length, size, curves.mask),
+            ):
+                typer.echo(f"resolution of the half maps: {found}")
     if _is_mostly_negative(result.volume):
         typer.echo(
             f"{summary['volume']}: mostly negative; if particles are dark in the "

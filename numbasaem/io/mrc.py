@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
+import logging
 import os
 import zlib
 from pathlib import Path
@@ -13,49 +15,52 @@ from numpy.typing import NDArray
 
 from numbasaem.errors import InputError, expected
 from numbasaem.io import written_whole
+from numbasaem.io.sections import Image, Sections, checked_samples
 
 HEADER_BYTES = 1024
 DTYPE_OF_MODE = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
 # Headers hold float32: lengths that agree to this are the same length.
 SAME_LENGTH = 1e-3
 
+# First bytes of the compressed files that programs of the field write.
+COMPRESSED = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open}
+
 PathLike = str | os.PathLike[str]
-Image = NDArray[np.float32]
+
+_log = logging.getLogger(__name__)
 
 
-def read_micrographs(path: PathLike) -> tuple[list[Image], float | None]:
-    """Read the micrographs of one file: one, or every section of a stack.
+def read_micrographs(path: PathLike) -> tuple[Sections, float | None]:
+    """Open the micrographs of one file: one, or every section of a stack.
 
     Parameters
     ----------
     path : path-like
-        An ``.mrc`` or ``.mrcs`` file of mode 0, 1, 2, 6 or 12.
+        An ``.mrc``, ``.mrcs`` or ``.map`` file of mode 0, 1, 2, 6 or 12, compressed by
+        gzip or bzip2 or not. One that is not compressed is mapped into memory.
 
     Returns
     -------
-    micrographs : list of ndarray, shape (Ny, Nx), float32
-        The sections, ``image[y, x]``, not necessarily square.
+    micrographs : Sections
+        The sections, ``image[y, x]`` in float32, not necessarily square, each read when
+        it is asked for.
     pixel_size : float or None
         Angstrom per pixel; None where the header does not say.
 
     Raises
     ------
     InputError
-        If the file is missing, is not MRC, is cut short or of another mode, if its
-        pixels are not square, or if a section is constant or has a pixel that is not
-        finite.
+        If the file is missing, is not MRC, is cut short or of another mode, or if its
+        pixels are not square; when a section is read, if it is constant or has a pixel
+        that is not finite.
     """
     header, stored = _read(path)
     size = _voxel_size(path, header, ("x", "y"))
-    sections = []
-    for number, section in enumerate(stored, start=1):
-        where = f"{path} section {number}" if len(stored) > 1 else str(path)
-        sections.append(_checked(where, section, "pixels"))
-    return sections, size
+    return Sections(path, len(stored), stored.__getitem__), size
 
 
-def read_shape(path: PathLike) -> tuple[int, int, int]:
-    """Read the shape of what a file holds, from its header alone.
+def read_header(path: PathLike) -> tuple[tuple[int, int, int], float | None]:
+    """Read shape and pixel size of the micrographs of one file, not their pixels.
 
     Parameters
     ----------
@@ -64,28 +69,32 @@ def read_shape(path: PathLike) -> tuple[int, int, int]:
 
     Returns
     -------
-    (int, int, int)
-        Sections, rows and columns.
+    shape : (int, int, int)
+        Micrographs, rows and columns.
+    pixel_size : float or None
+        Angstrom per pixel; None where the header does not say.
 
     Raises
     ------
     InputError
-        If the file is missing or is not MRC.
+        If the file is missing or is not MRC, or if its pixels are not square.
     """
     header, _ = _read(path, samples=False)
-    return _shape(header)
+    return _shape(header), _voxel_size(path, header, ("x", "y"))
 
 
 def read_volume(path: PathLike) -> tuple[Image, float | None]:
     """Read a cubic volume.
 
-    Axes stored in another order are turned into ``volume[z, y, x]``. The origin and the
-    start indices of the header are not used: the centre is index ``size // 2``.
+    Axes stored in another order are turned into ``volume[z, y, x]``, and the log says
+    so. The origin and the start indices of the header are not used: the centre is index
+    ``size // 2``.
 
     Parameters
     ----------
     path : path-like
-        An ``.mrc``, ``.map`` or gzip-compressed file of mode 0, 1, 2, 6 or 12.
+        An ``.mrc`` or ``.map`` file of mode 0, 1, 2, 6 or 12, compressed by gzip or
+        bzip2 or not.
 
     Returns
     -------
@@ -108,9 +117,12 @@ def read_volume(path: PathLike) -> tuple[Image, float | None]:
         axes = [3, 2, 1]
     if sorted(axes) != [1, 2, 3]:
         raise expected(path, "axes MAPC, MAPR, MAPS that are 1, 2, 3", axes[::-1])
+    if axes != [3, 2, 1]:
+        stored_as = ", ".join(map(str, axes[::-1]))
+        _log.warning("%s: axes MAPC, MAPR, MAPS are %s; permuted", path, stored_as)
     volume = stored.transpose([axes.index(axis) for axis in (3, 2, 1)])
     size = _voxel_size(path, header, ("x", "y", "z"))
-    return _checked(str(path), volume, "voxels"), size
+    return checked_samples(str(path), volume, "voxels"), size
 
 
 def write_micrograph(
@@ -178,20 +190,26 @@ def _write(
 def _read(path: PathLike, samples: bool = True) -> tuple[Any, NDArray[np.generic]]:
     """Header record and, unless left out, samples as they are stored."""
     try:
-        with _opened(path) as stream:
+        compressed = _compression(path)
+        with (compressed or open)(path, "rb") as stream:
             header = _header(path, stream.read(HEADER_BYTES))
-            stored = _samples(path, stream, header) if samples else np.empty(0)
-            return header, stored
+            if not samples:
+                return header, np.empty(0)
+            if compressed:
+                return header, _samples(path, stream, header)
+        return header, _mapped(path, header)
     except InputError:
         raise
+    # The decompressors say what is wrong with their data by any of these.
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise expected(path, "a whole gzip file", error) from error
+        raise expected(path, "a whole compressed file; copy it anew", error) from error
     except OSError as error:
         found = f"{type(error).__name__}: {error.strerror or error}"
         raise expected(path, "a file that can be read", found) from error
 
 
-def _opened(path: PathLike) -> gzip.GzipFile | IO[bytes]:
+def _compression(path: PathLike) -> Any:
+    """Function that opens a compressed file, None for one that is not."""
     place = Path(path)
     if place.is_dir():
         raise expected(path, "an MRC file", "a folder")
@@ -201,7 +219,7 @@ def _opened(path: PathLike) -> gzip.GzipFile | IO[bytes]:
         magic = stream.read(2)
     if not magic:
         raise expected(path, "an MRC file", "an empty file")
-    return gzip.open(place) if magic == b"\x1f\x8b" else open(place, "rb")
+    return COMPRESSED.get(magic)
 
 
 def _header(path: PathLike, raw: bytes) -> Any:
@@ -225,25 +243,39 @@ def _header(path: PathLike, raw: bytes) -> Any:
     return header
 
 
-def _samples(
-    path: PathLike, stream: gzip.GzipFile | IO[bytes], header: Any
-) -> NDArray[np.generic]:
+def _layout(header: Any) -> tuple[np.dtype[Any], tuple[int, int, int], int, int]:
+    """Type and shape of the samples, where they begin and where they end, in bytes."""
     order = header.dtype["mode"].byteorder
     code = DTYPE_OF_MODE[int(header["mode"])]
     dtype = np.dtype(code).newbyteorder("<" if order in "<=" else ">")
     shape = _shape(header)
-    extended = max(int(header["nsymbt"]), 0)
-    needed = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    skipped = len(stream.read(extended))
+    begin = HEADER_BYTES + max(int(header["nsymbt"]), 0)
+    return (
+        dtype,
+        shape,
+        begin,
+        begin + int(np.prod(shape, dtype=np.int64)) * (dtype.itemsize),
+    )
+
+
+def _mapped(path: PathLike, header: Any) -> NDArray[np.generic]:
+    dtype, shape, begin, end = _layout(header)
+    found = Path(path).stat().st_size
+    if found < end:
+        raise expected(path, f"{end} bytes for {shape} samples", f"{found} bytes")
+    return np.memmap(path, dtype, mode="r", offset=begin, shape=shape)
+
+
+def _samples(path: PathLike, stream: IO[bytes], header: Any) -> NDArray[np.generic]:
+    dtype, shape, begin, end = _layout(header)
     # Piece by piece, so that a damaged header cannot ask for memory the file lacks.
     pieces = []
-    got = 0
-    while got < needed and (piece := stream.read(min(needed - got, 1 << 26))):
+    got = HEADER_BYTES + len(stream.read(begin - HEADER_BYTES))
+    while begin <= got < end and (piece := stream.read(min(end - got, 1 << 26))):
         pieces.append(piece)
         got += len(piece)
-    if skipped < extended or got < needed:
-        what = f"{HEADER_BYTES + extended + needed} bytes for {shape} samples"
-        raise expected(path, what, f"{HEADER_BYTES + skipped + got} bytes")
+    if got < end:
+        raise expected(path, f"{end} bytes for {shape} samples", f"{got} bytes")
     return np.frombuffer(b"".join(pieces), dtype).reshape(shape)
 
 
@@ -263,19 +295,3 @@ def _voxel_size(path: PathLike, header: Any, axes: tuple[str, ...]) -> float | N
         found = " x ".join(f"{length:.4g}" for length in lengths) + " angstrom"
         raise expected(path, "the same sampling along each axis", found)
     return lengths[0]
-
-
-def _checked(where: str, array: NDArray[Any], samples: str) -> Image:
-    image = np.ascontiguousarray(array, dtype=np.float32)
-    finite = np.isfinite(image)
-    if not finite.all():
-        nans = int(np.isnan(image).sum())
-        infinite = int(image.size - finite.sum()) - nans
-        counts = [f"{nans} NaN"] * (nans > 0) + [f"{infinite} infinite"] * (
-            infinite > 0
-        )
-        raise expected(where, f"finite {samples}", " and ".join(counts))
-    if image.min() == image.max():
-        found = f"the constant {image.flat[0]:g}"
-        raise expected(where, f"{samples} that vary", found)
-    return image

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 
 PathLike = str | os.PathLike[str]
 
-# What a table has to state about the microscope although the simulator has no lens.
-VOLTAGE = 300.0
+# What RELION asks of a microscope besides its voltage: millimetres, and a share.
 SPHERICAL_ABERRATION = 2.7
 AMPLITUDE_CONTRAST = 0.1
 # RELION's value for the wavelength of frequency zero.
@@ -28,8 +27,21 @@ NO_RESOLUTION = 999.0
 
 COORDINATES = ("rlnCoordinateX", "rlnCoordinateY")
 ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
-NAMES = ("rlnMicrographName", "rlnImageName", "rlnOpticsGroupName")
+NAMES = (
+    "rlnMicrographName",
+    "rlnImageName",
+    "rlnOpticsGroupName",
+    "rlnMtfFileName",
+)
+MICROGRAPH_PIXEL_SIZES = ("rlnMicrographPixelSize", "rlnMicrographOriginalPixelSize")
 FREQUENCY, CORRELATION = "rlnResolution", "rlnFourierShellCorrelation"
+# Of half maps, as RELION's post-processing calls them.
+CORRELATIONS = (
+    "rlnFourierShellCorrelationUnmaskedMaps",
+    "rlnFourierShellCorrelationMaskedMaps",
+    "rlnCorrectedFourierShellCorrelationPhaseRandomizedMaskedMaps",
+    "rlnFourierShellCorrelationCorrected",
+)
 
 
 @dataclass(frozen=True)
@@ -49,6 +61,71 @@ class ParticleTables:
     optics: pd.DataFrame | None
 
 
+@dataclass(frozen=True)
+class MicrographTable:
+    """Micrographs that RELION lists.
+
+    Attributes
+    ----------
+    micrographs : pandas.DataFrame
+        One row per micrograph.
+    optics : pandas.DataFrame
+        One row per optics group.
+    pixel_size : float
+        Angstrom per pixel of the micrographs.
+    """
+
+    micrographs: pd.DataFrame
+    optics: pd.DataFrame
+    pixel_size: float
+
+
+def read_micrograph_table(path: PathLike) -> MicrographTable:
+    """Read a list of micrographs that RELION 3.1 or later wrote.
+
+    Parameters
+    ----------
+    path : path-like
+        A ``micrographs.star``.
+
+    Returns
+    -------
+    MicrographTable
+        Every column of the micrographs and of the optics groups.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or damaged, lacks the optics table or a column, or its
+        groups differ in pixel size.
+    """
+    tables = _read(path)
+    for name in ("optics", "micrographs"):
+        if name not in tables:
+            what = f"a table data_{name}, as RELION 3.1 or later writes it"
+            raise expected(path, what, f"tables {', '.join(tables)}")
+    micrographs, optics = tables["micrographs"], tables["optics"]
+    _require(path, micrographs, "rlnMicrographName")
+    for table in (micrographs, optics):
+        _require_numbers(path, table, ("rlnOpticsGroup",))
+    known = set(optics["rlnOpticsGroup"])
+    for group in micrographs["rlnOpticsGroup"]:
+        if group not in known:
+            raise expected(path, "each rlnOpticsGroup in data_optics", f"no {group}")
+    column = next((c for c in MICROGRAPH_PIXEL_SIZES if c in optics), None)
+    if column is None:
+        found = f"columns {', '.join(map(str, optics.columns))} in data_optics"
+        raise expected(path, f"a column {' or '.join(MICROGRAPH_PIXEL_SIZES)}", found)
+    _require_numbers(path, optics, (column,))
+    used = optics["rlnOpticsGroup"].isin(micrographs["rlnOpticsGroup"])
+    sizes = sorted({float(size) for size in optics[column][used]})
+    if len(sizes) != 1 or sizes[0] <= 0:
+        found = " and ".join(f"{size:g} A" for size in sizes) or "no micrograph"
+        what = f"one positive {column} for all; run its groups one by one"
+        raise expected(path, what, found)
+    return MicrographTable(micrographs, optics, sizes[0])
+
+
 def write_particles(
     path: PathLike,
     *,
@@ -57,6 +134,8 @@ def write_particles(
     pixel_size: float,
     angles: NDArray[np.floating] | None = None,
     figure_of_merit: NDArray[np.floating] | None = None,
+    optics: pd.DataFrame | None = None,
+    optics_groups: Sequence[int] | None = None,
 ) -> None:
     """Write particles with an optics table.
 
@@ -74,6 +153,10 @@ def write_particles(
         RELION's rot, tilt and psi in degrees.
     figure_of_merit : ndarray, shape (n,), optional
         How sure a picker is of each particle.
+    optics : pandas.DataFrame, optional
+        Table of optics groups; by default one group that states the pixel size alone.
+    optics_groups : sequence of int, length n, optional
+        Group of each particle; 1 by default.
 
     Raises
     ------
@@ -89,25 +172,49 @@ def write_particles(
         columns |= zip(ANGLES, np.reshape(angles, (-1, 3)).T, strict=True)
     if figure_of_merit is not None:
         columns["rlnAutopickFigureOfMerit"] = np.asarray(figure_of_merit)
+    groups = np.ones(count) if optics_groups is None else np.asarray(optics_groups)
+    columns["rlnOpticsGroup"] = groups.astype(np.int64)
     for name, column in columns.items():
         if len(column) != count:
             raise expected(path, f"{count} values of {name}", len(column))
     particles = pd.DataFrame(columns)
     particles["rlnMicrographName"] = list(micrograph_names)
-    particles["rlnOpticsGroup"] = np.ones(count, dtype=np.int64)
-    optics = pd.DataFrame(
-        {
-            "rlnOpticsGroupName": ["opticsGroup1"],
-            "rlnOpticsGroup": [1],
-            "rlnMicrographOriginalPixelSize": [pixel_size],
-            "rlnVoltage": [VOLTAGE],
-            "rlnSphericalAberration": [SPHERICAL_ABERRATION],
-            "rlnAmplitudeContrast": [AMPLITUDE_CONTRAST],
-            "rlnMicrographPixelSize": [pixel_size],
-            "rlnImagePixelSize": [pixel_size],
-        }
-    )
+    if optics is None:
+        optics = optics_table(pixel_size)
     _write(path, {"optics": optics, "particles": particles})
+
+
+def optics_table(pixel_size: float, voltage: float | None = None) -> pd.DataFrame:
+    """Table of one optics group.
+
+    Parameters
+    ----------
+    pixel_size : float
+        Angstrom per micrograph pixel.
+    voltage : float, optional
+        Of the microscope, kV; with it come the usual aberration and contrast.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row, under RELION's names.
+    """
+    import pandas as pd
+
+    row: dict[str, str | float] = {
+        "rlnOpticsGroupName": "opticsGroup1",
+        "rlnOpticsGroup": 1,
+        "rlnMicrographOriginalPixelSize": pixel_size,
+        "rlnMicrographPixelSize": pixel_size,
+        "rlnImagePixelSize": pixel_size,
+    }
+    if voltage is not None:
+        row |= {
+            "rlnVoltage": voltage,
+            "rlnSphericalAberration": SPHERICAL_ABERRATION,
+            "rlnAmplitudeContrast": AMPLITUDE_CONTRAST,
+        }
+    return pd.DataFrame([row])
 
 
 def read_particles(path: PathLike) -> ParticleTables:
@@ -139,7 +246,14 @@ def read_particles(path: PathLike) -> ParticleTables:
 
 
 def write_fsc(
-    path: PathLike, fsc: NDArray[np.floating], voxel_size: float, size: int
+    path: PathLike,
+    fsc: NDArray[np.floating],
+    voxel_size: float,
+    size: int,
+    *,
+    masked: NDArray[np.floating] | None = None,
+    randomized: NDArray[np.floating] | None = None,
+    corrected: NDArray[np.floating] | None = None,
 ) -> None:
     """Write a Fourier shell correlation under RELION's names.
 
@@ -148,11 +262,13 @@ def write_fsc(
     path : path-like
         The file; one that exists is replaced once the new one is complete.
     fsc : ndarray, shape (n_shells,)
-        Correlation of the shells 0, 1, 2, ... (equation (38)).
+        Correlation of the shells 0, 1, 2, ... (equation (38)), no mask.
     voxel_size : float
         Angstrom per voxel.
     size : int
         Length of the volumes in voxels.
+    masked, randomized, corrected : ndarray, shape (n_shells,), optional
+        Of the masked maps, of those with random phases, and corrected for the mask.
 
     Raises
     ------
@@ -171,6 +287,11 @@ def write_fsc(
         "rlnAngstromResolution": wavelength,
         CORRELATION: np.asarray(fsc, dtype=np.float64),
     }
+    for name, curve in zip(
+        CORRELATIONS, (fsc, masked, randomized, corrected), strict=True
+    ):
+        if curve is not None:
+            table[name] = np.asarray(curve, dtype=np.float64)
     _write(path, {"fsc": pd.DataFrame(table)})
 
 

@@ -1,0 +1,73 @@
+"""A script that opens a reconstruction in ChimeraX."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from numbasaem.io import written_whole
+
+
+def surface_level(volume: NDArray[np.floating]) -> float:
+    """Level at which a map is worth looking at.
+
+    Parameters
+    ----------
+    volume : ndarray, shape (L, L, L)
+        The map.
+
+    Returns
+    -------
+    float
+        Otsu's threshold of the voxels in the ball of radius L // 2: the level that
+        parts them into two classes whose means lie furthest apart for their sizes.
+    """
+    offset = np.arange(len(volume)) - len(volume) // 2
+    squares = np.add.outer(np.add.outer(offset**2, offset**2), offset**2)
+    values = np.sort(volume[squares <= (len(volume) // 2) ** 2].astype(np.float64))
+    below = np.arange(1, len(values))
+    sums = np.cumsum(values)[:-1]
+    above = len(values) - below
+    apart = sums / below - (values.sum() - sums) / above
+    cut = int(np.argmax(below * above * apart**2))
+    return float(values[cut : cut + 2].mean())
+
+
+def write_chimerax_script(
+    path: str | os.PathLike[str],
+    volume: NDArray[np.floating],
+    name: str,
+    hidden: Sequence[str] = (),
+) -> None:
+    """Write commands that open a map, and others hidden beside it.
+
+    Parameters
+    ----------
+    path : path-like
+        A ``.cxc`` file in the folder of the maps; ChimeraX runs it there.
+    volume : ndarray, shape (L, L, L)
+        The map; its surface is shown at :func:`surface_level`.
+    name : str
+        File of the map.
+    hidden : sequence of str
+        Files of maps that are opened at the same level and hidden.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be written.
+    """
+    level = surface_level(volume)
+    lines = ["# Level: Otsu's threshold of the voxels in the ball that holds the map."]
+    for number, file in enumerate((name, *hidden), start=1):
+        lines.append(f"open {file} id #{number}")
+        lines.append(f"volume #{number} style surface step 1 level {level:.6g}")
+        if number > 1:
+            lines.append(f"hide #{number} models")
+    lines += ["lighting soft", "view"]
+    with written_whole(path) as part:
+        Path(part).write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -1,0 +1,96 @@
+"""Micrographs of one file, read one at a time and checked as they are read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from numbasaem.errors import expected
+
+Image = NDArray[np.float32]
+
+
+class Sections:
+    """The micrographs of a file; each is read when it is asked for, and not kept.
+
+    Parameters
+    ----------
+    path : path-like
+        The file, as errors name it.
+    count : int
+        How many micrographs it holds.
+    read : callable
+        Samples, shape (Ny, Nx), of the section with a number from 0.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        count: int,
+        read: Callable[[int], NDArray[Any]],
+    ) -> None:
+        self._path = path
+        self._count = count
+        self._read = read
+
+    def __len__(self) -> int:
+        """Number of micrographs."""
+        return self._count
+
+    def __iter__(self) -> Iterator[Image]:
+        """Read the micrographs one after the other."""
+        return (self[number] for number in range(self._count))
+
+    def __getitem__(self, number: int) -> Image:
+        """Read one micrograph, shape (Ny, Nx), float32.
+
+        Raises
+        ------
+        InputError
+            If a section is damaged, is constant or has a pixel that is not finite.
+        """
+        at = range(self._count)[number]
+        several = self._count > 1
+        where = f"{self._path} section {at + 1}" if several else str(self._path)
+        return checked_samples(where, self._read(at), "pixels")
+
+
+def checked_samples(where: str, array: NDArray[Any], samples: str) -> Image:
+    """Convert to float32, contiguous, what is finite and varies.
+
+    Parameters
+    ----------
+    where : str
+        The file and section, as errors name it.
+    array : ndarray
+        Real samples.
+    samples : str
+        What they are called.
+
+    Returns
+    -------
+    ndarray, float32
+        The same samples.
+
+    Raises
+    ------
+    InputError
+        If a sample is not finite or all are equal.
+    """
+    image = np.ascontiguousarray(array, dtype=np.float32)
+    finite = np.isfinite(image)
+    if not finite.all():
+        nans = int(np.isnan(image).sum())
+        infinite = int(image.size - finite.sum()) - nans
+        counts = [f"{nans} NaN"] * (nans > 0) + [f"{infinite} infinite"] * (
+            infinite > 0
+        )
+        raise expected(where, f"finite {samples}", " and ".join(counts))
+    if image.min() == image.max():
+        found = f"the constant {image.flat[0]:g}"
+        raise expected(where, f"{samples} that vary", found)
+    return image

@@ -1,0 +1,305 @@
+"""Micrographs as other programs leave them: formats, patterns, lists, pixel sizes."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mrcfile
+import numpy as np
+import pytest
+import tifffile
+
+from numbasaem import inputs
+from numbasaem.errors import InputError
+from numbasaem.inputs import load_patches
+from numbasaem.io.micrographs import MicrographFile, list_micrographs
+from numbasaem.io.mrc import read_micrographs, write_micrograph
+from numbasaem.io.star import read_micrograph_table
+from numbasaem.io.tiff import read_tiff
+from numbasaem.patches import cut_patches
+from numbasaem.settings import Settings
+
+IMAGE = np.random.default_rng(3).standard_normal((22, 27), dtype=np.float32)
+SIZE = 5
+
+OPTICS = """\
+# version 30001
+
+data_optics
+
+loop_
+_rlnOpticsGroupName #1
+_rlnOpticsGroup #2
+_rlnMicrographPixelSize #3
+_rlnVoltage #4
+_rlnSphericalAberration #5
+opticsGroup1 1 1.25 300.0 2.7
+opticsGroup2 2 1.25 200.0 2.7
+
+"""
+MICROGRAPHS = """\
+data_micrographs
+
+loop_
+_rlnMicrographName #1
+_rlnOpticsGroup #2
+MotionCorr/one.mrc 1
+MotionCorr/two.mrc 2
+"""
+
+
+def refusal(use: Callable[..., Any], *arguments: Any) -> str:
+    with pytest.raises(InputError) as error:
+        list(use(*arguments))
+    (line,) = str(error.value).splitlines()
+    return line
+
+
+def load(*sources: object, **settings: Any) -> inputs.PatchSet:
+    return load_patches(
+        sources,  # type: ignore[arg-type]
+        Settings(size=SIZE, **{"level": False, **settings}),
+        lambda *_: None,
+    )
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """Folder of a RELION project with two micrographs and their list."""
+    folder = tmp_path / "MotionCorr"
+    folder.mkdir()
+    for name in ("one", "two"):
+        write_micrograph(folder / f"{name}.mrc", IMAGE, 1.0)
+    (tmp_path / "micrographs.star").write_text(OPTICS + MICROGRAPHS)
+    return tmp_path
+
+
+# --- formats -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, bz2.compress])
+def test_read_micrographs__compressed(
+    tmp_path: Path, compress: Callable[[bytes], bytes]
+) -> None:
+    plain, path = tmp_path / "a.mrc", tmp_path / "a.mrc.compressed"
+    write_micrograph(plain, IMAGE, 1.5)
+    whole = compress(plain.read_bytes())
+    path.write_bytes(whole)
+    (image,), pixel_size = read_micrographs(path)
+    np.testing.assert_array_equal(image, IMAGE)
+    assert pixel_size == pytest.approx(1.5)
+    path.write_bytes(whole[: len(whole) // 2])
+    line = refusal(read_micrographs, path)
+    assert line.startswith(f"{path}: expected a whole compressed file; copy it anew")
+
+
+def test_read_micrographs__maps_the_file_into_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mapped: list[Any] = []
+    memmap: Any = np.memmap
+
+    def mapping(*arguments: Any, **more: Any) -> Any:
+        mapped.append(memmap(*arguments, **more))
+        return mapped[-1]
+
+    monkeypatch.setattr(np, "memmap", mapping)
+    path = tmp_path / "stack.mrcs"
+    stack = np.stack([IMAGE, 2 * IMAGE, 3 * IMAGE])
+    with mrcfile.new(path) as file:
+        file.set_data(stack)
+    sections, _ = read_micrographs(path)
+    assert len(mapped) == 1
+    assert len(sections) == 3
+    np.testing.assert_array_equal(sections[-1], stack[2])
+    with pytest.raises(IndexError):
+        sections[3]
+
+
+def test_load_patches__one_micrograph_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "stack.mrcs"
+    with mrcfile.new(path) as file:
+        file.set_data(np.stack([IMAGE] * 3))
+    events: list[str] = []
+
+    def cutting(*arguments: Any) -> Any:
+        events.append("cut")
+        return cut_patches(*arguments)
+
+    monkeypatch.setattr(inputs, "cut_patches", cutting)
+    read = inputs.prepared_micrographs
+
+    def reading(*arguments: Any) -> Any:
+        for one in read(*arguments):
+            events.append("read")
+            yield one
+
+    monkeypatch.setattr(inputs, "prepared_micrographs", reading)
+    load(path, pixel_size=1.0)
+    assert events == ["read", "cut"] * 3
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.float32])
+@pytest.mark.parametrize("suffix", [".tif", ".TIFF"])
+def test_read_tiff__the_bottom_row_is_the_first(
+    tmp_path: Path, dtype: type, suffix: str
+) -> None:
+    path = tmp_path / f"a{suffix}"
+    pixels: Any = np.arange(60).reshape(6, 10).astype(dtype)
+    tifffile.imwrite(path, pixels)
+    (image,), pixel_size = MicrographFile(path, path.name).open()
+    np.testing.assert_array_equal(image, pixels[::-1])
+    assert image.dtype == np.float32
+    assert pixel_size is None
+
+
+def test_read_tiff__pages_and_compression(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    pages = np.stack([IMAGE, IMAGE + 1])
+    tifffile.imwrite(path, pages, compression="zlib", photometric="minisblack")
+    np.testing.assert_array_equal(read_tiff(path), pages[:, ::-1])
+
+
+def test_read_tiff__unusable(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    assert f"{path}: expected a TIFF file, found no such file" == refusal(
+        read_tiff, path
+    )
+    path.write_bytes(b"no TIFF at all")
+    assert f"{path}: expected a TIFF file" in refusal(read_tiff, path)
+    tifffile.imwrite(path, np.zeros((20, 20, 3), np.uint8), photometric="rgb")
+    line = refusal(read_tiff, path)
+    assert line.startswith(f"{path}: expected one grey value a pixel; convert it")
+    assert "SamplesPerPixel 3" in line
+    tifffile.imwrite(path, np.stack([IMAGE] * 9), photometric="minisblack")
+    path.write_bytes(path.read_bytes()[:-3000])
+    assert f"{path}" in refusal(read_tiff, path)
+
+
+# --- lists -------------------------------------------------------------------------
+
+
+def test_list_micrographs__patterns(project: Path) -> None:
+    pattern = f"{project}/MotionCorr/*.mrc"
+    found = list_micrographs([pattern, project / "MotionCorr" / "one.mrc"])
+    assert [file.name for file in found.files] == ["one.mrc", "two.mrc", "one.mrc"]
+    assert found.optics is None
+    assert load(pattern).micrograph.max() == 1
+    # a name with a bracket is a name before it is a pattern
+    odd = project / "[a].mrc"
+    write_micrograph(odd, IMAGE, 1.0)
+    assert [file.path for file in list_micrographs([odd]).files] == [odd]
+    assert refusal(load, f"{project}/*.tif") == (
+        f"{project}/*.tif: expected files of such names, found none"
+    )
+
+
+def test_list_micrographs__relion(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = list_micrographs([project / "micrographs.star"])
+    assert [file.name for file in listed.files] == [
+        "MotionCorr/one.mrc",
+        "MotionCorr/two.mrc",
+    ]
+    assert [file.optics_group for file in listed.files] == [1, 2]
+    assert listed.optics is not None
+    assert list(listed.optics["rlnVoltage"]) == [300, 200]
+    data = load(project / "micrographs.star")
+    # the list's pixel size, not the 1.0 of the headers
+    assert data.pixel_size == 1.25
+    wanted = cut_patches(IMAGE, SIZE)
+    np.testing.assert_array_equal(data.patches, np.concatenate([wanted] * 2))
+    # a list in a folder of its own, its names relative to the working folder
+    elsewhere = project / "CtfFind" / "job003"
+    elsewhere.mkdir(parents=True)
+    (elsewhere / "micrographs.star").write_text(OPTICS + MICROGRAPHS)
+    monkeypatch.chdir(project)
+    assert len(list_micrographs(["CtfFind/job003/micrographs.star"]).files) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda s: s[s.index("data_micrographs") :], "a table data_optics"),
+        (lambda s: s[: s.index("data_micrographs")], "a table data_micrographs"),
+        (lambda s: s.replace("_rlnMicrographName", "_rlnName"), "rlnMicrographName"),
+        (lambda s: s.replace("_rlnMicrographPixelSize", "_rlnX"), "OriginalPixelSize"),
+        (lambda s: s.replace("two.mrc 2", "two.mrc 3"), "rlnOpticsGroup in data_opti"),
+        (lambda s: s.replace("2 1.25", "2 1.5"), "found 1.25 A and 1.5 A"),
+        (lambda s: s.replace("1.25", "0"), "found 0 A"),
+        (lambda s: s.replace("1.25", "wide"), "numbers in rlnMicrographPixelSize"),
+        (lambda s: s.replace("two.mrc", "three.mrc"), "no MotionCorr/three.mrc"),
+    ],
+)
+def test_list_micrographs__unusable_list(
+    project: Path, change: Callable[[str], str], named: str
+) -> None:
+    path = project / "micrographs.star"
+    path.write_text(change(OPTICS + MICROGRAPHS))
+    line = refusal(load, path)
+    assert line.startswith(f"{path}: expected")
+    assert named in line
+
+
+def test_list_micrographs__a_list_stands_alone(project: Path) -> None:
+    path = project / "micrographs.star"
+    line = refusal(list_micrographs, [project / "MotionCorr" / "one.mrc", path])
+    assert line == f"{path}: expected a list of micrographs on its own, found 1 more"
+
+
+def test_read_micrograph_table__older_name_of_the_pixel_size(project: Path) -> None:
+    path = project / "micrographs.star"
+    text = OPTICS.replace("MicrographPixelSize", "MicrographOriginalPixelSize")
+    path.write_text(text + MICROGRAPHS)
+    assert read_micrograph_table(path).pixel_size == 1.25
+
+
+# --- pixel sizes -------------------------------------------------------------------
+
+
+def test_pixel_size__that_is_missing(tmp_path: Path) -> None:
+    path = tmp_path / "a.mrc"
+    with mrcfile.new(path) as file:
+        file.set_data(IMAGE)
+    assert refusal(load, path) == (
+        f"{path}: expected a pixel size (CELLA) above 0 in the header, or "
+        "--pixel-size, found 0 or none"
+    )
+
+
+def test_pixel_size__given_overrules_the_headers_and_says_so_once(
+    project: Path, log: pytest.LogCaptureFixture
+) -> None:
+    pattern = f"{project}/MotionCorr/*.mrc"
+    assert load(pattern, pixel_size=1.4).pixel_size == 1.4
+    (message,) = log.messages
+    assert "one.mrc: pixel size 1.4 A as given, in place of 1 A" in message
+    log.clear()
+    load(pattern, pixel_size=1.0)
+    assert log.messages == []
+
+
+def test_pixel_size__of_the_patches_after_downsampling(tmp_path: Path) -> None:
+    path = tmp_path / "a.mrc"
+    pixels = np.random.default_rng(0).standard_normal((120, 150), dtype=np.float32)
+    write_micrograph(path, 7 * pixels + 100, 2.0)
+    data = load(path, particle_diameter=12.0, level=True)
+    assert data.pixel_size == 4.0
+    assert data.patches.shape == (12 * 15, SIZE, SIZE)
+    assert data.patches.std() == pytest.approx(1, abs=0.1)
+
+
+def test_load_patches__leaves_dead_areas_out(tmp_path: Path) -> None:
+    path = tmp_path / "a.mrc"
+    pixels = np.random.default_rng(0).standard_normal((60, 60), dtype=np.float32)
+    pixels[:20] = 0
+    write_micrograph(path, pixels, 1.0)
+    assert len(load(path).patches) == 144
+    assert len(load(path, mend=True).patches) == 96

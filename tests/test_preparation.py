@@ -1,0 +1,220 @@
+"""Preparation of micrographs: each step alone, and what it leaves alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from numbasaem.errors import InputError
+from numbasaem.phantom import shepp_logan
+from numbasaem.preparation import (
+    Preparation,
+    background_level,
+    mended,
+    preparation_of,
+)
+from numbasaem.settings import Settings
+from numbasaem.simulation import simulate
+
+SIZE = 11
+
+
+def noise(*shape: int, seed: int = 0) -> NDArray[np.float32]:
+    return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+
+
+def prepared(pixels: np.ndarray, **steps: bool) -> NDArray[np.float32]:
+    return Preparation(SIZE, **{"level": False, **steps})("m", pixels, None).pixels
+
+
+# --- level -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("snr", [3.5, 0.5])
+@pytest.mark.parametrize(("density", "bound"), [(None, 0.02), (0.4, 0.045)])
+def test_background_level__is_that_between_particles(
+    snr: float, density: float | None, bound: float
+) -> None:
+    sample = simulate(
+        shepp_logan(SIZE),
+        size=SIZE,
+        pixels=512,
+        snr=snr,
+        ell_max=6,
+        spacing="separated" if density is None else "arbitrary",
+        density=density,
+    )
+    pixels, deviation = sample.micrographs[0], np.sqrt(sample.noise_variance)
+    assert abs(background_level(pixels, SIZE)) < bound * deviation
+    # neither mean nor median would do
+    assert min(pixels.mean(), np.median(pixels)) > 0.05 * deviation
+
+
+def test_background_level__follows_gain_and_pedestal() -> None:
+    pixels = noise(100, 120).astype(np.float64)
+    level = background_level(pixels, SIZE)
+    assert background_level(7 * pixels + 300, SIZE) == pytest.approx(
+        7 * level + 300, abs=0.02
+    )
+
+
+def test_background_level__without_noise() -> None:
+    sample = simulate(shepp_logan(SIZE), size=SIZE, pixels=200, snr=np.inf, ell_max=6)
+    pixels = sample.micrographs[0]
+    assert abs(background_level(pixels, SIZE)) < 0.02 * pixels.max()
+
+
+def test_background_level__leaves_dead_areas_out() -> None:
+    pixels = noise(100, 100)
+    dead = np.zeros(pixels.shape, bool)
+    dead[:70] = True
+    wanted = background_level(pixels, SIZE, dead)
+    pixels[:70] = -50
+    assert background_level(pixels, SIZE, dead) == pytest.approx(wanted, abs=1e-6)
+    assert abs(wanted) < 0.2
+
+
+# --- the other steps ---------------------------------------------------------------
+
+
+def test_prepare__default_changes_the_level_alone() -> None:
+    pixels = noise(100, 100)
+    result = Preparation(SIZE)("m", pixels + 40, None)
+    level = background_level(pixels + 40, SIZE)
+    np.testing.assert_allclose(result.pixels, pixels + 40 - level, atol=1e-4)
+    assert not result.dead.any()
+    assert result.pixels.dtype == np.float32
+
+
+def test_prepare__off_leaves_the_pixels() -> None:
+    pixels = noise(40, 50)
+    np.testing.assert_array_equal(prepared(pixels), pixels)
+
+
+def test_prepare__invert() -> None:
+    pixels = noise(40, 50)
+    np.testing.assert_array_equal(prepared(pixels, invert=True), -pixels)
+
+
+def test_prepare__normalise_takes_the_gain_out() -> None:
+    pixels = noise(200, 200)
+    result = prepared(pixels, level=True, normalise=True)
+    assert result.std() == pytest.approx(1, abs=0.02)
+    np.testing.assert_allclose(
+        prepared(1000 * pixels + 5e4, level=True, normalise=True), result, atol=2e-2
+    )
+
+
+def test_prepare__flatten_takes_the_background_and_leaves_the_noise() -> None:
+    pixels = noise(300, 300)
+    y, x = np.mgrid[:300, :300] / 300
+    background = 20 * x - 10 * y**2
+    flat = prepared(pixels + background.astype(np.float32), flatten=True)
+    inside = slice(30, -30)
+    left = (flat - prepared(pixels, flatten=True))[inside, inside]
+    assert np.abs(left).max() < 0.03
+    assert flat[inside, inside].std() == pytest.approx(1, abs=0.02)
+
+
+def test_prepare__flatten_leaves_most_of_a_particle() -> None:
+    y, x = np.mgrid[:101, :101] - 50
+    particle = (np.hypot(y, x) <= SIZE // 2).astype(np.float32)
+    assert prepared(particle, flatten=True)[50, 50] > 0.8
+
+
+def test_mended__hot_pixels_become_their_neighbours() -> None:
+    pixels = noise(60, 60)
+    hot = pixels.copy()
+    hot[[10, 30], [20, 40]] = 500, -90
+    result, dead = mended(hot)
+    assert not dead.any()
+    changed = np.argwhere(result != hot)
+    np.testing.assert_array_equal(changed, [[10, 20], [30, 40]])
+    assert np.abs(result).max() < 8
+
+
+def test_mended__leaves_noise_and_particles_alone() -> None:
+    sample = simulate(shepp_logan(SIZE), size=SIZE, pixels=200, snr=3.5, ell_max=6)
+    pixels = sample.micrographs[0]
+    result, dead = mended(pixels)
+    np.testing.assert_array_equal(result, pixels)
+    assert not dead.any()
+
+
+def test_mended__few_counts_are_not_dead() -> None:
+    counts = np.random.default_rng(0).poisson(0.3, (200, 200)).astype(np.float32)
+    assert not mended(counts)[1].any()
+
+
+def test_prepare__dead_areas() -> None:
+    pixels = noise(60, 80) + 100
+    pixels[:15, 20:45] = 0
+    result = Preparation(10, level=True, mend=True)("m", pixels, None)
+    np.testing.assert_array_equal(result.dead, pixels == 0)
+    wanted = np.ones((6, 8), bool)
+    wanted[:2, 2:5] = False
+    np.testing.assert_array_equal(result.live_patches(10).reshape(6, 8), wanted)
+    centres = np.array([[20, 30], [19, 30], [5, 15], [5, 16], [0, 0], [59, 79.0]])
+    live = result.live_particles(centres, 10)
+    np.testing.assert_array_equal(live, [True, False, True, False, True, True])
+    # what is left of them does not ring in the pixels beside
+    assert np.abs(result.pixels).max() < 6
+
+
+def test_prepare__nothing_but_dead_areas() -> None:
+    pixels = np.zeros((60, 60), np.float32)
+    pixels[30, 30] = 1
+    with pytest.raises(InputError, match=r"m: expected .*--no-mend"):
+        Preparation(5, mend=True)("m", pixels, None)
+
+
+# --- downsampling ------------------------------------------------------------------
+
+
+def test_preparation_of__a_particle_that_fits() -> None:
+    plain = preparation_of(Settings(size=11))
+    assert plain == Preparation(11)
+    raw = preparation_of(Settings(size=11, particle_diameter=90.0, invert=True))
+    assert raw == Preparation(11, 10.0, True, True, True, True, True)
+    some = Settings(size=11, particle_diameter=90, flatten=False, level=False)
+    assert preparation_of(some) == Preparation(
+        11, 10.0, mend=True, level=False, normalise=True
+    )
+    assert preparation_of(Settings(size=11, normalise=True)).normalise
+
+
+@pytest.mark.parametrize("shape", [(300, 420), (301, 419)])
+def test_prepare__downsamples_and_finds_the_way_back(shape: tuple[int, int]) -> None:
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    spot = np.array([120, 260])
+    pixels = np.exp(-((y - spot[0]) ** 2 + (x - spot[1]) ** 2) / (2 * 12.0**2))
+    small = Preparation(5, pixel_size=6.0, level=False)("m", pixels, 1.5)
+    assert small.pixels.shape == (75, 105)
+    weight = small.pixels / small.pixels.sum()
+    at = np.array([(weight * axis).sum() for axis in np.mgrid[:75, :105]])
+    found = small.original_coordinates(at[np.newaxis])[0]
+    np.testing.assert_allclose(found, spot, atol=0.02)
+
+
+def test_prepare__dead_areas_of_a_downsampled_micrograph() -> None:
+    pixels = noise(200, 200)
+    pixels[:40] = 3
+    result = Preparation(5, 4.0, mend=True)("m", pixels, 1.0)
+    assert result.dead[:10].all()
+    assert not result.dead[12:].any()
+
+
+@pytest.mark.parametrize(
+    ("shape", "pixel_size", "found"),
+    [
+        ((100, 100), None, "--pixel-size"),
+        ((100, 100), 9.0, "at most 8 A"),
+        ((100, 60), 1.0, r"at least 10 pixels a side after downsampling.*\(12, 8\)"),
+    ],
+)
+def test_prepare__cannot_downsample(
+    shape: tuple[int, int], pixel_size: float | None, found: str
+) -> None:
+    with pytest.raises(InputError, match=rf"^m: expected .*{found}"):
+        Preparation(5, pixel_size=8.0)("m", noise(*shape), pixel_size)
