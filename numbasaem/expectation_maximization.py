@@ -65,6 +65,7 @@ def random_start(
         volume_coefficients=volume * np.sqrt(variance / np.mean(images**2)),
         shift_prior=uniform_shift_prior(size, _FIRST_EMPTY_PROBABILITY),
         noise_variance=variance,
+        rotation_mass=np.zeros(first.n_rotations),
         generator=np.random.default_rng([settings.seed, 3, run]),
         stage=0,
         iteration=0,
@@ -133,6 +134,9 @@ def iterations(
                 state.noise_variance,
                 fresh,
             )
+            # An empty patch tells nothing of rotations: all are as likely as before.
+            uninformed = fresh.empty_mass / stage.n_rotations
+            state.rotation_mass = state.rotation_mass + fresh.rotation_mass - uninformed
             change = _maximize(operator, state, batches.combine(fresh), stage, settings)
             state.minibatches = batches.state()
             state.iteration += 1
@@ -187,4 +191,5 @@ def _march(state: RunState, size: int, last: Stage, following: Stage) -> None:
     """Begin the next stage with the volume of the last one."""
     basis = VolumeBasis(size, last.ell_max)
     state.volume_coefficients = basis.lift(state.volume_coefficients, following.ell_max)
+    state.rotation_mass = np.zeros(following.n_rotations)
     state.stage, state.iteration, state.minibatches = state.stage + 1, 0, {}

@@ -15,9 +15,11 @@ from .checkpoint import Iteration, Journal, RunState
 from .expectation_maximization import iterations, random_start
 from .expectation_step import compile_kernels
 from .inputs import OnProgress, load_patches
+from .io import written_whole
 from .io.mrc import write_volume
 from .io.star import write_fsc
 from .metrics import fourier_shell_correlation
+from .plan import Plan, make_plan
 from .rotations import rotation_grid
 from .settings import Settings
 from .volume_basis import VolumeBasis
@@ -25,9 +27,10 @@ from .volume_basis import VolumeBasis
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Iteration", "Result", "Settings", "reconstruct"]
+__all__ = ["Iteration", "Plan", "Result", "Settings", "reconstruct"]
 
 OnIteration = Callable[[Iteration], None]
+OnPlan = Callable[[Plan], None]
 
 _RUNS = ("full", "half1", "half2")
 _SCORED_ITERATIONS = 3
@@ -82,6 +85,7 @@ def reconstruct(
     *,
     out: str | os.PathLike[str] | None = None,
     resume: bool = False,
+    on_plan: OnPlan | None = None,
     on_iteration: OnIteration | None = None,
     on_progress: OnProgress | None = None,
 ) -> Result:
@@ -94,10 +98,13 @@ def reconstruct(
     settings : Settings
         What to do.
     out : path-like, optional
-        Folder for `volume.mrc`, half maps, `fsc.star` and `run.h5`; nothing is
-        written if left out.
+        Folder for `volume.mrc`, half maps, `fsc.star`, `run.h5` and `settings.toml`;
+        nothing is written if left out.
     resume : bool
         Go on with the run that `out` holds.
+    on_plan : callable, optional
+        Called with the :class:`Plan` before the first iteration; without it no time is
+        spent on a trial.
     on_iteration : callable, optional
         Called with each finished :class:`Iteration`.
     on_progress : callable, optional
@@ -137,6 +144,9 @@ def reconstruct(
     total = len(parts) * settings.iterations_per_run
     on_progress("compiling kernels", 0.0)
     compile_kernels(settings.size)
+    if on_plan is not None:
+        on_progress("measuring the speed", 0.0)
+        on_plan(make_plan(data, parts, settings, journal.n_done))
 
     def advance(run: str, state: RunState, n_stages: int) -> None:
         """Take a run to the end of its first stages, recording each iteration."""
@@ -217,7 +227,7 @@ def _result(
 
 
 def write_result(folder: Path, result: Result) -> None:
-    """Write the maps and the FSC of a reconstruction.
+    """Write the maps, the FSC and the settings of a reconstruction.
 
     Parameters
     ----------
@@ -237,6 +247,8 @@ def write_result(folder: Path, result: Result) -> None:
         for number, half in enumerate(result.half_volumes, start=1):
             write_volume(folder / f"volume_half{number}.mrc", half, voxel_size)
         write_fsc(folder / "fsc.star", result.fsc, voxel_size, result.settings.size)
+    with written_whole(folder / "settings.toml") as part:
+        part.write_text(result.settings.to_toml(), encoding="utf-8")
 
 
 def _silent(what: str, share: float) -> None:

@@ -12,6 +12,7 @@ from numbasaem.metrics import (
     check_pair,
     correlation,
     fourier_shell_correlation,
+    is_mostly_negative,
     resolution,
 )
 
@@ -138,3 +139,13 @@ def test_correlation__identities() -> None:
     assert correlation(a, 3 * a - 1) == pytest.approx(1)
     assert correlation(a, -a) == pytest.approx(-1)
     assert correlation(a, np.ones(a.shape)) == 0
+
+
+def test_is_mostly_negative__looks_within_the_ball() -> None:
+    density = np.zeros((7, 7, 7))
+    density[2, 3, 3] = 1
+    assert not is_mostly_negative(density)
+    assert is_mostly_negative(-density)
+    # what a basis does in the corners of the cube does not count
+    density[0, 0, 0] = -10
+    assert not is_mostly_negative(density)

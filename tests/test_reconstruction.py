@@ -356,6 +356,7 @@ def test_files__of_a_run_with_halves(micrographs, tmp_path: Path) -> None:
         "volume_half2.mrc",
         "fsc.star",
         "run.h5",
+        "settings.toml",
     }
     assert result.half_volumes is not None
     assert result.fsc is not None
@@ -423,7 +424,15 @@ def test_checkpoint__round_trip(
     }
     row = Iteration("full", 0, 2, 3, 1, 2, 1, 4, -1.5, -1.6, 0.5, 0.25, 0.1, 2.0)
     state = RunState(
-        np.arange(4.0), np.full((2, 2), 0.25), 0.5, generator, 1, 2, {}, [row]
+        volume_coefficients=np.arange(4.0),
+        shift_prior=np.full((2, 2), 0.25),
+        noise_variance=0.5,
+        rotation_mass=np.arange(3.0),
+        generator=generator,
+        stage=1,
+        iteration=2,
+        minibatches={},
+        history=[row],
     )
     state.minibatches = minibatches[kind]
     path = tmp_path / "run.h5"
@@ -435,6 +444,7 @@ def test_checkpoint__round_trip(
     assert (found.stage, found.iteration, found.noise_variance) == (1, 2, 0.5)
     np.testing.assert_array_equal(found.volume_coefficients, np.arange(4.0))
     np.testing.assert_array_equal(found.shift_prior, np.full((2, 2), 0.25))
+    np.testing.assert_array_equal(found.rotation_mass, np.arange(3.0))
     assert found.generator.random() == generator.random()
     assert same(found.minibatches, state.minibatches)
 

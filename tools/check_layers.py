@@ -20,9 +20,9 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("metrics", "alignment"),
     ("expectation_step", "maximization_step"),
     ("schedule", "settings", "inputs", "checkpoint"),
-    ("expectation_maximization", "reconstruction"),
-    ("known_particle", "picking", "report"),
-    ("machine", "demo"),
+    ("expectation_maximization", "plan", "reconstruction"),
+    ("machine", "known_particle", "picking", "report"),
+    ("demo",),
     ("cli", "__main__"),
 )
 # The public surface asks for `basis.project(x, rotations)`; the import is deferred.
