@@ -98,6 +98,12 @@ def fourier_shell_correlation(
     Notes
     -----
     Equation (38).
+
+    Examples
+    --------
+    >>> volume = np.random.default_rng(0).random((7, 7, 7))
+    >>> fourier_shell_correlation(volume, 2 * volume).round(6)
+    array([1., 1., 1., 1.])
     """
     a, b = check_pair(volume_a, volume_b)
     size = len(a)

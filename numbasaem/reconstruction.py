@@ -64,6 +64,14 @@ class Result:
         Angstrom per voxel.
     settings : Settings
         What was asked for.
+
+    Examples
+    --------
+    >>> pixels = np.random.default_rng(0).random((40, 40))
+    >>> plan = Settings(size=5, ell_max=(2,), iterations=(2,), rotations=8, starts=1)
+    >>> result = reconstruct([pixels], plan.model_copy(update={"halves": False}))
+    >>> result.volume.shape, len(result.history), result.fsc
+    ((5, 5, 5), 2, None)
     """
 
     volume: NDArray[np.float64]
@@ -126,6 +134,16 @@ def reconstruct(
     Notes
     -----
     Algorithm 1 with frequency marching; equations (23)-(37).
+
+    Examples
+    --------
+    >>> from numbasaem import simulate
+    >>> from numbasaem.phantom import folded_chain
+    >>> sample = simulate(folded_chain(7), size=7, pixels=96, snr=10, ell_max=4)
+    >>> plan = Settings(size=7, ell_max=(2,), iterations=(3,), rotations=24, starts=1)
+    >>> result = reconstruct(sample.micrographs, plan)
+    >>> result.volume.shape, [half.shape for half in result.half_volumes or ()]
+    ((7, 7, 7), [(7, 7, 7), (7, 7, 7)])
     """
     on_progress = on_progress or _silent
     data = load_patches(micrographs, settings, on_progress)

@@ -115,7 +115,10 @@ def test_report__is_drawn_without_an_error(page: Path, browser, tmp_path: Path) 
     assert map_of_run.screenshot(str(picture))
     assert share_painted(picture) > 0.05
     keep(picture)
-    fits = "return document.documentElement.scrollWidth <= window.innerWidth"
+    fits = (
+        "return [...document.querySelectorAll('main, .main-svg')].every("
+        "part => part.getBoundingClientRect().right <= window.innerWidth)"
+    )
     for name, width in (("wide", 1100), ("phone", 500)):
         browser.set_window_size(width, 1400)
         WebDriverWait(browser, 20).until(lambda now: now.execute_script(fits))
@@ -233,6 +236,16 @@ def test_surface__of_a_ball_has_its_radius_and_points_outwards() -> None:
     outwards = np.einsum("ij,ij->i", mesh.corners / radii[:, np.newaxis], mesh.normals)
     assert outwards.min() > 0.98
     assert len(fine.surface(2.0).triangles) == 0
+
+
+def test_surface__of_a_negative_map_is_closed_too() -> None:
+    offset = np.arange(11) - 5
+    squares = np.add.outer(np.add.outer(offset**2, offset**2), offset**2)
+    fine = shapes.FineMap.of(np.exp(-squares / 8.0) - 2, pixel_size=1.0)
+    radii = np.linalg.norm(fine.surface(fine.contour).corners, axis=1)
+    assert fine.contour < 0
+    assert radii.max() < 5
+    assert np.ptp(radii) < 0.1
 
 
 def test_surface__axes_are_x_y_z() -> None:

@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-_LEVELS = (0.5, 0.65, 0.8, 1.0, 1.2, 1.45, 1.7, 2.0)
-"""Levels of the slider as shares of the contour level."""
+_LEVELS = (-0.16, -0.08, 0.0, 0.1, 0.2, 0.35, 0.5, 0.7)
+"""Levels of the slider: how far from the contour level to the highest density."""
 _BARE_AXIS = {"visible": False, "showspikes": False}
 _CAMERA = {"eye": {"x": 1.15, "y": 1.15, "z": 0.7}}
 
@@ -297,11 +297,8 @@ def _scene(middle: ArrayLike, reach: float) -> dict[str, Any]:
 def _map(density: FineMap) -> go.Figure:
     """Surfaces of the map at several levels, one of which is seen."""
     contour = density.contour
-    levels = [
-        share * contour
-        for share in _LEVELS
-        if share * contour < density.values[density.in_ball].max()
-    ]
+    above = density.values[density.in_ball].max() - contour
+    levels = [contour + share * above for share in _LEVELS]
     chosen = levels.index(contour)
     meshes = [density.surface(level) for level in levels]
     figure = go.Figure(

@@ -112,8 +112,9 @@ class FineMap:
         # Fades outside the ball, so that the surface closes there without a cut face.
         beyond = ndimage.distance_transform_edt(~inside) * step
         scale = self.radius / (len(self.axis) / 8)
-        faded = np.where(inside, self.values, self.values * np.exp(-beyond / scale))
-        faded = np.pad(faded, 1, constant_values=min(level, faded.min()) - abs(level))
+        lowest = self.values[inside].min()
+        faded = lowest + (self.values - lowest) * np.exp(-beyond / scale)
+        faded = np.pad(faded, 1, constant_values=min(level, lowest) - 1.0)
         if not faded.min() < level < faded.max():
             nothing = np.empty((0, 3), np.float32)
             return Mesh(nothing, nothing, np.empty((0, 3), np.int32))
