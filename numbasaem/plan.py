@@ -21,10 +21,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .inputs import PatchSet
-    from .schedule import Stage
     from .settings import Settings
 
-_TRIAL_PATCHES = 2048
+_TRIAL_PATCHES = 1024
 
 
 @dataclass(frozen=True)
@@ -92,13 +91,17 @@ def make_plan(
     Returns
     -------
     Plan
-        The plan; it takes a second or so.
+        The plan; it takes a few seconds, those of an iteration or two.
     """
     n_total = len(parts) * settings.iterations_per_run
+    trials = {
+        kind: _trial(data.patches, *kind, settings.threads)
+        for kind in {(stage.ell_max, stage.n_rotations) for stage in settings.schedule}
+    }
     seconds = 0.0
     for number, stage in enumerate(settings.schedule):
         searched = settings.starts if settings.starts > 1 and number == 0 else 1
-        per_patch, per_iteration = _trial(data.patches, stage, settings.threads)
+        per_patch, per_iteration = trials[stage.ell_max, stage.n_rotations]
         for patches in parts.values():
             n_seen = len(patches)
             if settings.batching != "full":
@@ -119,12 +122,12 @@ def make_plan(
 
 
 def _trial(
-    patches: NDArray[np.float32], stage: Stage, threads: int | None
+    patches: NDArray[np.float32], ell_max: int, n_rotations: int, threads: int | None
 ) -> tuple[float, float]:
     """Seconds that an iteration takes for each patch, and in any case."""
     size = patches.shape[1]
     operator = ProjectionOperator(
-        VolumeBasis(size, stage.ell_max), rotation_grid(stage.n_rotations)
+        VolumeBasis(size, ell_max), rotation_grid(n_rotations)
     )
     n_chosen = min(len(patches), _TRIAL_PATCHES)
     variance = float(np.var(patches[:n_chosen], dtype=np.float64))

@@ -327,10 +327,11 @@ def _picks(record: RunRecord) -> Figure:
     """Part of the first micrograph, bare and with the particles found."""
     excerpt = record.excerpt
     assert excerpt is not None
-    figure = Figure(figsize=(_WIDTH, 3.6))
+    rows, columns = excerpt.pixels.shape
+    # A caption's height more than two images side by side.
+    figure = Figure(figsize=(_WIDTH, _WIDTH / 2 * rows / columns + 0.6))
     bare, marked = figure.subplots(1, 2, sharex=True, sharey=True)
     low, high = np.percentile(excerpt.pixels, [1, 99])
-    rows, columns = excerpt.pixels.shape
     for axes in (bare, marked):
         axes.imshow(
             excerpt.pixels,

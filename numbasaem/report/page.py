@@ -94,11 +94,11 @@ def _facts(record: RunRecord) -> Iterator[str]:
     last, found = record.last, record.resolution
     facts = []
     if found is not None:
-        relation = "" if found.crossed else "≥ "
+        limit = "" if found.crossed else " or better"
         facts.append(
             (
                 "resolution of the half maps",
-                f"{relation}{found.angstrom:.3g} Å",
+                f"{found.angstrom:.3g} Å{limit}",
                 f"FSC = {found.threshold:g}, no mask",
             )
         )

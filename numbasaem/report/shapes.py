@@ -83,11 +83,17 @@ class FineMap:
         return cls(values, axis, size // 2 * pixel_size)
 
     @property
+    def distance(self) -> NDArray[np.float64]:
+        """From the centre, angstrom."""
+        squares = self.axis**2
+        summed = np.add.outer(np.add.outer(squares, squares), squares)
+        distance: NDArray[np.float64] = np.sqrt(summed)
+        return distance
+
+    @property
     def in_ball(self) -> NDArray[np.bool_]:
         """Samples within the ball."""
-        squares = self.axis**2
-        distance = np.add.outer(np.add.outer(squares, squares), squares)
-        return distance <= self.radius**2
+        return self.distance <= self.radius
 
     @property
     def contour(self) -> float:
@@ -108,11 +114,10 @@ class FineMap:
             Without triangles if the level is not reached.
         """
         step = self.axis[1] - self.axis[0]
-        inside = self.in_ball
         # Fades outside the ball, so that the surface closes there without a cut face.
-        beyond = ndimage.distance_transform_edt(~inside) * step
+        beyond = np.maximum(self.distance - self.radius, 0.0)
         scale = self.radius / (len(self.axis) / 8)
-        lowest = self.values[inside].min()
+        lowest = self.values[self.in_ball].min()
         faded = lowest + (self.values - lowest) * np.exp(-beyond / scale)
         faded = np.pad(faded, 1, constant_values=min(level, lowest) - 1.0)
         if not faded.min() < level < faded.max():
