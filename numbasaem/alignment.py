@@ -162,6 +162,14 @@ def align(volume: ArrayLike, reference: ArrayLike, mirror: bool = True) -> Align
     best few of each hand refined there, and the best of each hand at full resolution.
     What is maximized is the correlation over the ball that every rotation keeps
     inside the cube: corners have no counterpart.
+
+    Examples
+    --------
+    >>> from numbasaem.phantom import folded_chain
+    >>> volume = folded_chain(7)
+    >>> found = align(volume[::-1], volume)  # the other hand
+    >>> found.mirrored, bool(found.correlation > 0.99)
+    (True, True)
     """
     moving, target = check_pair(volume, reference)
     size = min(len(moving), _COARSE_SIZE)

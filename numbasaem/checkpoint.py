@@ -98,6 +98,9 @@ class RunState:
         Current rho.
     noise_variance : float
         Current sigma**2.
+    rotation_mass : float64, shape (K,)
+        Posterior of each rotation, summed over the particles that the patches of the
+        current stage's iterations showed.
     generator : numpy.random.Generator
         Draws the minibatches.
     stage, iteration : int
@@ -111,6 +114,7 @@ class RunState:
     volume_coefficients: NDArray[np.float64]
     shift_prior: NDArray[np.float64]
     noise_variance: float
+    rotation_mass: NDArray[np.float64]
     generator: np.random.Generator
     stage: int
     iteration: int
@@ -150,6 +154,7 @@ def save_checkpoint(
             group.attrs["generator"] = json.dumps(state.generator.bit_generator.state)
             group["volume_coefficients"] = state.volume_coefficients
             group["shift_prior"] = state.shift_prior
+            group["rotation_mass"] = state.rotation_mass
             group["history"] = json.dumps([asdict(row) for row in state.history])
             _write(group.create_group("minibatches"), state.minibatches)
         file.flush()
@@ -285,6 +290,7 @@ def _run_state(group: h5py.Group) -> RunState:
         volume_coefficients=group["volume_coefficients"][()],
         shift_prior=group["shift_prior"][()],
         noise_variance=float(group.attrs["noise_variance"]),
+        rotation_mass=group["rotation_mass"][()],
         generator=generator,
         stage=stage,
         iteration=iteration,

@@ -11,6 +11,7 @@ from numbasaem.checkpoint import Iteration
 from numbasaem.errors import expected
 from numbasaem.io.mrc import read_volume, write_volume
 from numbasaem.phantom import folded_chain
+from numbasaem.plan import Plan
 from numbasaem.reconstruction import reconstruct
 from numbasaem.settings import Settings
 from numbasaem.simulation import SimulationSettings, simulate_to_folder
@@ -54,6 +55,7 @@ class Demonstration:
 def demonstrate(
     out: Path,
     *,
+    on_plan: Callable[[Plan], None] | None = None,
     on_iteration: Callable[[Iteration], None] | None = None,
     on_progress: Callable[[str, float], None] | None = None,
 ) -> Demonstration:
@@ -66,7 +68,7 @@ def demonstrate(
     ----------
     out : pathlib.Path
         Folder to write; new or empty.
-    on_iteration, on_progress : callable, optional
+    on_plan, on_iteration, on_progress : callable, optional
         As in :func:`numbasaem.reconstruct`.
 
     Returns
@@ -95,6 +97,7 @@ def demonstrate(
         sorted(data.glob("micrograph_*.mrc")),
         RECONSTRUCTION,
         out=run,
+        on_plan=on_plan,
         on_iteration=on_iteration,
         on_progress=report,
     )

@@ -8,6 +8,13 @@ class InputError(ValueError):
 
     The message is one line that names the file or argument, what was expected
     and what was found.
+
+    Examples
+    --------
+    >>> from numbasaem import VolumeBasis
+    >>> VolumeBasis(size=3, ell_max=2)
+    Traceback (most recent call last):
+    numbasaem.errors.InputError: size: expected a whole number of at least 5, found 3
     """
 
 

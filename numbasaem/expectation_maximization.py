@@ -72,6 +72,7 @@ def random_start(
         volume_coefficients=volume * np.sqrt(variance / np.mean(images**2)),
         shift_prior=uniform_shift_prior(size, _FIRST_EMPTY_PROBABILITY),
         noise_variance=variance,
+        rotation_mass=np.zeros(first.n_rotations),
         generator=np.random.default_rng([settings.seed, 3, run]),
         stage=0,
         iteration=0,
@@ -158,6 +159,9 @@ def iterations(
                 state.noise_variance,
                 fresh,
             )
+            # An empty patch tells nothing of rotations: all are as likely as before.
+            uninformed = fresh.empty_mass / stage.n_rotations
+            state.rotation_mass = state.rotation_mass + fresh.rotation_mass - uninformed
             step = 1.0 if _fell(state, fresh) else stage.step
             statistics = batches.combine(fresh)
             change, n_unseen = _maximize(operator, state, statistics, step, settings)
@@ -287,4 +291,5 @@ def _march(state: RunState, size: int, last: Stage, following: Stage) -> None:
     """Begin the next stage with the volume of the last one."""
     basis = VolumeBasis(size, last.ell_max)
     state.volume_coefficients = basis.lift(state.volume_coefficients, following.ell_max)
+    state.rotation_mass = np.zeros(following.n_rotations)
     state.stage, state.iteration, state.minibatches = state.stage + 1, 0, {}

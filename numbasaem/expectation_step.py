@@ -56,6 +56,15 @@ class Statistics:
         Sum over patches of ||I_p||**2.
     n_patches : int
         Patches seen.
+
+    Examples
+    --------
+    >>> patches = np.random.default_rng(0).random((6, 5, 5), dtype=np.float32)
+    >>> prior = np.full((10, 10), 0.01)
+    >>> halves = (patches[:3], patches[3:])
+    >>> first, second = (expectation(half, patches, prior, 1.0) for half in halves)
+    >>> (first + second).n_patches
+    6
     """
 
     visible_weight: NDArray[np.float64]
@@ -141,6 +150,14 @@ def expectation(
     Notes
     -----
     Equations (23)-(24), and the sums over patches in (30), (34) and (37).
+
+    Examples
+    --------
+    >>> from numbasaem import VolumeBasis, rotation_grid
+    >>> images = VolumeBasis(5, 2).project(np.ones(9), rotation_grid(8))
+    >>> stats = expectation(images, images, np.full((10, 10), 0.01), 0.1)
+    >>> stats.n_patches, round(float(stats.rotation_mass.sum()), 3)
+    (8, 8.0)
     """
     problem = _Problem(patches, images, shift_prior, noise_variance, rotation_prior)
     if precision != "float32":

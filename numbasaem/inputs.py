@@ -43,7 +43,7 @@ class PatchSet:
     pixel_size : float or None
         Angstrom per pixel of the patches, where it is known.
     sources : list of dict
-        Name, size in bytes and SHA-256 of each input.
+        Name, size in bytes and SHA-256 of each input, and the pixel size of files.
     """
 
     patches: NDArray[np.float32]
@@ -127,7 +127,8 @@ def load_patches(
     for number, item in enumerate(items):
         on_progress("reading micrographs", number / len(items))
         if isinstance(item, MicrographFile):
-            sources.append(_source_of_file(item))
+            pixel_size = settings.pixel_size or item.header()[1]
+            sources.append(_source_of_file(item) | {"pixel_size": pixel_size})
             prepared = prepared_micrographs(item, preparation, pixel_sizes)
         else:
             name = _name(number)

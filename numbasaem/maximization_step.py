@@ -52,6 +52,16 @@ def maximization(
     InputError
         If the statistics are of other rotations or another size, or the precision is
         negative.
+
+    Examples
+    --------
+    >>> from numbasaem import VolumeBasis, expectation, random_rotations
+    >>> basis = VolumeBasis(5, 2)
+    >>> rotations = random_rotations(20, np.random.default_rng(0))
+    >>> images = basis.project(np.ones(basis.n_coefficients), rotations)
+    >>> stats = expectation(images, images, np.full((10, 10), 0.01), 0.01)
+    >>> maximization(basis, rotations, stats).shape == (basis.n_coefficients,)
+    True
     """
     operator = ProjectionOperator(basis, rotations)
     matrix, right_side = normal_equations(operator, stats)

@@ -76,7 +76,9 @@ class MemoryPlan:
         return f"{self.total / _GIGABYTE:.2f} GB ({listed})"
 
 
-def within_memory(settings: Settings, micrographs: Micrographs) -> Settings:
+def within_memory(
+    settings: Settings, micrographs: Micrographs
+) -> tuple[Settings, MemoryPlan]:
     """Settings that keep to `max_memory`, on fewer threads if only so it fits.
 
     That changes no bit of the result.
@@ -90,24 +92,27 @@ def within_memory(settings: Settings, micrographs: Micrographs) -> Settings:
 
     Returns
     -------
-    Settings
+    settings : Settings
         The same, but for the number of threads.
+    plan : MemoryPlan
+        What they take.
 
     Raises
     ------
     InputError
         If it does not fit on a single thread, or a micrograph cannot be used.
     """
-    if settings.max_memory is None:
-        return settings
     plan = plan_memory(settings, input_shapes(micrographs, settings))
+    if settings.max_memory is None:
+        return settings, plan
     room = int(settings.max_memory * _GIGABYTE)
     spare = room - replace(plan, n_threads=0).total
     n_threads = min(plan.n_threads, spare // plan.thread)
     if n_threads < 1:
         needed = f"at least {replace(plan, n_threads=1)}"
         raise expected("--max-memory", needed, f"{settings.max_memory:g} GB")
-    return settings.model_copy(update={"threads": n_threads})
+    fitting = settings.model_copy(update={"threads": n_threads})
+    return fitting, replace(plan, n_threads=n_threads)
 
 
 def plan_memory(settings: Settings, shapes: Sequence[InputShape]) -> MemoryPlan:

@@ -47,9 +47,8 @@ class Resolution:
 
     def __str__(self) -> str:
         """Resolution and criterion in words."""
-        relation = "" if self.crossed else "at least "
-        criterion = f"FSC = {self.threshold:g}, {self.mask}"
-        return f"{relation}{self.angstrom:.2f} A ({criterion})"
+        limit = "" if self.crossed else " or better"
+        return f"{self.angstrom:.2f} A{limit} (FSC = {self.threshold:g}, {self.mask})"
 
 
 def check_pair(
@@ -107,6 +106,12 @@ def fourier_shell_correlation(
     Notes
     -----
     Equation (38).
+
+    Examples
+    --------
+    >>> volume = np.random.default_rng(0).random((7, 7, 7))
+    >>> fourier_shell_correlation(volume, 2 * volume).round(6)
+    array([1., 1., 1., 1.])
     """
     a, b = check_pair(volume_a, volume_b)
     size = len(a)
@@ -315,3 +320,23 @@ def correlation(volume_a: ArrayLike, volume_b: ArrayLike) -> float:
     a, b = (volume - volume.mean() for volume in check_pair(volume_a, volume_b))
     norm = np.linalg.norm(a) * np.linalg.norm(b)
     return float(np.vdot(a, b) / norm) if norm > 0 else 0.0
+
+
+def is_mostly_negative(volume: ArrayLike) -> bool:
+    """Whether what stands out in the ball of a map does so below zero.
+
+    Parameters
+    ----------
+    volume : array, shape (L, L, L)
+        Map.
+
+    Returns
+    -------
+    bool
+        Whether its third moment within L // 2 voxels of the centre is negative.
+    """
+    density = np.asarray(volume, dtype=np.float64)
+    offset = np.arange(len(density)) - len(density) // 2
+    squares = np.add.outer(np.add.outer(offset**2, offset**2), offset**2)
+    ball = squares <= (len(density) // 2) ** 2
+    return bool(np.mean(density[ball] ** 3) < 0)

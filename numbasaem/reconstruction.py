@@ -15,11 +15,13 @@ from .checkpoint import Iteration, Journal, RunState
 from .expectation_maximization import iterations, random_start
 from .expectation_step import compile_kernels
 from .inputs import OnProgress, PatchSet, load_patches
+from .io import written_whole
 from .io.chimerax import write_chimerax_script
 from .io.mrc import write_volume
 from .io.star import write_fsc
-from .memory import within_memory
+from .memory import MemoryPlan, within_memory
 from .metrics import HalfMapCorrelation, half_map_correlation
+from .plan import Plan, make_plan
 from .preparation import preparation_of
 from .rotations import rotation_grid
 from .settings import Settings
@@ -28,9 +30,10 @@ from .volume_basis import VolumeBasis
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Iteration", "Result", "Settings", "reconstruct"]
+__all__ = ["Iteration", "Plan", "Result", "Settings", "reconstruct"]
 
 OnIteration = Callable[[Iteration], None]
+OnPlan = Callable[[Plan], None]
 
 _RUNS = ("full", "half1", "half2")
 _SCORED_ITERATIONS = 3
@@ -64,6 +67,14 @@ class Result:
         Angstrom per voxel.
     settings : Settings
         What was asked for.
+
+    Examples
+    --------
+    >>> pixels = np.random.default_rng(0).random((40, 40))
+    >>> plan = Settings(size=5, ell_max=(2,), iterations=(2,), rotations=8, starts=1)
+    >>> result = reconstruct([pixels], plan.model_copy(update={"halves": False}))
+    >>> result.volume.shape, len(result.history), result.fsc
+    ((5, 5, 5), 2, None)
     """
 
     volume: NDArray[np.float64]
@@ -92,6 +103,7 @@ def reconstruct(
     out: str | os.PathLike[str] | None = None,
     resume: bool = False,
     flip_hand: bool = False,
+    on_plan: OnPlan | None = None,
     on_iteration: OnIteration | None = None,
     on_progress: OnProgress | None = None,
 ) -> Result:
@@ -105,13 +117,16 @@ def reconstruct(
     settings : Settings
         What to do.
     out : path-like, optional
-        Folder for `volume.mrc`, half maps, `fsc.star`, `volume.cxc` and `run.h5`;
-        nothing is written if left out.
+        Folder for `volume.mrc`, half maps, `fsc.star`, `volume.cxc`, `run.h5` and
+        `settings.toml`; nothing is written if left out.
     resume : bool
         Go on with the run that `out` holds.
     flip_hand : bool
         Return and write the mirror images of the maps, which the micrographs cannot
         tell from them.
+    on_plan : callable, optional
+        Called with the :class:`Plan` before the first iteration; without it no time is
+        spent on a trial.
     on_iteration : callable, optional
         Called with each finished :class:`Iteration`.
     on_progress : callable, optional
@@ -133,14 +148,25 @@ def reconstruct(
     Notes
     -----
     Algorithm 1 with frequency marching; equations (23)-(37).
+
+    Examples
+    --------
+    >>> from numbasaem import simulate
+    >>> from numbasaem.phantom import folded_chain
+    >>> sample = simulate(folded_chain(7), size=7, pixels=96, snr=10, ell_max=4)
+    >>> plan = Settings(size=7, ell_max=(2,), iterations=(3,), rotations=24, starts=1)
+    >>> result = reconstruct(sample.micrographs, plan)
+    >>> result.volume.shape, [half.shape for half in result.half_volumes or ()]
+    ((7, 7, 7), [(7, 7, 7), (7, 7, 7)])
     """
     on_progress = on_progress or _silent
     folder = None if out is None else Path(out)
     with Journal(folder, resume, settings.deciding) as journal:
-        planned = within_memory(settings, micrographs)
+        planned, memory = within_memory(settings, micrographs)
         data = load_patches(micrographs, settings, on_progress)
         journal.begin(data.sources, asdict(preparation_of(settings)))
-        _take_to_the_end(journal, data, planned, on_iteration, on_progress)
+        watch = Watch(on_plan, on_iteration, on_progress)
+        _take_to_the_end(journal, data, planned, memory, watch)
         pixel_size = data.pixel_size
         result = _result(journal.runs, pixel_size, settings, flip_hand, on_progress)
         if folder is not None:
@@ -148,12 +174,21 @@ def reconstruct(
     return result
 
 
+@dataclass(frozen=True)
+class Watch:
+    """Who is told what, as it happens."""
+
+    on_plan: OnPlan | None
+    on_iteration: OnIteration | None
+    on_progress: OnProgress
+
+
 def _take_to_the_end(
     journal: Journal,
     data: PatchSet,
     settings: Settings,
-    on_iteration: OnIteration | None,
-    on_progress: OnProgress,
+    memory: MemoryPlan,
+    watch: Watch,
 ) -> None:
     """Do all iterations of all runs that the journal does not hold yet."""
     parts = {"full": data.patches}
@@ -161,22 +196,27 @@ def _take_to_the_end(
         for half, chosen in enumerate(data.halves(settings.seed), start=1):
             parts[f"half{half}"] = data.patches[chosen]
     total = len(parts) * settings.iterations_per_run
-    on_progress("compiling kernels", 0.0)
+    watch.on_progress("compiling kernels", 0.0)
     compile_kernels(settings.size)
+    if watch.on_plan is not None:
+        watch.on_progress("measuring the speed", 0.0)
+        watch.on_plan(make_plan(data, parts, settings, journal.n_done, memory))
 
     def advance(run: str, state: RunState, n_stages: int) -> None:
         """Take a run to the end of its first stages, recording each iteration."""
         journal.runs[run] = state
         part = run.partition("-")[0]
         before = journal.n_done - len(state.history)
-        for row in iterations(state, parts[part], settings, n_stages, on_progress):
+        for row in iterations(
+            state, parts[part], settings, n_stages, watch.on_progress
+        ):
             counted = replace(
                 row, run=run, total_done=before + len(state.history), total=total
             )
             state.history[-1] = counted
             journal.save()
-            if on_iteration is not None:
-                on_iteration(counted)
+            if watch.on_iteration is not None:
+                watch.on_iteration(counted)
         state.minibatches = {}  # used up; incremental ones are large
 
     def first_state(run: str, number: int) -> RunState:
@@ -243,7 +283,7 @@ def _result(
 
 
 def write_result(folder: Path, result: Result) -> None:
-    """Write the maps of a reconstruction, their FSC and a script that shows them.
+    """Write the maps of a reconstruction, their FSC, settings and a viewer's script.
 
     Parameters
     ----------
@@ -276,6 +316,8 @@ def write_result(folder: Path, result: Result) -> None:
         )
     script = folder / "volume.cxc"
     write_chimerax_script(script, result.volume, "volume.mrc", halves)
+    with written_whole(folder / "settings.toml") as part:
+        part.write_text(result.settings.to_toml(), encoding="utf-8")
 
 
 def _silent(what: str, share: float) -> None:

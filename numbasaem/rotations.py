@@ -87,6 +87,12 @@ def random_rotations(n: int, generator: np.random.Generator) -> NDArray[np.float
     -----
     The subgroup algorithm of [57]: three uniform variates make a point of the
     three-sphere.
+
+    Examples
+    --------
+    >>> rotations = random_rotations(4, np.random.default_rng(0))
+    >>> np.allclose(rotations @ rotations.mT, np.eye(3))
+    True
     """
     _check_number(n, at_least=0)
     share, alpha, beta = generator.random((3, n))

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
+import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from .errors import expected
 from .schedule import Batching, Stage
+
+if TYPE_CHECKING:
+    import os
 
 _SEARCH_ELL_MAX = 4
 _SEARCH_ITERATIONS = 10
@@ -65,6 +71,17 @@ class Settings(BaseModel):
         Replace hot pixels and leave out dead areas; subtract a background that varies
         slowly; divide by the standard deviation. None does so for raw micrographs,
         which are those with a `particle_diameter`. See :mod:`numbasaem.preparation`.
+
+    Raises
+    ------
+    ValidationError
+        Of pydantic, a ValueError: if a name is unknown or a value out of range.
+
+    Examples
+    --------
+    >>> settings = Settings(size=11, ell_max=(6, 8), iterations=(20, 10))
+    >>> settings.iterations_per_run  # ten for each of four starts
+    70
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -135,3 +152,35 @@ class Settings(BaseModel):
         """Most iterations of one run, all starts included."""
         first, *others = (stage.n_iterations for stage in self.schedule)
         return self.starts * first + sum(others)
+
+    def to_toml(self) -> str:
+        """Write all settings but those that are left to the program, as TOML."""
+        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+
+
+def read_settings(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read settings from a TOML file, such as the one beside each result.
+
+    Parameters
+    ----------
+    path : path-like
+        The file; its names are those of :class:`Settings`.
+
+    Returns
+    -------
+    dict
+        Values by name, to be given to :class:`Settings`, which checks them.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, is no TOML or has a name that is no setting.
+    """
+    try:
+        values = tomllib.loads(Path(path).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise expected(path, "settings in TOML", error) from error
+    unknown = sorted(set(values) - set(Settings.model_fields))
+    if unknown:
+        raise expected(path, "names of settings", ", ".join(unknown))
+    return values

@@ -82,6 +82,11 @@ class SimulationSettings:
     ------
     InputError
         If one of them cannot be used.
+
+    Examples
+    --------
+    >>> SimulationSettings(size=11, pixels=220, snr=5, density=0.1).requested
+    40
     """
 
     size: int
@@ -214,6 +219,15 @@ def simulate(
     ------
     InputError
         If the volume or a setting cannot be used.
+
+    Examples
+    --------
+    >>> from numbasaem.phantom import folded_chain
+    >>> sample = simulate(folded_chain(7), size=7, pixels=96, snr=10, ell_max=4)
+    >>> sample.micrographs[0].shape
+    (96, 96)
+    >>> len(sample.coordinates[0]) == sample.placed[0]
+    True
     """
     settings = _with_overrides(settings, overrides)
     scene = _Scene(volume, settings)

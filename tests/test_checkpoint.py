@@ -89,7 +89,15 @@ def test_checkpoint__round_trip(
     }
     row = Iteration("full", 0, 2, 3, 1, 2, 1, 4, -1.5, -1.6, 0.5, 0.25, 0.1, 2.0)
     state = RunState(
-        np.arange(4.0), np.full((2, 2), 0.25), 0.5, generator, 1, 2, {}, [row]
+        volume_coefficients=np.arange(4.0),
+        shift_prior=np.full((2, 2), 0.25),
+        noise_variance=0.5,
+        rotation_mass=np.arange(3.0),
+        generator=generator,
+        stage=1,
+        iteration=2,
+        minibatches={},
+        history=[row],
     )
     state.minibatches = minibatches[kind]
     path = tmp_path / "run.h5"
@@ -101,6 +109,7 @@ def test_checkpoint__round_trip(
     assert (found.stage, found.iteration, found.noise_variance) == (1, 2, 0.5)
     np.testing.assert_array_equal(found.volume_coefficients, np.arange(4.0))
     np.testing.assert_array_equal(found.shift_prior, np.full((2, 2), 0.25))
+    np.testing.assert_array_equal(found.rotation_mass, np.arange(3.0))
     assert found.generator.random() == generator.random()
     assert same(found.minibatches, state.minibatches)
 
@@ -210,7 +219,8 @@ def test_leftovers__of_a_killed_process_are_overwritten(tmp_path: Path) -> None:
     (tmp_path / ".part.run.h5").write_bytes(b"half")
     run(tmp_path)
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"run.h5", "run.previous.h5", "volume.mrc", "volume.cxc"}
+    written = {"volume.mrc", "volume.cxc", "settings.toml"}
+    assert names == {"run.h5", "run.previous.h5"} | written
 
 
 def test_alien__content_that_this_program_did_not_write(tmp_path: Path) -> None:

@@ -22,9 +22,9 @@ from numbasaem.io.mrc import write_micrograph, write_volume
 from numbasaem.io.star import read_particles
 from numbasaem.phantom import folded_chain
 from numbasaem.picking import match_picks
-from numbasaem.settings import Settings
+from numbasaem.settings import Settings, read_settings
 
-COMMANDS = ("simulate", "reconstruct", "pick", "evaluate", "demo", "info")
+COMMANDS = ("simulate", "reconstruct", "pick", "evaluate", "demo", "report", "info")
 SIZE = 7
 
 Captured = pytest.CaptureFixture[str]
@@ -51,6 +51,12 @@ def complaint(captured: Captured) -> str:
     (line,) = err.strip().splitlines()
     assert "Traceback" not in line
     return line
+
+
+@pytest.fixture(autouse=True)
+def _no_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the report to its own tests: it takes longer than these small runs."""
+    monkeypatch.setattr(commands, "_write_report", lambda run, as_json: None)
 
 
 @pytest.fixture(scope="module")
@@ -219,6 +225,7 @@ def test_workflow__simulate_reconstruct_evaluate_pick(
     assert [line["total_done"] for line in lines[:-1]] == list(range(1, 10))
     assert lines[-1]["volume"] == str(out / "volume.mrc")
     assert progress.count("log-likelihood per patch") == 9
+    assert "plan: 1 micrograph, 169 patches of 7 x 7 pixels" in progress
     written = {path.name for path in out.iterdir()}
     assert written >= {"volume.mrc", "volume_half1.mrc", "volume_half2.mrc", "run.h5"}
 
@@ -275,20 +282,13 @@ def test_reconstruct__one_stage_without_search(
     assert reconstruct(micrograph, tmp_path / "run", *more) == 0
     assert "half" not in capsys.readouterr().out
     names = {path.name for path in (tmp_path / "run").iterdir()}
-    names_wanted = {"volume.mrc", "volume.cxc", "run.h5", "run.previous.h5"}
-    assert names == names_wanted
-
-
-def test_reconstruct__points_out_a_negative_map(
-    micrograph: Path, tmp_path: Path, capsys: Captured
-) -> None:
-    density = np.zeros((SIZE,) * 3)
-    density[2, 3, 3] = 1
-    assert not commands._is_mostly_negative(density)
-    assert commands._is_mostly_negative(-density)
-    # what a basis does in the corners of the cube does not count
-    density[0, 0, 0] = -10
-    assert not commands._is_mostly_negative(density)
+    assert names == {
+        "volume.mrc",
+        "volume.cxc",
+        "run.h5",
+        "run.previous.h5",
+        "settings.toml",
+    }
 
 
 @pytest.mark.parametrize("model", ["reconstruct", "simulate"])
@@ -491,3 +491,42 @@ def test_reconstruct__defaults_are_those_of_settings() -> None:
         assert stated[name] == getattr(settings, name)
     for name in ("level", "mend", "flatten", "normalise"):
         assert stated[name] == getattr(settings, name)
+
+
+def test_settings__repeat_a_run_exactly(
+    simulated: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    micrograph, first, again = simulated / "micrograph_0001.mrc", "first", "again"
+    more = ("--no-halves", "--batch-fraction", 0.3, "--noise-variance", 0.1)
+    assert reconstruct(micrograph, tmp_path / first, *more) == 0
+    settings = tmp_path / first / "settings.toml"
+    command = ["reconstruct", micrograph, "--settings", settings, "--out"]
+    assert run(*command, tmp_path / again) == 0
+    for name in ("volume.mrc", "settings.toml"):
+        wanted = (tmp_path / first / name).read_bytes()
+        assert (tmp_path / again / name).read_bytes() == wanted
+    # an option of the command line wins, even where it states the default
+    assert run(*command, tmp_path / "other", "--batch-fraction", 0.05) == 0
+    other = read_settings(tmp_path / "other" / "settings.toml")
+    assert other == read_settings(settings) | {"batch_fraction": 0.05}
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("size = 7\nsise = 8", "expected names of settings, found sise"),
+        ("size = ", "expected settings in TOML"),
+        ("size = 4", "--size"),
+        ("seed = 1", "--size"),
+        ("size = 7\nbatching = 'all'", "--batching"),
+    ],
+)
+def test_settings__unusable(
+    text: str, named: str, micrograph: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    settings = tmp_path / "settings.toml"
+    settings.write_text(text)
+    out = tmp_path / "run"
+    assert run("reconstruct", micrograph, "--settings", settings, "--out", out) == 2
+    assert named in complaint(capsys)
+    assert not out.exists()

@@ -152,7 +152,7 @@ def test_load_patches__one_path_instead_of_a_list(path: Path) -> None:
 
 def test_load_patches__missing(tmp_path: Path) -> None:
     assert "nowhere.mrc: expected" in refusal(tmp_path / "nowhere.mrc")
-    assert "directory" in refusal(tmp_path)
+    assert "a folder" in refusal(tmp_path)
 
 
 def test_load_patches__not_mrc(tmp_path: Path) -> None:

@@ -78,9 +78,11 @@ def test_max_memory__runs_on_fewer_threads_to_fit(tmp_path: Path) -> None:
     settings = Settings(size=31, threads=16)
     plan = plan_memory(settings, input_shapes([path], settings))
     room = (plan.total - 10.5 * plan.thread) / 1e9
-    fitting = within_memory(settings.model_copy(update={"max_memory": room}), [path])
-    assert fitting.threads == 5
-    assert within_memory(settings, [path]) == settings
+    bounded = settings.model_copy(update={"max_memory": room})
+    fitting, planned = within_memory(bounded, [path])
+    assert fitting.threads == planned.n_threads == 5
+    assert planned.total <= 1e9 * room
+    assert within_memory(settings, [path]) == (settings, plan)
 
 
 def test_max_memory__refused_with_the_figures_before_work(

@@ -14,6 +14,7 @@ from numbasaem.metrics import (
     correlation,
     fourier_shell_correlation,
     half_map_correlation,
+    is_mostly_negative,
     resolution,
     soft_ball,
 )
@@ -115,7 +116,7 @@ def test_resolution__interpolates_the_first_crossing() -> None:
 def test_resolution__never_falls_below() -> None:
     found = resolution(np.ones(6), 0.143, voxel_size=3.0, size=11)
     assert found == Resolution(0.143, 5.0, 3.0 * 11 / 5, crossed=False)
-    assert str(found).startswith("at least ")
+    assert " A or better (" in str(found)
 
 
 def test_resolution__below_from_the_start() -> None:
@@ -200,7 +201,7 @@ def test_half_map_correlation__of_equal_maps_is_one() -> None:
     assert found.mask == "a soft ball of radius 5 voxels, corrected by random phases"
     at_0143 = resolution(found.corrected, 0.143, 2.0, 11, found.mask)
     assert str(at_0143) == (
-        "at least 4.40 A (FSC = 0.143, a soft ball of radius 5 voxels, corrected by "
+        "4.40 A or better (FSC = 0.143, a soft ball of radius 5 voxels, corrected by "
         "random phases)"
     )
 
@@ -232,3 +233,13 @@ def test_random_phases__keep_amplitudes_and_reality() -> None:
     fsc = fourier_shell_correlation(a, mixed)
     np.testing.assert_allclose(fsc[:3], 1)
     assert np.abs(fsc[3:]).max() < 0.5
+
+
+def test_is_mostly_negative__looks_within_the_ball() -> None:
+    density = np.zeros((7, 7, 7))
+    density[2, 3, 3] = 1
+    assert not is_mostly_negative(density)
+    assert is_mostly_negative(-density)
+    # what a basis does in the corners of the cube does not count
+    density[0, 0, 0] = -10
+    assert not is_mostly_negative(density)

@@ -334,6 +334,7 @@ def test_files__of_a_run_with_halves(micrographs, tmp_path: Path) -> None:
         "volume.cxc",
         "run.h5",
         "run.previous.h5",
+        "settings.toml",
     }
     assert result.half_volumes is not None
     assert result.fsc is not None

@@ -20,9 +20,9 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("metrics", "alignment"),
     ("expectation_step", "maximization_step"),
     ("schedule", "settings", "preparation", "inputs", "memory", "checkpoint"),
-    ("expectation_maximization", "reconstruction"),
-    ("known_particle", "picking", "micrograph_picking", "report"),
-    ("machine", "demo"),
+    ("expectation_maximization", "plan", "reconstruction"),
+    ("machine", "known_particle", "picking", "micrograph_picking", "report"),
+    ("demo",),
     ("cli", "__main__"),
 )
 # The public surface asks for `basis.project(x, rotations)`; the import is deferred.

@@ -17,9 +17,6 @@ from numbasaem.cli.progress import ProgressDisplay
 from numbasaem.errors import expected
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from numbasaem.alignment import Comparison
     from numbasaem.checkpoint import Iteration
     from numbasaem.reconstruction import Result
@@ -32,7 +29,6 @@ class Interrupted(Exception):
 app = typer.Typer(
     help="3-D structure directly from cryo-EM micrographs, without picking particles.",
     invoke_without_command=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
@@ -137,9 +133,15 @@ def simulate(
     epilog="Example: numbasaem reconstruct data/micrograph_*.mrc --out run --size 11"
 )
 def reconstruct(
+    context: typer.Context,
     micrographs: Micrographs,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write.")],
-    size: Size,
+    size: Annotated[
+        int | None,
+        typer.Option(
+            help="Side L of a patch and of the volume, pixels; here or in --settings."
+        ),
+    ] = None,
     ell_max: Annotated[
         str, typer.Option(metavar="L,L,...", help="Degree of the expansion per stage.")
     ] = "6,8,10",
@@ -201,35 +203,47 @@ def reconstruct(
     flip_hand: Annotated[
         bool, typer.Option("--flip-hand", help="Write the mirror images of the maps.")
     ] = False,
+    settings: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Settings in TOML, as beside each result; other options win.",
+        ),
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the run that DIR holds.")
     ] = False,
     as_json: Json = False,
 ) -> None:
     """Reconstruct a volume from micrographs, without picking particles."""
-    from numbasaem.settings import Settings
+    from numbasaem.settings import Settings, read_settings
 
-    settings = Settings(
-        size=size,
-        ell_max=_integers("--ell-max", ell_max),
-        iterations=_integers("--iterations", iterations),
-        rotations=rotations,
-        batch_fraction=batch_fraction,
-        batching=batching,
-        noise_variance=_noise_variance(noise_variance),
-        halves=halves,
-        starts=starts,
-        seed=seed,
-        threads=threads,
-        max_memory=max_memory,
-        invert=invert,
-        pixel_size=pixel_size,
-        particle_diameter=particle_diameter,
-        level=level,
-        mend=mend,
-        flatten=flatten,
-        normalise=normalise,
-    )
+    options: dict[str, Any] = {
+        "size": size,
+        "ell_max": _integers("--ell-max", ell_max),
+        "iterations": _integers("--iterations", iterations),
+        "rotations": rotations,
+        "batch_fraction": batch_fraction,
+        "batching": batching,
+        "noise_variance": _noise_variance(noise_variance),
+        "halves": halves,
+        "starts": starts,
+        "seed": seed,
+        "threads": threads,
+        "max_memory": max_memory,
+        "invert": invert,
+        "pixel_size": pixel_size,
+        "particle_diameter": particle_diameter,
+        "level": level,
+        "mend": mend,
+        "flatten": flatten,
+        "normalise": normalise,
+    }
+    if settings is not None:
+        options = read_settings(settings) | _given(context, options)
+    if options.get("size") is None:
+        raise expected("reconstruct", "--size", "none")
+    chosen = Settings(**options)
     # After the settings, so that a wrong option is refused at once.
     from numbasaem import reconstruction
 
@@ -243,16 +257,18 @@ def reconstruct(
         try:
             result = reconstruction.reconstruct(
                 micrographs,
-                settings,
+                chosen,
                 out=out,
                 resume=resume,
                 flip_hand=flip_hand,
+                on_plan=display.plan,
                 on_iteration=report,
                 on_progress=display.step,
             )
         except KeyboardInterrupt:
             raise Interrupted("resume with --resume") from None
     _report_result(result, out, as_json)
+    _write_report(out, as_json)
 
 
 @app.command(
@@ -343,14 +359,33 @@ def demo(
     with ProgressDisplay() as display:
         try:
             found = demonstrate(
-                out, on_iteration=display.iteration, on_progress=display.step
+                out,
+                on_plan=display.plan,
+                on_iteration=display.iteration,
+                on_progress=display.step,
             )
         except KeyboardInterrupt:
             raise Interrupted(f"what is finished is in {out}") from None
     _print_comparison(found.comparison, found.pixel_size)
+    _write_report(found.run, as_json=False)
     typer.echo(f"micrographs and truth: {found.data}")
     typer.echo(f"reconstruction: {found.run}")
     typer.echo(f"reconstruction aligned to the truth: {found.aligned}")
+
+
+@app.command(epilog="Example: numbasaem report run")
+def report(
+    run: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Folder of a reconstruction.")
+    ],
+) -> None:
+    """Write the report of a finished reconstruction again, from its files."""
+    from numbasaem.report import write_report
+
+    with ProgressDisplay() as display:
+        display.step("writing the report", 0.0)
+        path = write_report(run)
+    typer.echo(f"report: {path}")
 
 
 @app.command(epilog="Example: numbasaem info")
@@ -360,6 +395,16 @@ def info() -> None:
 
     for name, value in machine.describe().items():
         typer.echo(f"{name}: {value}")
+
+
+def _given(context: typer.Context, options: dict[str, Any]) -> dict[str, Any]:
+    """Keep the options that the command line states."""
+    stated = {"COMMANDLINE", "ENVIRONMENT"}
+    return {
+        name: value
+        for name, value in options.items()
+        if getattr(context.get_parameter_source(name), "name", None) in stated
+    }
 
 
 def _integers(option: str, text: str) -> tuple[int, ...]:
@@ -382,7 +427,7 @@ def _noise_variance(text: str) -> float | None:
 
 def _report_result(result: Result, out: Path, as_json: bool) -> None:
     """Print what a reconstruction came to, and where it is."""
-    from numbasaem.metrics import resolution
+    from numbasaem.metrics import is_mostly_negative, resolution
 
     last = [row for row in result.history if row.run == "full"][-1]
     halves = (1, 2) if result.half_volumes is not None else ()
@@ -418,7 +463,7 @@ def _report_result(result: Result, out: Path, as_json: bool) -> None:
                 resolution(curves.corrected, 0.143, length, size, curves.mask),
             ):
                 typer.echo(f"resolution of the half maps: {found}")
-    if _is_mostly_negative(result.volume):
+    if is_mostly_negative(result.volume):
         typer.echo(
             f"{summary['volume']}: mostly negative; if particles are dark in the "
             "micrographs, run again with --invert",
@@ -426,14 +471,23 @@ def _report_result(result: Result, out: Path, as_json: bool) -> None:
         )
 
 
-def _is_mostly_negative(volume: NDArray[np.float64]) -> bool:
-    """Whether what stands out in the ball of a map does so below zero."""
-    import numpy as np
+def _write_report(run: Path, as_json: bool) -> None:
+    """Write the report; the maps are safe, so that a failure is told and no more."""
+    try:
+        from numbasaem.report import write_report
 
-    offset = np.arange(len(volume)) - len(volume) // 2
-    squares = np.add.outer(np.add.outer(offset**2, offset**2), offset**2)
-    ball = squares <= (len(volume) // 2) ** 2
-    return bool(np.mean(volume[ball] ** 3) < 0)
+        with ProgressDisplay() as display:
+            display.step("writing the report", 0.0)
+            path = write_report(run)
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        typer.echo(
+            f"no report ({reason}); the maps are written, "
+            f"and numbasaem report {run} tries again",
+            err=True,
+        )
+    else:
+        typer.echo(f"report: {path}", err=as_json)
 
 
 def _print_json(record: dict[str, Any]) -> None:

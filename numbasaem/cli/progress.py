@@ -1,14 +1,17 @@
-"""Progress on standard error: live on a terminal, else a plain line per iteration."""
+"""Progress on standard error: a live table, or plain lines where it cannot be seen."""
 
 from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from rich.console import Console
+from rich import box
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import (
     BarColumn,
     Progress,
@@ -16,20 +19,33 @@ from rich.progress import (
     TaskID,
     TextColumn,
 )
+from rich.table import Table
 
 if TYPE_CHECKING:
     from numbasaem.checkpoint import Iteration
-
+    from numbasaem.plan import Plan
 
 _PATIENCE_S = 1.0
 """A step that takes longer than this is named on a plain log."""
+_ROWS = 12
+"""Latest iterations that the table shows."""
+_HEADER = (
+    "run",
+    "stage",
+    "iteration",
+    "log-likelihood\nper patch",
+    "empty",
+    "noise\nvariance",
+    "change",
+    "took",
+)
 
 
 class ProgressDisplay:
     """Show where a long command is, what it found so far and the time left.
 
-    Use as a context manager; hand :meth:`step` and :meth:`iteration` to the functions
-    that report.
+    Use as a context manager; hand :meth:`plan`, :meth:`step` and :meth:`iteration` to
+    the functions that report.
     """
 
     def __init__(self) -> None:
@@ -40,8 +56,15 @@ class ProgressDisplay:
             BarColumn(bar_width=10),
             TextColumn("{task.fields[found]}"),
             console=self._console,
-            disable=not self._console.is_terminal,
         )
+        self._rows: deque[tuple[str, ...]] = deque(maxlen=_ROWS)
+        self._live: Live | None = None
+        if self._console.is_terminal:
+            self._live = Live(
+                get_renderable=self._table_and_bars,
+                console=self._console,
+                refresh_per_second=8,
+            )
         self._whole: TaskID | None = None
         self._step: TaskID | None = None
         self._step_name = ""
@@ -52,7 +75,8 @@ class ProgressDisplay:
 
     def __enter__(self) -> Self:
         """Start the live display."""
-        self._bars.start()
+        if self._live is not None:
+            self._live.start()
         return self
 
     def __exit__(
@@ -65,7 +89,12 @@ class ProgressDisplay:
         self._announcement.cancel()
         if self._step is not None:
             self._bars.remove_task(self._step)
-        self._bars.stop()
+        if self._live is not None:
+            self._live.stop()
+
+    def plan(self, plan: Plan) -> None:
+        """Report what will be done, before it is."""
+        self._print(f"plan: {plan}")
 
     def step(self, what: str, fraction: float) -> None:
         """Report that `fraction` (0 to 1) of the step called `what` is done."""
@@ -90,9 +119,6 @@ class ProgressDisplay:
             f"{iteration.run} degree {iteration.ell_max} "
             f"{iteration.iteration}/{iteration.n_iterations}"
         )
-        likelihood = (
-            f"log-likelihood per patch {iteration.log_likelihood_per_patch:.4f}"
-        )
         if self._whole is None:
             self._whole = self._bars.add_task(place, found="")
         self._bars.update(
@@ -100,10 +126,24 @@ class ProgressDisplay:
             description=place,
             total=iteration.total,
             completed=iteration.total_done,
-            found=f"{likelihood}, {left}",
+            found=left,
+        )
+        self._rows.append(
+            (
+                iteration.run,
+                f"{iteration.stage + 1}/{iteration.n_stages}, ℓ ≤ {iteration.ell_max}",
+                f"{iteration.iteration}/{iteration.n_iterations}",
+                f"{iteration.log_likelihood_per_patch:.4f}",
+                f"{iteration.empty_fraction:.1%}",
+                f"{iteration.noise_variance:.4g}",
+                f"{iteration.volume_change:.2g}",
+                f"{iteration.seconds:.1f} s",
+            )
         )
         self._line(
-            f"{place}: {likelihood}, noise variance {iteration.noise_variance:.4g}, "
+            f"{place}: log-likelihood per patch "
+            f"{iteration.log_likelihood_per_patch:.4f}, "
+            f"noise variance {iteration.noise_variance:.4g}, "
             f"empty {iteration.empty_fraction:.1%}, "
             f"change {iteration.volume_change:.2g}, "
             f"took {iteration.seconds:.1f} s, {left}"
@@ -124,10 +164,28 @@ class ProgressDisplay:
         self._announcement.daemon = True
         self._announcement.start()
 
+    def _table_and_bars(self) -> Group:
+        """What the live display shows now."""
+        if not self._rows:
+            return Group(self._bars)
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        for number, name in enumerate(_HEADER):
+            table.add_column(
+                name, justify="left" if number < 2 else "right", no_wrap=True
+            )
+        for row in self._rows:
+            table.add_row(*row)
+        return Group(table, self._bars)
+
     def _line(self, text: str) -> None:
         """Print a line where no live display can be seen."""
-        if self._bars.disable:
-            self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        if self._live is None:
+            self._print(text)
+
+    def _print(self, text: str) -> None:
+        self._console.print(
+            text, highlight=False, markup=False, soft_wrap=self._live is None
+        )
 
 
 def _left(seconds: float) -> str:

@@ -1,0 +1,360 @@
+"""The figures of a report for a printed page."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import matplotlib
+import numpy as np
+from matplotlib.collections import PolyCollection
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle
+from matplotlib.ticker import MaxNLocator
+
+from .record import HALF_MAP_CRITERION, RunRecord
+from .shapes import (
+    FineMap,
+    Mesh,
+    degree_changes,
+    displacement_table,
+    frame,
+    sphere,
+    tracks,
+    view_density,
+)
+from .style import (
+    BLUE,
+    DENSITY,
+    GREY,
+    HISTORIES,
+    INK,
+    ORANGE,
+    RUN_COLOURS,
+    SEQUENTIAL,
+    SOFT,
+    SURFACE,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from matplotlib.axes import Axes
+    from numpy.typing import NDArray
+
+_STYLE: Any = {
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.linewidth": 0.6,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlesize": 9,
+    "figure.constrained_layout.use": True,
+    "figure.dpi": 100,
+    "font.size": 8,
+    "legend.frameon": False,
+    "lines.linewidth": 1.3,
+    "pdf.fonttype": 42,
+    "savefig.dpi": 300,
+    "text.color": INK,
+    "xtick.color": INK,
+    "xtick.major.width": 0.6,
+    "ytick.color": INK,
+    "ytick.major.width": 0.6,
+}
+_WIDTH = 6.9
+"""Inches: two columns of a journal."""
+_SIDES = {"along z": "xyz", "along y": "xzy", "along x": "yzx"}
+"""Axes that point right, up and along the line of sight."""
+_LAMP = np.array([-0.4, 0.45, 0.8])
+"""Above the viewer's left shoulder."""
+
+
+def draw(record: RunRecord) -> Iterator[tuple[str, Figure]]:
+    """Draw all figures of a run.
+
+    Parameters
+    ----------
+    record : RunRecord
+        The run.
+
+    Yields
+    ------
+    name : str
+        For the files.
+    figure : matplotlib.figure.Figure
+        To be saved.
+    """
+    fine = {
+        name: FineMap.of(volume, record.pixel_size)
+        for name, volume in record.maps.items()
+    }
+    with matplotlib.rc_context(_STYLE):
+        yield "surfaces", _surfaces(fine)
+        yield "slices", _slices(fine)
+        if record.fsc is not None:
+            yield "fsc", _fsc(record)
+        yield "history", _history(record)
+        yield "shift_prior", _shift_prior(record)
+        yield "views", _views(record)
+        if record.excerpt is not None:
+            yield "picks", _picks(record)
+
+
+def _surfaces(fine: dict[str, FineMap]) -> Figure:
+    """Isosurfaces of the maps, from three sides each."""
+    figure = Figure(figsize=(_WIDTH, 2.2 * len(fine)))
+    grid = figure.subplots(len(fine), len(_SIDES), squeeze=False)
+    meshes = {name: density.surface(density.contour) for name, density in fine.items()}
+    middle, reach = frame(meshes.values())
+    for axes_of_row, (name, mesh) in zip(grid, meshes.items(), strict=True):
+        for axes, (title, side) in zip(axes_of_row, _SIDES.items(), strict=True):
+            shown = ["xyz".index(letter) for letter in side]
+            _shaded(axes, mesh, shown, reach)
+            centre = middle[shown]
+            axes.set(
+                xlim=(centre[0] - reach, centre[0] + reach),
+                ylim=(centre[1] - reach, centre[1] + reach),
+                aspect="equal",
+                title=f"{name}, {title}",
+            )
+            axes.set_axis_off()
+            _scale_bar(axes, centre[:2] - 0.97 * reach, reach)
+    return figure
+
+
+def _shaded(axes: Axes, mesh: Mesh, shown: list[int], reach: float) -> None:
+    """Draw a mesh as a matt body under one lamp, its far side in light haze."""
+    # Seen along y, the axis that points at the viewer is -y: hands stay hands.
+    towards = -1.0 if shown == [0, 2, 1] else 1.0
+    corners = mesh.corners[mesh.triangles][:, :, shown] * (1, 1, towards)
+    normals = mesh.normals[mesh.triangles].mean(axis=1)[:, shown] * (1, 1, towards)
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+    seen = normals[:, 2] > -0.2
+    depth = corners[seen, :, 2].mean(axis=1)
+    order = np.argsort(depth)
+    lamp = _LAMP / np.linalg.norm(_LAMP)
+    light = np.clip(normals[seen] @ lamp, 0, 1)[order, np.newaxis]
+    haze = 0.3 * np.clip((depth.max(initial=0.0) - depth) / (2 * reach), 0, 1)
+    haze = haze[order, np.newaxis]
+    colours = (np.array(to_rgb(SURFACE)) * (0.4 + 0.7 * light)).clip(0, 1)
+    colours = colours * (1 - haze) + haze
+    axes.add_collection(
+        PolyCollection(
+            corners[seen][order][:, :, :2],
+            facecolors=colours,
+            edgecolors=colours,
+            linewidths=0.3,
+            rasterized=True,
+        )
+    )
+
+
+def _scale_bar(axes: Axes, corner: NDArray[np.floating], reach: float) -> None:
+    """A bar of a round length in the lower left."""
+    most = 0.6 * reach
+    ten = 10.0 ** np.floor(np.log10(most))
+    length = max(step * ten for step in (1, 2, 5) if step * ten <= most)
+    x, y = corner
+    axes.plot([x, x + length], [y, y], color=INK, lw=1.5, solid_capstyle="butt")
+    axes.annotate(
+        f"{length:g} Å",
+        (x + length / 2, y),
+        xytext=(0, 2),
+        textcoords="offset points",
+        ha="center",
+        va="bottom",
+        fontsize=7,
+    )
+
+
+def _slices(fine: dict[str, FineMap]) -> Figure:
+    """Central planes of the maps, with the contour level."""
+    figure = Figure(figsize=(_WIDTH, 2.15 * len(fine) + 0.2))
+    grid = figure.subplots(len(fine), 3, squeeze=False, sharex=True, sharey=True)
+    for axes_of_row, (name, density) in zip(grid, fine.items(), strict=True):
+        low, high = np.percentile(density.values[density.in_ball], [0.5, 99.8])
+        half = (density.axis[1] - density.axis[0]) / 2
+        edge = density.axis[[0, -1, 0, -1]] + half * np.array([-1, 1, -1, 1])
+        for axes, (plane, values) in zip(
+            axes_of_row, density.slices().items(), strict=True
+        ):
+            shown = axes.imshow(
+                values,
+                DENSITY,
+                vmin=low,
+                vmax=high,
+                origin="lower",
+                extent=edge,
+                interpolation="bilinear",
+            )
+            axes.contour(
+                density.axis,
+                density.axis,
+                values,
+                [density.contour],
+                colors=ORANGE,
+                linewidths=0.8,
+            )
+            axes.add_patch(
+                Circle((0, 0), density.radius, fill=False, ec=GREY, ls=":", lw=0.8)
+            )
+            axes.set_title(f"{name}, {plane}")
+            axes.set(xlabel=f"{plane[0]} (Å)", ylabel=f"{plane[1]} (Å)")
+        figure.colorbar(shown, ax=axes_of_row, shrink=0.85, label="density")
+    return figure
+
+
+def _fsc(record: RunRecord) -> Figure:
+    """FSC of the half maps with its thresholds."""
+    figure = Figure(figsize=(0.6 * _WIDTH, 2.8))
+    axes = figure.subplots()
+    assert record.fsc is not None
+    assert record.resolution is not None
+    size, found = len(record.volume), record.resolution
+    unit = size * record.pixel_size
+    frequency = np.arange(len(record.fsc)) / unit
+    axes.plot(frequency, record.fsc, "o-", ms=3, color=BLUE, label="half maps, no mask")
+    axes.axhline(0, color=GREY, lw=0.6)
+    axes.axhline(HALF_MAP_CRITERION, color=INK, ls="--", lw=0.8)
+    axes.text(0.01 / unit, HALF_MAP_CRITERION + 0.02, f"{HALF_MAP_CRITERION}")
+    axes.axvline(found.shell / unit, color=ORANGE, lw=0.9, label=str(found))
+    axes.set(
+        xlabel="spatial frequency (1/Å)",
+        ylabel="Fourier shell correlation",
+        ylim=(min(-0.05, record.fsc.min() - 0.05), 1.05),
+        xlim=(0, frequency[-1] * 1.02),
+    )
+    above = axes.secondary_xaxis("top")
+    above.set_xticks(
+        frequency[1:], [f"{1 / f:.3g}" if f else "" for f in frequency[1:]]
+    )
+    above.set_xlabel("resolution (Å)")
+    axes.legend(loc="center left", fontsize=7)
+    return figure
+
+
+def _history(record: RunRecord) -> Figure:
+    """What the iterations found, run by run."""
+    figure = Figure(figsize=(_WIDTH, 4.2))
+    grid = figure.subplots(2, 2, sharex=True)
+    for axes, (quantity, label) in zip(grid.flat, HISTORIES.items(), strict=True):
+        seen: set[str] = set()
+        for name, track in tracks(record.runs).items():
+            values = [getattr(row, quantity) for row in record.runs[name].history]
+            axes.plot(
+                track.iterations,
+                values,
+                color=RUN_COLOURS[track.kind],
+                lw=0.7 if track.is_start else 1.4,
+                alpha=0.5 if track.is_start else 1.0,
+                label=None if track.name in seen else track.name,
+            )
+            seen.add(track.name)
+        _mark_stages(axes, record)
+        axes.set_ylabel(label)
+        if quantity == "volume_change":
+            axes.set_yscale("log")
+        if quantity == "empty_fraction":
+            axes.yaxis.set_major_formatter("{x:.0%}")
+    for axes in grid[1]:
+        axes.set_xlabel("iteration")
+    handles, labels = grid[0, 0].get_legend_handles_labels()
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=len(labels), fontsize=7
+    )
+    return figure
+
+
+def _mark_stages(axes: Axes, record: RunRecord) -> None:
+    """Say where the march reaches a higher degree."""
+    placed = tracks(record.runs)["full"]
+    for place, ell_max in degree_changes(record.full, placed):
+        axes.axvline(place, color=GREY, lw=0.6, ls=":")
+        axes.annotate(
+            f"ℓ ≤ {ell_max}",
+            (place + 0.2, 1.0),
+            xycoords=("data", "axes fraction"),
+            fontsize=6.5,
+            color=SOFT,
+            va="bottom",
+        )
+
+
+def _shift_prior(record: RunRecord) -> Figure:
+    """Where in a patch particles lie."""
+    figure = Figure(figsize=(0.55 * _WIDTH, 3.1))
+    axes = figure.subplots()
+    size = len(record.volume)
+    table = displacement_table(record.full.shift_prior)
+    edge = size - 0.5
+    shown = axes.imshow(
+        table * table.size, SEQUENTIAL, extent=(-edge, edge, edge, -edge), vmin=0
+    )
+    axes.set(xlabel="particle to the right (pixels)", ylabel="particle below (pixels)")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_title(f"{record.last.empty_fraction:.1%} of the patches are empty")
+    figure.colorbar(shown, label="probability, 1 = all places alike")
+    return figure
+
+
+def _views(record: RunRecord) -> Figure:
+    """How often the particle is seen from each side."""
+    figure = Figure(figsize=(0.75 * _WIDTH, 2.9))
+    axes = figure.add_subplot(projection="mollweide")
+    longitude = np.radians(np.arange(-180, 181, 3))
+    latitude = np.radians(np.arange(-90, 91, 3))
+    density = view_density(*record.views, sphere(longitude, latitude))
+    most = max(2.0, float(density.max()))
+    shown = axes.pcolormesh(
+        longitude,
+        latitude,
+        density,
+        cmap=SEQUENTIAL,
+        vmin=0,
+        vmax=most,
+        rasterized=True,
+    )
+    axes.set_xticks(np.radians([-90, 0, 90]), ["−y", "+x", "+y"], color="white")
+    axes.set_yticks(np.radians([-60, -30, 0, 30, 60]))
+    axes.grid(lw=0.3, color="white", alpha=0.6)
+    figure.colorbar(shown, label="views, 1 = all alike", shrink=0.8)
+    return figure
+
+
+def _picks(record: RunRecord) -> Figure:
+    """Part of the first micrograph, bare and with the particles found."""
+    excerpt = record.excerpt
+    assert excerpt is not None
+    rows, columns = excerpt.pixels.shape
+    # A caption's height more than two images side by side.
+    figure = Figure(figsize=(_WIDTH, _WIDTH / 2 * rows / columns + 0.6))
+    bare, marked = figure.subplots(1, 2, sharex=True, sharey=True)
+    low, high = np.percentile(excerpt.pixels, [1, 99])
+    for axes in (bare, marked):
+        axes.imshow(
+            excerpt.pixels,
+            DENSITY,
+            vmin=low,
+            vmax=high,
+            extent=(-0.5, columns - 0.5, rows - 0.5, -0.5),
+        )
+        axes.set_xlabel("x (pixels)")
+    bare.set_ylabel("y (pixels)")
+    for (y, x), merit in zip(
+        excerpt.picks.centres, excerpt.picks.probability, strict=True
+    ):
+        marked.add_patch(
+            Circle(
+                (x, y),
+                len(record.volume) / 2,
+                fill=False,
+                ec=ORANGE,
+                lw=0.8,
+                alpha=0.25 + 0.75 * float(merit),
+            )
+        )
+    bare.set_title(excerpt.name)
+    marked.set_title(f"{len(excerpt.picks.centres)} particles found")
+    return figure

@@ -1,0 +1,231 @@
+"""What a report tells of a run, read from the files of its folder."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..checkpoint import load_checkpoint
+from ..errors import InputError, expected
+from ..inputs import PixelSizes, prepared_micrographs
+from ..io.micrographs import MicrographFile
+from ..io.mrc import read_volume
+from ..io.star import read_fsc
+from ..known_particle import particle_of_run
+from ..metrics import Resolution, is_mostly_negative, resolution
+from ..picking import Picks, pick
+from ..preparation import preparation_of
+from ..rotations import rotation_grid
+from ..settings import Settings
+
+if TYPE_CHECKING:
+    import os
+
+    from numpy.typing import NDArray
+
+    from ..checkpoint import Iteration, RunState
+
+HALF_MAP_CRITERION = 0.143
+VALIDATION = "validation.json"
+_EXCERPT_PATCHES = 40
+"""Patches a side of the excerpt that is picked: a second of work."""
+_NEARLY_ALL, _NEARLY_NONE = 0.98, 0.02
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """Part of a micrograph and the particles found there.
+
+    Attributes
+    ----------
+    name : str
+        Of the micrograph's file.
+    pixels : float32, shape (rows, columns)
+        The part, prepared, its first pixel being that of the micrograph.
+    picks : Picks
+        Particles found in it.
+    """
+
+    name: str
+    pixels: NDArray[np.float32]
+    picks: Picks
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A finished run.
+
+    Attributes
+    ----------
+    folder : Path
+        Where it is.
+    settings : Settings
+        What was asked for.
+    sources : list of dict
+        Name and SHA-256 of each input.
+    runs : dict of str to RunState
+        Last state of every run, random starts included.
+    volume : float64, shape (L, L, L)
+        The map.
+    half_volumes : tuple of float64 arrays, shape (L, L, L)
+        The half maps, two or none.
+    fsc : float64, shape (L // 2 + 1,), or None
+        Correlation of the half maps, no mask.
+    pixel_size : float
+        Angstrom per voxel.
+    """
+
+    folder: Path
+    settings: Settings
+    sources: list[dict[str, Any]]
+    runs: dict[str, RunState]
+    volume: NDArray[np.float64]
+    half_volumes: tuple[NDArray[np.float64], ...]
+    fsc: NDArray[np.float64] | None
+    pixel_size: float
+
+    @property
+    def full(self) -> RunState:
+        """Last state of the run on all patches."""
+        return self.runs["full"]
+
+    @property
+    def last(self) -> Iteration:
+        """Last iteration of the run on all patches."""
+        return self.full.history[-1]
+
+    @property
+    def maps(self) -> dict[str, NDArray[np.float64]]:
+        """Every map by its name."""
+        names = ("Map", "Half map 1", "Half map 2")
+        return dict(zip(names, (self.volume, *self.half_volumes), strict=False))
+
+    @property
+    def resolution(self) -> Resolution | None:
+        """Where the half maps cease to agree."""
+        if self.fsc is None:
+            return None
+        size = len(self.volume)
+        return resolution(self.fsc, HALF_MAP_CRITERION, self.pixel_size, size)
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of all iterations."""
+        rows = (row for state in self.runs.values() for row in state.history)
+        return sum(row.seconds for row in rows)
+
+    @property
+    def views(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """View directions (K, 3), (x, y, z) in the map, and particles seen from each.
+
+        A projection is along z after the rotation: R^T z, the last row of R.
+        """
+        mass = self.full.rotation_mass
+        return rotation_grid(len(mass))[:, 2], np.maximum(mass, 0.0)
+
+    @cached_property
+    def excerpt(self) -> Excerpt | None:
+        """Picks in a corner of the first micrograph; None if its file is gone."""
+        path, found = Path(self.sources[0]["name"]), self.sources[0].get("pixel_size")
+        file = MicrographFile(path, path.name, found)
+        preparation = preparation_of(self.settings)
+        pixel_sizes = PixelSizes(self.settings.pixel_size)
+        try:
+            prepared = next(prepared_micrographs(file, preparation, pixel_sizes))
+        except InputError:
+            return None
+        side = _EXCERPT_PATCHES * self.settings.size
+        pixels = prepared.pixels[:side, :side]
+        particle, _ = particle_of_run(self.folder)
+        picks = pick(
+            pixels,
+            particle.images,
+            particle.shift_prior,
+            particle.noise_variance,
+            threads=self.settings.threads,
+        )
+        return Excerpt(path.name, pixels, picks)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a reader should know before the map is believed."""
+        found = []
+        if is_mostly_negative(self.volume):
+            found.append(
+                "The map is mostly negative: if particles are dark in the micrographs, "
+                "run again with --invert."
+            )
+        if self.fsc is None:
+            found.append(
+                "There are no half maps, so nothing here measures the resolution."
+            )
+        elif self.resolution is not None and not self.resolution.crossed:
+            found.append(
+                f"The half maps agree above {HALF_MAP_CRITERION} up to the last shell: "
+                "the size of the box limits the resolution, not the data."
+            )
+        if self.last.empty_fraction > _NEARLY_ALL:
+            found.append("Nearly every patch was found empty.")
+        if self.last.empty_fraction < _NEARLY_NONE:
+            found.append("Hardly any patch was found empty: noise may pass as signal.")
+        return found
+
+    @cached_property
+    def validation(self) -> dict[str, Any] | None:
+        """Verdict of a validation, if one was made: `verdict` and `figures`."""
+        path = self.folder / VALIDATION
+        if not path.exists():
+            return None
+        try:
+            read = json.loads(path.read_text("utf-8"))
+            return {
+                "verdict": str(read["verdict"]),
+                "figures": {str(k): str(v) for k, v in read["figures"].items()},
+            }
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise expected(path, "a verdict and its figures", repr(error)) from error
+
+
+def read_record(folder: str | os.PathLike[str]) -> RunRecord:
+    """Read the files of a finished run.
+
+    Parameters
+    ----------
+    folder : path-like
+        Output folder of a reconstruction.
+
+    Returns
+    -------
+    RunRecord
+        The run.
+
+    Raises
+    ------
+    InputError
+        If there is no finished run or a file is damaged.
+    """
+    folder = Path(folder)
+    description, runs = load_checkpoint(folder / "run.h5")
+    if "full" not in runs or not (folder / "volume.mrc").exists():
+        raise expected(folder, "a run that has ended", "no volume.mrc")
+    settings = Settings(**description["settings"])
+    volume, pixel_size = read_volume(folder / "volume.mrc")
+    halves, fsc = [], None
+    if settings.halves:
+        halves = [read_volume(folder / f"volume_half{n}.mrc")[0] for n in (1, 2)]
+        _, fsc = read_fsc(folder / "fsc.star")
+    return RunRecord(
+        folder=folder,
+        settings=settings,
+        sources=description["sources"],
+        runs=runs,
+        volume=volume.astype(np.float64),
+        half_volumes=tuple(half.astype(np.float64) for half in halves),
+        fsc=fsc,
+        pixel_size=pixel_size or 1.0,
+    )

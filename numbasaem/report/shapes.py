@@ -1,0 +1,300 @@
+"""Forms that both the page and the printed figures draw."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from scipy import ndimage
+from skimage.filters import threshold_otsu
+from skimage.measure import marching_cubes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
+    from ..checkpoint import RunState
+
+_FINE_VOXELS = 40
+"""Voxels a side from which a surface looks smooth."""
+_VIEW_WIDTH = np.radians(15.0)
+"""Views closer than this are drawn as one: the rotations are about as far apart."""
+
+
+class Mesh(NamedTuple):
+    """A surface of triangles.
+
+    Attributes
+    ----------
+    corners : float32, shape (n_corners, 3)
+        (x, y, z) from the centre of the map, angstrom.
+    normals : float32, shape (n_corners, 3)
+        Unit vectors that point out of the density.
+    triangles : int32, shape (n_triangles, 3)
+        Numbers of the corners.
+    """
+
+    corners: NDArray[np.float32]
+    normals: NDArray[np.float32]
+    triangles: NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class FineMap:
+    """A map between its voxels, by splines, for the eye alone.
+
+    Attributes
+    ----------
+    values : float64, shape (n, n, n)
+        Indexed [z, y, x]; the first and last samples are those of the map.
+    axis : float64, shape (n,)
+        Place of the samples along each axis from the map's centre, angstrom.
+    radius : float
+        Of the ball that holds the particle, angstrom; beyond it nothing is known.
+    """
+
+    values: NDArray[np.float64]
+    axis: NDArray[np.float64]
+    radius: float
+
+    @classmethod
+    def of(cls, volume: NDArray[np.float64], pixel_size: float) -> FineMap:
+        """Interpolate a map.
+
+        Parameters
+        ----------
+        volume : float64, shape (L, L, L)
+            The map.
+        pixel_size : float
+            Angstrom per voxel.
+
+        Returns
+        -------
+        FineMap
+            At least some forty samples a side.
+        """
+        size = len(volume)
+        steps = -(-_FINE_VOXELS // (size - 1))
+        n = (size - 1) * steps + 1
+        values = ndimage.zoom(volume, n / size, order=5, mode="nearest")
+        axis = (np.arange(n) / steps - size // 2) * pixel_size
+        return cls(values, axis, size // 2 * pixel_size)
+
+    @property
+    def distance(self) -> NDArray[np.float64]:
+        """From the centre, angstrom."""
+        squares = self.axis**2
+        summed = np.add.outer(np.add.outer(squares, squares), squares)
+        distance: NDArray[np.float64] = np.sqrt(summed)
+        return distance
+
+    @property
+    def in_ball(self) -> NDArray[np.bool_]:
+        """Samples within the ball."""
+        return self.distance <= self.radius
+
+    @property
+    def contour(self) -> float:
+        """Level that best tells the molecule from what surrounds it: Otsu's."""
+        return float(threshold_otsu(self.values[self.in_ball]))
+
+    def surface(self, level: float) -> Mesh:
+        """Surface of a level within the ball.
+
+        Parameters
+        ----------
+        level : float
+            Density.
+
+        Returns
+        -------
+        Mesh
+            Without triangles if the level is not reached.
+        """
+        step = self.axis[1] - self.axis[0]
+        # Fades outside the ball, so that the surface closes there without a cut face.
+        beyond = np.maximum(self.distance - self.radius, 0.0)
+        scale = self.radius / (len(self.axis) / 8)
+        lowest = self.values[self.in_ball].min()
+        faded = lowest + (self.values - lowest) * np.exp(-beyond / scale)
+        faded = np.pad(faded, 1, constant_values=min(level, lowest) - 1.0)
+        if not faded.min() < level < faded.max():
+            nothing = np.empty((0, 3), np.float32)
+            return Mesh(nothing, nothing, np.empty((0, 3), np.int32))
+        corners, triangles, normals, _ = marching_cubes(faded, level)
+        place = (corners - 1) * step + self.axis[0]
+        return Mesh(
+            place[:, ::-1].astype(np.float32),
+            normals[:, ::-1].astype(np.float32),
+            triangles.astype(np.int32),
+        )
+
+    def slices(self) -> dict[str, NDArray[np.float64]]:
+        """Planes through the centre, by the axes that run right and up."""
+        centre = int(np.argmin(np.abs(self.axis)))
+        return {
+            "xy": self.values[centre],
+            "xz": self.values[:, centre],
+            "yz": self.values[:, :, centre],
+        }
+
+
+def frame(meshes: Iterable[Mesh]) -> tuple[NDArray[np.float64], float]:
+    """Cube that surfaces fill.
+
+    Parameters
+    ----------
+    meshes : iterable of Mesh
+        Surfaces to be seen together.
+
+    Returns
+    -------
+    middle : float64, shape (3,)
+        Centre of the cube, (x, y, z), angstrom.
+    reach : float
+        From there to its faces, angstrom.
+    """
+    corners = np.concatenate([np.zeros((0, 3)), *(mesh.corners for mesh in meshes)])
+    if len(corners) == 0:
+        return np.zeros(3), 1.0
+    low, high = corners.min(axis=0), corners.max(axis=0)
+    return (low + high) / 2, float((high - low).max()) * 0.55
+
+
+def view_density(
+    directions: NDArray[np.float64],
+    mass: NDArray[np.float64],
+    towards: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """How often views are seen, relative to views that are all alike.
+
+    Parameters
+    ----------
+    directions : float64, shape (K, 3)
+        View directions, unit vectors.
+    mass : float64, shape (K,)
+        Particles seen from each.
+    towards : float64, shape (..., 3)
+        Where to tell the density, unit vectors.
+
+    Returns
+    -------
+    float64, shape (...)
+        1 everywhere if all directions are equally frequent.
+    """
+    kernel = np.exp((towards @ directions.T - 1) / _VIEW_WIDTH**2)
+    density: NDArray[np.float64] = (kernel @ mass) / (kernel.sum(axis=-1) * mass.mean())
+    return density
+
+
+def sphere(
+    longitude: NDArray[np.float64], latitude: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Unit vectors (x, y, z) on a grid of latitudes and longitudes, radians.
+
+    Parameters
+    ----------
+    longitude, latitude : float64, shapes (m,) and (n,)
+        Angles.
+
+    Returns
+    -------
+    float64, shape (n, m, 3)
+        Directions.
+    """
+    ring, height = np.cos(latitude)[:, np.newaxis], np.sin(latitude)[:, np.newaxis]
+    parts = (ring * np.cos(longitude), ring * np.sin(longitude))
+    return np.stack([*parts, np.broadcast_to(height, parts[0].shape)], axis=-1)
+
+
+def displacement_table(shift_prior: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Probability of each place of a particle's box relative to a patch.
+
+    Parameters
+    ----------
+    shift_prior : float64, shape (2L, 2L)
+        rho of equation (17).
+
+    Returns
+    -------
+    float64, shape (2L - 1, 2L - 1)
+        Displacements -(L - 1)..L - 1 down and right, given that there is a particle.
+    """
+    size = len(shift_prior) // 2
+    shift = -np.arange(1 - size, size) % (2 * size)
+    table = shift_prior[np.ix_(shift, shift)]
+    return table / (table.sum() or 1.0)
+
+
+class Track(NamedTuple):
+    """Iterations of one run along the march.
+
+    Attributes
+    ----------
+    name : str
+        Of the run, for a legend.
+    kind : str
+        "full", "half1" or "half2".
+    is_start : bool
+        Whether it is one of the random starts tried first.
+    iterations : list of int
+        Counted from the first of the search.
+    """
+
+    name: str
+    kind: str
+    is_start: bool
+    iterations: list[int]
+
+
+def tracks(runs: dict[str, RunState]) -> dict[str, Track]:
+    """Place the iterations of all runs on one axis.
+
+    Parameters
+    ----------
+    runs : dict of str to RunState
+        All runs, random starts included.
+
+    Returns
+    -------
+    dict of str to Track
+        By the run's name; each goes on where its search among starts ended.
+    """
+    words = {"full": "all patches", "half1": "half 1", "half2": "half 2"}
+    searched = max(
+        (len(state.history) for name, state in runs.items() if "-" in name), default=0
+    )
+    placed = {}
+    for name, state in runs.items():
+        kind, _, start = name.partition("-")
+        first = 1 if start else searched + 1
+        placed[name] = Track(
+            words[kind] + (", starts" if start else ""),
+            kind,
+            bool(start),
+            list(range(first, first + len(state.history))),
+        )
+    return placed
+
+
+def degree_changes(state: RunState, track: Track) -> list[tuple[float, int]]:
+    """Where the march reaches a higher degree.
+
+    Parameters
+    ----------
+    state : RunState
+        A run.
+    track : Track
+        Its place on the axis of iterations.
+
+    Returns
+    -------
+    list of (float, int)
+        Place before the first iteration of a degree, and the degree.
+    """
+    changes: dict[int, float] = {}
+    for iteration, row in zip(track.iterations, state.history, strict=True):
+        changes.setdefault(row.ell_max, iteration - 0.5)
+    return [(place, ell_max) for ell_max, place in changes.items()]

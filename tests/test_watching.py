@@ -1,0 +1,100 @@
+"""What a terminal shows of a run: the plan first, then a table that stays whole."""
+
+from __future__ import annotations
+
+import os
+import struct
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from numbasaem import reconstruct, simulate
+from numbasaem.io.mrc import write_micrograph
+from numbasaem.memory import within_memory
+from numbasaem.phantom import folded_chain
+from numbasaem.plan import Plan
+from numbasaem.settings import Settings
+
+fcntl = pytest.importorskip("fcntl", reason="terminals of POSIX")
+ROWS, COLUMNS = 40, 90
+
+
+@pytest.fixture(scope="module")
+def micrograph(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("watching") / "micrograph.mrc"
+    sample = simulate(folded_chain(7), size=7, pixels=70, snr=10, ell_max=3)
+    write_micrograph(path, sample.micrographs[0], 1.0)
+    return path
+
+
+def shown_on_a_terminal(arguments: list[str]) -> list[str]:
+    """Run the command on a terminal; return the lines it ends with."""
+    import pty
+    import subprocess
+    import termios
+
+    import pyte
+
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
+    screen = pyte.Screen(COLUMNS, ROWS)
+    stream = pyte.ByteStream(screen)
+    code = "import sys; from numbasaem.cli import commands, main;"
+    code += "commands._write_report = lambda run, as_json: None; sys.exit(main())"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, *arguments],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env={**os.environ, "TERM": "xterm-256color"},
+    ):
+        os.close(theirs)
+        while True:
+            try:
+                chunk = os.read(ours, 65536)
+            except OSError:  # how Linux says that the other side is closed
+                break
+            if not chunk:
+                break
+            stream.feed(chunk)
+    os.close(ours)
+    return [line.rstrip() for line in screen.display if line.strip()]
+
+
+def test_terminal__shows_plan_and_table(micrograph: Path, tmp_path: Path) -> None:
+    options = "--size 7 --ell-max 2,3 --iterations 2,1 --rotations 24 --starts 1 "
+    options += "--batching full"
+    out = ["--out", str(tmp_path / "run")]
+    lines = shown_on_a_terminal(
+        ["reconstruct", str(micrograph), *out, *options.split()]
+    )
+    text = " ".join(lines)
+    assert lines[0].startswith("plan: 1 micrograph, 100 patches of 7 x 7 pixels")
+    table = [line.split() for line in lines if line.split()[0] in ("full", "half2")]
+    assert [row[0] for row in table[:3]] == ["full"] * 3
+    # run, stage, of degree, iteration, likelihood, empty, noise, change, took
+    assert table[2][1:6] == ["2/2,", "ℓ", "≤", "3", "1/1"]
+    assert all(row[7].endswith("%") for row in table[:3])
+    assert sum("log-likelihood" in line for line in lines) == 2  # header and result
+    assert "half2 degree 3 1/1" in text
+    assert text.count("left") == 1
+    assert "\x1b" not in text
+    assert any(line.startswith("volume: ") for line in lines)
+
+
+def test_plan__counts_the_work_and_comes_first() -> None:
+    pixels = np.random.default_rng(0).standard_normal((70, 77), dtype=np.float32)
+    settings = Settings(
+        size=7, ell_max=(2, 3), iterations=(2, 1), rotations=24, starts=2
+    )
+    told: list[object] = []
+    reconstruct([pixels], settings, on_plan=told.append, on_iteration=told.append)
+    plan = told[0]
+    assert isinstance(plan, Plan)
+    assert (plan.n_micrographs, plan.n_patches, plan.n_rotations) == (1, 110, 24)
+    assert plan.n_runs == 3
+    assert plan.n_iterations == len(told) - 1 == 3 * (2 * 10 + 3)
+    assert plan.memory_bytes == within_memory(settings, [pixels])[1].total
+    assert 0 < plan.seconds < 60
