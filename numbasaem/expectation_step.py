@@ -25,7 +25,10 @@ _LARGEST_EXPONENT = 1e30
 """Far above what data can give, far below the overflow of float32 products."""
 FOURIER_FROM = 12
 """Smallest L whose correlations are taken through Fourier transforms."""
-_LONGEST_BLOCK = 512
+_SHORTEST_BLOCK, _LONGEST_BLOCK = 64, 512
+"""Patches: adding up the images of a shorter block would show in the time."""
+_ENOUGH_BLOCKS = 64
+"""To share among threads."""
 _WIDEST = 16
 """Patches in step on the widest processors; a block is a multiple of them."""
 _SPECTRAL_WORK = 2 * FOURIER_FROM**2
@@ -281,7 +284,8 @@ class _Problem:
     ) -> Statistics:
         """Run the kernels block by block and add up what they find."""
         n_rotations, size = len(self.images), self.size
-        spectral = LANES > 1 and size >= FOURIER_FROM
+        route = self._route()
+        spectral = route == kernels.SPECTRAL
         templates, bias = self._templates_and_bias()
         scratch_length = (2 * size - 1) * size * LANES
         if spectral:
@@ -289,8 +293,9 @@ class _Problem:
             scratch_length = max(scratch_length, fourier.scratch_length(size, LANES))
         empty_prior = float(self._empty.sum())
         log2_empty = math.log2(empty_prior) if empty_prior > 0 else kernels.HIDDEN
-        block_length = _block_length(n_rotations, size, spectral)
-        n_blocks = -(-len(self.patches) // block_length)
+        n_patches = len(self.patches)
+        block_length = _block_length(n_patches, n_rotations, size, spectral)
+        n_blocks = -(-n_patches // block_length)
         sums = np.zeros((n_rotations, 2 * size**2))
         rotation_mass = np.zeros(n_rotations)
         displacement_mass = np.zeros((2 * size - 1) ** 2)
@@ -300,7 +305,7 @@ class _Problem:
             for first in range(0, n_blocks, n_threads):
                 n_now = min(n_threads, n_blocks - first)
                 kernels.accumulate_statistics(
-                    (0,) * spectral,
+                    (0,) * route,
                     (0,) * size,
                     (0,) * LANES,
                     self.patches,
@@ -337,6 +342,14 @@ class _Problem:
             patch_energy=energy,
             n_patches=len(self.patches),
         )
+
+    def _route(self) -> int:
+        """Fastest way to the correlations of these projections."""
+        if LANES > 1 and self.size >= FOURIER_FROM:
+            return kernels.SPECTRAL
+        squares = (np.arange(self.size) - self.size // 2) ** 2
+        outside = np.add.outer(squares, squares) > (self.size // 2) ** 2
+        return kernels.SQUARE if self.images[:, outside].any() else kernels.DISC
 
     def _templates_and_bias(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Projections and log-priors in base 2, for an even number of rotations."""
@@ -377,11 +390,12 @@ class _Problem:
         return math.log(2) * float(log2_mass) - (distance + constant) / 2
 
 
-def _block_length(n_rotations: int, size: int, spectral: bool) -> int:
+def _block_length(n_patches: int, n_rotations: int, size: int, spectral: bool) -> int:
     """Patches of a block: the same for any number of threads, so that sums are, too."""
     work = _SPECTRAL_WORK * size**2 if spectral else 2 * size**4
     affordable = min(_LONGEST_BLOCK, _BLOCK_WORK // (n_rotations * work))
-    return max(1, affordable // _WIDEST) * _WIDEST
+    wanted = max(_SHORTEST_BLOCK, n_patches // _ENOUGH_BLOCKS)
+    return max(1, min(affordable, wanted) // _WIDEST) * _WIDEST
 
 
 class _Slabs:

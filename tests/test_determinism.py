@@ -77,5 +77,7 @@ def test_statistics__same_however_blocks_are_grouped(
 def test_block__is_bounded_work_whatever_the_threads(
     size: int, spectral: bool, length: int
 ) -> None:
-    assert expectation_step._block_length(552, size, spectral) == length
-    assert expectation_step._block_length(10**9, size, spectral) == 16
+    block_length = expectation_step._block_length
+    assert block_length(10**6, 552, size, spectral) == length
+    assert block_length(10**6, 10**9, size, spectral) == 16
+    assert block_length(300, 552, size, spectral) == min(length, 64)

@@ -19,7 +19,8 @@ from ._jit import STRICT, kernel, parallel_kernel
 from .vectors import LANES
 
 _operations = simd if LANES > 1 else portable
-_weigh_directly = _operations.weigh
+_weigh_square = _operations.weigh
+_weigh_disc = simd.weigh_disc if LANES > 1 else portable.weigh
 _add_weights = _operations.add_weights
 _box_sums = _operations.box_sums
 _adjoint = _operations.adjoint
@@ -37,6 +38,9 @@ _LEAST_MASS = 1e-30
 """Smaller sums are taken for zero when the level moves: nothing gets denormal."""
 HIDDEN = -1e30
 """Base-2 log-weight of a shift of zero prior: finite, so that it never makes a NaN."""
+SQUARE, DISC, SPECTRAL = range(3)
+"""Routes: sums over all pixels; over those of the disc, outside of which templates have
+to be zero; Fourier transforms."""
 
 
 _LN_2 = math.log(2.0)
@@ -63,18 +67,21 @@ def _view_by_route(route, side, lanes, packed, spectrum, scratch):  # type: igno
         _patch_spectrum(side, lanes, (packed, 0, spectrum, 0, scratch, 0))
         return spectrum
 
-    return through_spectra if route.count else directly
+    return through_spectra if route.count == SPECTRAL else directly
 
 
 @overload(_weigh)
 def _weigh_by_route(route, side, lanes, operands):  # type: ignore[no-untyped-def]
-    def directly(route, side, lanes, operands):  # type: ignore[no-untyped-def]
-        _weigh_directly(side, lanes, operands[:14])
+    def square(route, side, lanes, operands):  # type: ignore[no-untyped-def]
+        _weigh_square(side, lanes, operands[:14])
+
+    def disc(route, side, lanes, operands):  # type: ignore[no-untyped-def]
+        _weigh_disc(side, lanes, operands[:14])
 
     def through_spectra(route, side, lanes, operands):  # type: ignore[no-untyped-def]
         _weigh_spectra(side, lanes, operands)
 
-    return through_spectra if route.count else directly
+    return {SQUARE: square, DISC: disc, SPECTRAL: through_spectra}[route.count]
 
 
 @overload(_show)
@@ -98,7 +105,7 @@ def _show_by_route(route, side, lanes, operands):  # type: ignore[no-untyped-def
         seen = (images, first + n_pixels, images, second + n_pixels)
         _adjoint_spectra(side, lanes, (patch, 0, weight, 0, *seen, scratch, 0))
 
-    return through_spectra if route.count else directly
+    return through_spectra if route.count == SPECTRAL else directly
 
 
 @kernel(STRICT)
@@ -397,7 +404,7 @@ def accumulate_statistics(  # type: ignore[no-untyped-def]
     Parameters
     ----------
     route : tuple
-        Empty for sums over pixels; with one element for Fourier transforms.
+        As many zeros as the number of the route, `SQUARE`, `DISC` or `SPECTRAL`.
     side, lanes : tuple of int
         As many zeros as L, and as patches side by side in a vector.
     patches : float32, shape (n_patches, L, L)

@@ -14,9 +14,20 @@ in `numbasaem.kernels.portable`.
 
 from __future__ import annotations
 
+from math import isqrt
+
 from llvmlite import ir
 
-from .vectors import REGISTERS, Vectors, Weights, index, parts, repeat, vector_intrinsic
+from .vectors import (
+    REGISTERS,
+    Vectors,
+    Weights,
+    choose,
+    index,
+    parts,
+    repeat,
+    vector_intrinsic,
+)
 
 ROTATIONS_AT_ONCE = 2
 """Rotations that one pass over a patch row serves, to load each pixel half as often."""
@@ -24,8 +35,18 @@ _SHIFTS_AT_ONCE = 6 if REGISTERS == 16 else 11
 _PIXELS_AT_ONCE = 11 if REGISTERS == 16 else 22
 
 
-def _emit_weigh(builder, size, lanes, pointers):  # type: ignore[no-untyped-def]
-    """Weights of all shifts, two rotations; see the portable namesake."""
+def _half_widths(size: int) -> list[int]:
+    """Columns on either side of the centre that the disc covers, for each row."""
+    radius = size // 2
+    return [isqrt(radius**2 - (row - radius) ** 2) for row in range(size)]
+
+
+def _emit_weigh(builder, size, lanes, pointers, half_widths):  # type: ignore[no-untyped-def]
+    """Weights of all shifts, two rotations; see the portable namesake.
+
+    Templates are taken to be zero farther from the central column than `half_widths`
+    says for each row.
+    """
     patch, template, bias, level, weight, total, peak = pointers
     v = Vectors(builder, lanes)
     n_shifts = 2 * size - 1
@@ -56,25 +77,33 @@ def _emit_weigh(builder, size, lanes, pointers):  # type: ignore[no-untyped-def]
                 first: int = first,
                 width: int = width,
             ) -> list[ir.Value]:
-                sums = list(sums)
                 pixels = builder.gep(pixels_0, [builder.mul(i, index(size * lanes))])
                 row = builder.gep(row_0, [builder.mul(i, index(size))])
-                for column in range(size):
-                    # patch column of each shift that meets this template column
-                    meets = [(s, column - first - s + size - 1) for s in range(width)]
-                    meets = [(s, j) for s, j in meets if 0 <= j < size]
-                    if not meets:
-                        continue
-                    heights = [
-                        v.broadcast(row, r * size**2 + column) for r in rotations
-                    ]
-                    for s, j in meets:
-                        v.fence()
-                        pixel = v.load(pixels, j * lanes)
-                        for r in rotations:
-                            at = r * width + s
-                            sums[at] = v.multiply_add(pixel, heights[r], sums[at])
-                return sums
+
+                def add_columns(
+                    half_width: int, sums: list[ir.Value]
+                ) -> list[ir.Value]:
+                    for column in range(size):
+                        # patch column of each shift that meets this template column
+                        meets = [
+                            (s, column - first - s + size - 1) for s in range(width)
+                        ]
+                        meets = [(s, j) for s, j in meets if 0 <= j < size]
+                        if not meets or abs(column - size // 2) > half_width:
+                            continue
+                        heights = [
+                            v.broadcast(row, r * size**2 + column) for r in rotations
+                        ]
+                        for s, j in meets:
+                            v.fence()
+                            pixel = v.load(pixels, j * lanes)
+                            for r in rotations:
+                                at = r * width + s
+                                sums[at] = v.multiply_add(pixel, heights[r], sums[at])
+                    return sums
+
+                template_y = builder.add(template_row, i)
+                return choose(builder, template_y, half_widths, sums, add_columns)
 
             sums = repeat(builder, n_rows, start, add_row)
             for at, exponent in enumerate(sums):
@@ -205,7 +234,18 @@ def _emit_add_lanes(builder, size, lanes, pointers):  # type: ignore[no-untyped-
     repeat(builder, index(-(-2 * size * size // lanes)), [], pixels_of_one_vector)
 
 
-weigh = vector_intrinsic(_emit_weigh, n_arrays=7)
+def _emit_weigh_disc(builder, size, lanes, pointers):  # type: ignore[no-untyped-def]
+    """Weights under templates that are zero outside of the disc."""
+    _emit_weigh(builder, size, lanes, pointers, _half_widths(size))
+
+
+def _emit_weigh_square(builder, size, lanes, pointers):  # type: ignore[no-untyped-def]
+    """Weights under any templates."""
+    _emit_weigh(builder, size, lanes, pointers, [size] * size)
+
+
+weigh = vector_intrinsic(_emit_weigh_square, n_arrays=7)
+weigh_disc = vector_intrinsic(_emit_weigh_disc, n_arrays=7)
 add_weights = vector_intrinsic(_emit_add_weights, n_arrays=2)
 box_sums = vector_intrinsic(_emit_box_sums, n_arrays=3)
 adjoint = vector_intrinsic(_emit_adjoint, n_arrays=3)

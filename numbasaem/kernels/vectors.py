@@ -223,6 +223,36 @@ def repeat(
     return leaving
 
 
+def choose(
+    builder: ir.IRBuilder,
+    selector: ir.Value,
+    cases: Sequence[int],
+    carried: Sequence[ir.Value],
+    body: Callable[[int, list[ir.Value]], list[ir.Value]],
+) -> list[ir.Value]:
+    """Emit `body(cases[selector], carried)`, one branch for each distinct case."""
+    distinct = sorted(set(cases))
+    if len(distinct) == 1:
+        return body(distinct[0], list(carried))
+    branches = {case: builder.append_basic_block("case") for case in distinct}
+    after = builder.append_basic_block("chosen")
+    switch = builder.switch(selector, branches[distinct[0]])
+    for number, case in enumerate(cases):
+        if case != distinct[0]:
+            switch.add_case(index(number), branches[case])
+    leaving = []
+    for case, branch in branches.items():
+        builder.position_at_end(branch)
+        leaving.append((body(case, list(carried)), builder.block))
+        builder.branch(after)
+    builder.position_at_end(after)
+    chosen = [builder.phi(value.type) for value in carried]
+    for values, block in leaving:
+        for phi, value in zip(chosen, values, strict=True):
+            phi.add_incoming(value, block)
+    return chosen
+
+
 def _operand(context, builder, array_type, array, at):  # type: ignore[no-untyped-def]
     """Pointer to element `at` of a flat array."""
     data = context.make_array(array_type)(context, builder, array).data
