@@ -7,6 +7,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 import numbasaem
 from numbasaem.maximization_step import uniform_shift_prior
@@ -73,7 +74,8 @@ def best_time(work: Callable[[], object], repeats: int = 3) -> float:
     return min(times)
 
 
-def sgemm_rate(n: int = 2048) -> float:
-    """Multiply-adds a second of a float32 matrix product on all threads."""
+def sgemm_rate(threads: int, n: int = 2048) -> float:
+    """Multiply-adds a second of a float32 matrix product."""
     matrix = np.random.default_rng(0).standard_normal((n, n)).astype(np.float32)
-    return n**3 / best_time(lambda: matrix @ matrix)
+    with threadpool_limits(threads):
+        return n**3 / best_time(lambda: matrix @ matrix)

@@ -2,47 +2,82 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+from numbasaem.expectation_step import compile_kernels
+
 from .common import best_time, multiply_adds, problem, sgemm_rate
+
+USUAL = (11, 552, 1024, 2)
 
 
 class Expectation:
-    """One E-step over patch size and number of rotations."""
+    """One E-step; each parameter is varied from the usual ones by itself."""
 
-    params = ([11, 15, 21], [552])
-    param_names = ("size", "n_rotations")
+    params = ([11, 15, 21, 31], [216, 552], [128, 1024], [1, 2])
+    param_names = ("size", "n_rotations", "n_patches", "threads")
     timeout = 300
-    _N_PATCHES = 1024
 
-    def setup(self, size: int, n_rotations: int) -> None:
+    def setup(self, *varied: int) -> None:
         """Simulate, and compile."""
-        self.problem = problem(size, n_rotations, self._N_PATCHES)
-        self.problem.expectation()
+        if sum(a != b for a, b in zip(varied, USUAL, strict=True)) > 1:
+            raise NotImplementedError("more than one parameter varied")
+        size, n_rotations, n_patches, threads = varied
+        self.problem = problem(size, n_rotations, n_patches)
+        self.run = partial(self.problem.expectation, threads)
+        self.run()
 
-    def time_expectation(self, size: int, n_rotations: int) -> None:
+    def time_expectation(self, *_: int) -> None:
         """Wall time."""
-        self.problem.expectation()
+        self.run()
 
-    def peakmem_expectation(self, size: int, n_rotations: int) -> None:
+    def peakmem_expectation(self, *_: int) -> None:
         """Peak memory of the process."""
-        self.problem.expectation()
+        self.run()
 
-    def track_rate(self, size: int, n_rotations: int) -> float:
+    def track_rate(self, *varied: int) -> float:
         """Useful multiply-adds a second."""
-        seconds = best_time(self.problem.expectation)
-        return multiply_adds(size, n_rotations, self._N_PATCHES) / seconds
+        return multiply_adds(*varied[:3]) / best_time(self.run)
 
-    def track_rate_over_sgemm(self, size: int, n_rotations: int) -> float:
+    def track_rate_over_sgemm(self, *varied: int) -> float:
         """The same as a share of a float32 matrix product's rate."""
-        return self.track_rate(size, n_rotations) / sgemm_rate()
+        return self.track_rate(*varied) / sgemm_rate(varied[3])
 
-    def track_parallel_efficiency(self, size: int, n_rotations: int) -> float:
+
+class Threads:
+    """What a second thread brings."""
+
+    timeout = 300
+
+    def setup(self) -> None:
+        """Simulate, and compile."""
+        self.problem = problem(*USUAL[:3])
+
+    def track_parallel_efficiency(self) -> float:
         """Speed-up of two threads over one, divided by two."""
-        one, two = (
-            best_time(lambda n=n: self.problem.expectation(threads=n)) for n in (1, 2)
-        )
+        one, two = (best_time(partial(self.problem.expectation, n)) for n in (1, 2))
         return one / two / 2
+
+
+class Cached:
+    """Kernels that are in the on-disk cache."""
+
+    params = ([11, 21],)
+    param_names = ("size",)
+    timeout = 300
+
+    def setup(self, size: int) -> None:
+        """Compile where that has not been done."""
+        compile_kernels(size)
+
+    def timeraw_first_expectation(self, size: int) -> str:
+        """First E-step of a process."""
+        return f"""
+        from numbasaem.expectation_step import compile_kernels
+        compile_kernels({size})
+        """
 
 
 Expectation.track_rate.unit = "multiply-adds/s"  # type: ignore[attr-defined]
 Expectation.track_rate_over_sgemm.unit = "ratio"  # type: ignore[attr-defined]
-Expectation.track_parallel_efficiency.unit = "ratio"  # type: ignore[attr-defined]
+Threads.track_parallel_efficiency.unit = "ratio"  # type: ignore[attr-defined]
