@@ -12,13 +12,13 @@ import numpy as np
 
 from .errors import expected
 from .inputs import OnProgress, PixelSizes, prepared_micrographs
-from .io.coordinates import write_boxes, write_topaz
+from .io.coordinates import read_topaz, write_boxes, write_topaz
 from .io.micrographs import list_micrographs
 from .io.mrc import read_volume
-from .io.star import write_particles
+from .io.star import COORDINATES, read_particles, write_particles
 from .known_particle import particle_of_map, particle_of_run
 from .patches import cut_patches
-from .picking import pick, surest_apart
+from .picking import Match, match_picks, pick, surest_apart
 from .preparation import Preparation, preparation_of
 
 if TYPE_CHECKING:
@@ -258,13 +258,66 @@ def pick_on_four_grids(
     return places[kept], merits[kept]
 
 
-def check_table_name(path: Path) -> None:
+def match_tables(found: Path, true: Path, tolerance_px: float) -> Match:
+    """Recall and precision of a table of picks.
+
+    Parameters
+    ----------
+    found, true : Path
+        Picks, and the particles that there are: ``.star`` or ``.txt`` (Topaz).
+        Micrographs go by their names without folder and suffix.
+    tolerance_px : float
+        Largest distance of a match, pixels.
+
+    Returns
+    -------
+    Match
+        Over all micrographs of either table.
+
+    Raises
+    ------
+    InputError
+        If a table cannot be read or the tolerance is not positive.
+    """
+    if not tolerance_px > 0:
+        raise expected("--tolerance", "a number of pixels above 0", tolerance_px)
+    picks, particles = _centres_by_micrograph(found), _centres_by_micrograph(true)
+    nothing = np.empty((0, 2))
+    n_picks = sum(len(centres) for centres in picks.values())
+    n_particles = sum(len(centres) for centres in particles.values())
+    n_right = 0
+    for name, centres in picks.items():
+        match = match_picks(centres, particles.get(name, nothing), tolerance_px)
+        n_right += round(match.precision * len(centres))
+    return Match(
+        recall=n_right / n_particles if n_particles else float("nan"),
+        precision=n_right / n_picks if n_picks else float("nan"),
+    )
+
+
+def _centres_by_micrograph(path: Path) -> dict[str, NDArray[np.float64]]:
+    """Coordinates (n, 2) of a table, by micrograph."""
+    if path.suffix.lower() == ".txt":
+        names, centres, _ = read_topaz(path)  # names without suffix
+        stems = np.array([Path(name).name for name in names], dtype=object)
+    else:
+        table = read_particles(path).particles
+        listed = table["rlnMicrographName"]
+        stems = np.array([Path(name).stem for name in listed], dtype=object)
+        x, y = (table[column].to_numpy(np.float64) for column in COORDINATES)
+        centres = np.stack([y, x], axis=1)
+    return {stem: centres[stems == stem] for stem in set(stems)}
+
+
+def check_table_name(path: Path, made: Path | None = None) -> None:
     """Refuse a file that picks cannot be written to.
 
     Parameters
     ----------
     path : Path
         Where picks are to go.
+    made : Path, optional
+        A folder that will exist by then.
 
     Raises
     ------
@@ -273,7 +326,7 @@ def check_table_name(path: Path) -> None:
     """
     if path.suffix.lower() not in SUFFIXES:
         raise expected(path, f"a name in {', '.join(SUFFIXES)}", path.name)
-    if not path.parent.is_dir():
+    if path.parent != made and not path.parent.is_dir():
         raise expected(path, "a file in a folder that exists", f"none at {path.parent}")
 
 

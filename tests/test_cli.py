@@ -17,7 +17,7 @@ import numbasaem
 from numbasaem import cli, demo
 from numbasaem.checkpoint import load_checkpoint
 from numbasaem.cli import commands
-from numbasaem.io.coordinates import read_boxes, read_topaz
+from numbasaem.io.coordinates import read_boxes, read_topaz, write_topaz
 from numbasaem.io.mrc import write_micrograph, write_volume
 from numbasaem.io.star import read_particles
 from numbasaem.phantom import folded_chain
@@ -368,6 +368,62 @@ def test_pick__finds_particles_of_a_map(tmp_path: Path, capsys: Captured) -> Non
     match = match_picks(found, sample.coordinates[0], tolerance_px=1.5)
     assert match.recall > 0.9
     assert match.precision > 0.9
+
+
+def test_evaluate__tables_of_picks(
+    simulated: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    truth = simulated / "truth.star"
+    table = read_particles(truth).particles
+    y, x = (table[f"rlnCoordinate{axis}"].to_numpy() for axis in "YX")
+    names = [Path(name).stem for name in table["rlnMicrographName"]]
+    # one of four is a pixel off, another of a micrograph that there is not
+    places = np.stack([y, x], axis=1)[:4]
+    places[2, 1] += 1
+    found = tmp_path / "picks.txt"
+    write_topaz(found, [*names[:3], "nowhere"], places, np.ones(4))
+    n = len(table)
+    for tolerance, right in ((0.5, 2), (1.5, 3)):
+        assert run("evaluate", found, truth, "--tolerance", tolerance) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert lines == [f"recall: {right / n:.3f}", f"precision: {right / 4:.3f}"]
+    assert run("evaluate", found, truth, "--tolerance", 1.5, "--json") == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "recall": 3 / n,
+        "precision": 0.75,
+        "tolerance": 1.5,
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ([], "--tolerance: expected a number of pixels, for picks, found none"),
+        (["--tolerance", "0"], "--tolerance: expected a number of pixels above 0"),
+        (["--out", "aligned.mrc"], "--out: expected a map"),
+    ],
+)
+def test_evaluate__tables_of_picks_unusable(
+    options: list[str], named: str, simulated: Path, capsys: Captured
+) -> None:
+    truth = simulated / "truth.star"
+    assert run("evaluate", truth, truth, *options) == 2
+    assert named in complaint(capsys)
+
+
+def test_reconstruct__picks_as_well(
+    simulated: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    micrograph, out = simulated / "micrograph_0001.mrc", tmp_path / "run"
+    more = ("--no-halves", "--picks")
+    wrong = tmp_path / "picks.csv"
+    assert reconstruct(micrograph, out, *more, wrong) == 2
+    assert "picks.csv: expected a name in .star, .box, .txt" in complaint(capsys)
+    assert not out.exists()
+    assert reconstruct(micrograph, out, *more, out / "picks.star") == 0
+    separately = tmp_path / "picks.star"
+    assert run("pick", micrograph, "--run", out, "--out", separately) == 0
+    assert (out / "picks.star").read_bytes() == separately.read_bytes()
 
 
 def test_pick__tables_of_other_programs(tmp_path: Path, capsys: Captured) -> None:

@@ -19,6 +19,7 @@ from numbasaem.errors import expected
 if TYPE_CHECKING:
     from numbasaem.alignment import Comparison
     from numbasaem.checkpoint import Iteration
+    from numbasaem.micrograph_picking import PickedParticles
     from numbasaem.reconstruction import Result
 
 
@@ -203,6 +204,13 @@ def reconstruct(
     flip_hand: Annotated[
         bool, typer.Option("--flip-hand", help="Write the mirror images of the maps.")
     ] = False,
+    picks: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Table of particles to write: .star, .box (EMAN) or .txt (Topaz).",
+        ),
+    ] = None,
     settings: Annotated[
         Path | None,
         typer.Option(
@@ -245,8 +253,10 @@ def reconstruct(
         raise expected("reconstruct", "--size", "none")
     chosen = Settings(**options)
     # After the settings, so that a wrong option is refused at once.
-    from numbasaem import reconstruction
+    from numbasaem import micrograph_picking, reconstruction
 
+    if picks is not None:
+        micrograph_picking.check_table_name(picks, made=out)
     with ProgressDisplay() as display:
 
         def report(iteration: Iteration) -> None:
@@ -269,6 +279,10 @@ def reconstruct(
             raise Interrupted("resume with --resume") from None
     _report_result(result, out, as_json)
     _write_report(out, as_json)
+    if picks is not None:
+        with ProgressDisplay() as display:
+            found = micrograph_picking.pick_with_run(micrographs, out, display.step)
+        _write_picks(picks, found, as_json)
 
 
 @app.command(
@@ -314,23 +328,63 @@ def pick(
             picks = micrograph_picking.pick_with_map(
                 micrographs, volume, display.step, pixel_size, invert
             )
-    micrograph_picking.write_picks(out, picks)
-    typer.echo(f"{len(picks.micrograph_names)} particles written to {out}")
+    _write_picks(out, picks)
 
 
 @app.command(epilog="Example: numbasaem evaluate run/volume.mrc data/volume_true.mrc")
 def evaluate(
-    volume: Annotated[Path, typer.Argument(metavar="VOLUME", help="Map to judge.")],
+    volume: Annotated[
+        Path, typer.Argument(metavar="VOLUME", help="Map, or table of picks, to judge.")
+    ],
     reference: Annotated[
-        Path, typer.Argument(metavar="REFERENCE", help="Map to compare it with.")
+        Path, typer.Argument(metavar="REFERENCE", help="What to compare it with.")
     ],
     out: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Where to write VOLUME as aligned."),
     ] = None,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(metavar="PX", help="How far off a pick of a table may be."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Compare a map with a reference over rotation, translation and hand."""
+    """Compare a map with a reference over rotation, translation and hand.
+
+    Or a table of picks (.star, .txt) with the particles that there are.
+    """
+    if volume.suffix.lower() in (".star", ".txt"):
+        _evaluate_picks(volume, reference, out, tolerance, as_json)
+    else:
+        _evaluate_map(volume, reference, out, tolerance, as_json)
+
+
+def _evaluate_picks(
+    found: Path, true: Path, out: Path | None, tolerance: float | None, as_json: bool
+) -> None:
+    if out is not None:
+        raise expected("--out", "a map to write as aligned", f"picks in {found}")
+    if tolerance is None:
+        raise expected("--tolerance", "a number of pixels, for picks", "none")
+    from numbasaem.micrograph_picking import match_tables
+
+    match = match_tables(found, true, tolerance)
+    if as_json:
+        _print_json(match._asdict() | {"tolerance": tolerance})
+    else:
+        typer.echo(f"recall: {match.recall:.3f}")
+        typer.echo(f"precision: {match.precision:.3f}")
+
+
+def _evaluate_map(
+    volume: Path,
+    reference: Path,
+    out: Path | None,
+    tolerance: float | None,
+    as_json: bool,
+) -> None:
+    if tolerance is not None:
+        raise expected("--tolerance", "a table of picks with it", f"a map, {volume}")
     from numbasaem.alignment import evaluate_against
     from numbasaem.io.mrc import read_volume, write_volume
 
@@ -488,6 +542,16 @@ def _write_report(run: Path, as_json: bool) -> None:
         )
     else:
         typer.echo(f"report: {path}", err=as_json)
+
+
+def _write_picks(table: Path, found: PickedParticles, as_json: bool = False) -> None:
+    """Write picks and say how many there are."""
+    from numbasaem.micrograph_picking import write_picks
+
+    write_picks(table, found)
+    typer.echo(
+        f"{len(found.micrograph_names)} particles written to {table}", err=as_json
+    )
 
 
 def _print_json(record: dict[str, Any]) -> None:
