@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from numbasaem.rotations import random_rotations, rotation_grid
     from numbasaem.settings import Settings
     from numbasaem.simulation import SimulationSettings, simulate
+    from numbasaem.validation import Validation, validate
     from numbasaem.volume_basis import VolumeBasis
 
     __version__: str
@@ -30,6 +31,7 @@ __all__ = [
     "Settings",
     "SimulationSettings",
     "Statistics",
+    "Validation",
     "VolumeBasis",
     "__version__",
     "align",
@@ -40,6 +42,7 @@ __all__ = [
     "reconstruct",
     "rotation_grid",
     "simulate",
+    "validate",
 ]
 
 _HOME = {
@@ -48,6 +51,7 @@ _HOME = {
     "Settings": "settings",
     "SimulationSettings": "simulation",
     "Statistics": "expectation_step",
+    "Validation": "validation",
     "VolumeBasis": "volume_basis",
     "align": "alignment",
     "expectation": "expectation_step",
@@ -57,6 +61,7 @@ _HOME = {
     "reconstruct": "reconstruction",
     "rotation_grid": "rotations",
     "simulate": "simulation",
+    "validate": "validation",
 }
 
 

@@ -417,7 +417,7 @@ class Journal:
         if self.path is None:
             return
         if self._whole is not None:
-            self._refuse_other_sources(self._begun["sources"], sources)
+            refuse_other_sources(self._whole, self._begun["sources"], sources)
         folder = self.path.parent
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -460,19 +460,34 @@ class Journal:
                     stacklevel=4,
                 )
 
-    def _refuse_other_sources(
-        self, begun: list[dict[str, Any]], given: list[dict[str, Any]]
-    ) -> None:
-        if len(begun) != len(given):
-            wanted = f"{len(begun)} micrographs, as begun"
-            raise expected(self._whole, wanted, len(given))
-        for before, now in zip(begun, given, strict=True):
-            wanted = f"{before['name']} as it was when the run began"
-            if before["size"] != now["size"]:
-                found = f"{now['size']} bytes, not {before['size']}, in {now['name']}"
-                raise expected(self._whole, wanted, found)
-            if before["sha256"] != now["sha256"]:
-                raise expected(self._whole, wanted, f"other data in {now['name']}")
+
+def refuse_other_sources(
+    run: Path, begun: list[dict[str, Any]], given: list[dict[str, Any]]
+) -> None:
+    """Refuse inputs that are not those a run began with.
+
+    Parameters
+    ----------
+    run : Path
+        Checkpoint of the run, as errors name it.
+    begun, given : list of dict
+        Name, size and SHA-256 of each input, then and now.
+
+    Raises
+    ------
+    InputError
+        If their number or the content of one differs.
+    """
+    if len(begun) != len(given):
+        wanted = f"{len(begun)} micrographs, as begun"
+        raise expected(run, wanted, len(given))
+    for before, now in zip(begun, given, strict=True):
+        wanted = f"{before['name']} as it was when the run began"
+        if before["size"] != now["size"]:
+            found = f"{now['size']} bytes, not {before['size']}, in {now['name']}"
+            raise expected(run, wanted, found)
+        if before["sha256"] != now["sha256"]:
+            raise expected(run, wanted, f"other data in {now['name']}")
 
 
 def _locked(folder: int) -> bool:

@@ -95,6 +95,7 @@ def load_patches(
     micrographs: Micrographs,
     settings: Settings,
     on_progress: OnProgress,
+    change: Callable[[NDArray[np.float32]], NDArray[np.float32]] | None = None,
 ) -> PatchSet:
     """Cut every micrograph into patches, holding one micrograph at a time.
 
@@ -107,6 +108,8 @@ def load_patches(
         Patch size, preparation and pixel size.
     on_progress : callable
         Called with what is being done and the share of it that is done.
+    change : callable, optional
+        Takes the pixels of each prepared micrograph to those that are cut.
 
     Returns
     -------
@@ -136,7 +139,8 @@ def load_patches(
             prepared = iter([preparation(name, item, settings.pixel_size)])
         for one in prepared:
             live = one.live_patches(settings.size)
-            pieces.append(cut_patches(one.pixels, settings.size)[live])
+            pixels = one.pixels if change is None else change(one.pixels)
+            pieces.append(cut_patches(pixels, settings.size)[live])
     counts = [len(piece) for piece in pieces]
     pixel_size = preparation.pixel_size or pixel_sizes.common
     return PatchSet(

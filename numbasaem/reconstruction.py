@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,12 +14,12 @@ from .alignment import align
 from .checkpoint import Iteration, Journal, RunState
 from .expectation_maximization import iterations, random_start
 from .expectation_step import compile_kernels
-from .inputs import OnProgress, PatchSet, load_patches
+from .inputs import OnProgress, load_patches
 from .io import written_whole
 from .io.chimerax import write_chimerax_script
 from .io.mrc import write_volume
 from .io.star import write_fsc
-from .memory import MemoryPlan, within_memory
+from .memory import within_memory
 from .metrics import HalfMapCorrelation, half_map_correlation
 from .plan import Plan, make_plan
 from .preparation import preparation_of
@@ -35,7 +35,8 @@ __all__ = ["Iteration", "Plan", "Result", "Settings", "reconstruct"]
 OnIteration = Callable[[Iteration], None]
 OnPlan = Callable[[Plan], None]
 
-_RUNS = ("full", "half1", "half2")
+HALVES = ("half1", "half2")
+_RUNS = ("full", *HALVES)
 _SCORED_ITERATIONS = 3
 
 
@@ -165,8 +166,15 @@ def reconstruct(
         planned, memory = within_memory(settings, micrographs)
         data = load_patches(micrographs, settings, on_progress)
         journal.begin(data.sources, asdict(preparation_of(settings)))
-        watch = Watch(on_plan, on_iteration, on_progress)
-        _take_to_the_end(journal, data, planned, memory, watch)
+        parts = {"full": data.patches}
+        if settings.halves:
+            halves = (data.patches[chosen] for chosen in data.halves(settings.seed))
+            parts |= zip(HALVES, halves, strict=True)
+        if on_plan is not None:
+            on_progress("measuring the speed", 0.0)
+            on_plan(make_plan(data, parts, planned, journal.n_done, memory))
+        watch = Watch(on_iteration, on_progress)
+        take_to_the_end(journal, parts, planned, watch)
         pixel_size = data.pixel_size
         result = _result(journal.runs, pixel_size, settings, flip_hand, on_progress)
         if folder is not None:
@@ -176,31 +184,34 @@ def reconstruct(
 
 @dataclass(frozen=True)
 class Watch:
-    """Who is told what, as it happens."""
+    """Who is told what, as it happens; see :func:`reconstruct`."""
 
-    on_plan: OnPlan | None
     on_iteration: OnIteration | None
     on_progress: OnProgress
 
 
-def _take_to_the_end(
+def take_to_the_end(
     journal: Journal,
-    data: PatchSet,
+    parts: Mapping[str, NDArray[np.float32]],
     settings: Settings,
-    memory: MemoryPlan,
     watch: Watch,
 ) -> None:
-    """Do all iterations of all runs that the journal does not hold yet."""
-    parts = {"full": data.patches}
-    if settings.halves:
-        for half, chosen in enumerate(data.halves(settings.seed), start=1):
-            parts[f"half{half}"] = data.patches[chosen]
+    """Do all iterations of all runs that the journal does not hold yet.
+
+    Parameters
+    ----------
+    journal : Journal
+        In/out: the state of every run.
+    parts : mapping of str to float32, shape (n_patches, L, L)
+        Patches of "full", "half1", "half2" or some of them.
+    settings : Settings
+        What to do.
+    watch : Watch
+        Who is told.
+    """
     total = len(parts) * settings.iterations_per_run
     watch.on_progress("compiling kernels", 0.0)
     compile_kernels(settings.size)
-    if watch.on_plan is not None:
-        watch.on_progress("measuring the speed", 0.0)
-        watch.on_plan(make_plan(data, parts, settings, journal.n_done, memory))
 
     def advance(run: str, state: RunState, n_stages: int) -> None:
         """Take a run to the end of its first stages, recording each iteration."""
@@ -232,8 +243,8 @@ def _take_to_the_end(
         n_searched = settings.schedule[0].n_iterations
         return replace(journal.runs[likeliest], iteration=n_searched, history=[])
 
-    for number, run in enumerate(parts):
-        state = journal.runs.get(run) or first_state(run, number)
+    for run in parts:
+        state = journal.runs.get(run) or first_state(run, _RUNS.index(run))
         advance(run, state, n_stages=len(settings.schedule))
 
 

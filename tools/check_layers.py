@@ -22,7 +22,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("schedule", "settings", "preparation", "inputs", "memory", "checkpoint"),
     ("expectation_maximization", "plan", "reconstruction"),
     ("machine", "known_particle", "picking", "micrograph_picking", "report"),
-    ("demo",),
+    ("demo", "validation"),
     ("cli", "__main__"),
 )
 # The public surface asks for `basis.project(x, rotations)`; the import is deferred.

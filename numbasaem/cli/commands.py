@@ -17,6 +17,8 @@ from numbasaem.cli.progress import ProgressDisplay
 from numbasaem.errors import expected
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from numbasaem.alignment import Comparison
     from numbasaem.checkpoint import Iteration
     from numbasaem.micrograph_picking import PickedParticles
@@ -427,6 +429,45 @@ def demo(
     typer.echo(f"reconstruction aligned to the truth: {found.aligned}")
 
 
+@app.command(epilog="Example: numbasaem validate run")
+def validate(
+    run: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Folder of a reconstruction.")
+    ],
+    threads: Annotated[
+        int | None, typer.Option(help="Threads; all that Numba may use.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Ask whether the data support a structure, or noise could have made it.
+
+    Takes as long as the reconstruction did, or about twice that without half maps.
+    """
+    from numbasaem import validation
+
+    with ProgressDisplay() as display:
+        try:
+            found = validation.validate(
+                run,
+                threads=threads,
+                on_iteration=display.iteration,
+                on_progress=display.step,
+            )
+        except KeyboardInterrupt:
+            raise Interrupted(f"{run} is as it was") from None
+    if as_json:
+        _print_json(found.record())
+    else:
+        for check in found.checks:
+            typer.echo(f"{check.question}: {check.found}")
+            passed = "passed" if check.passed else "failed"
+            typer.echo(f"    {passed}: {check.wanted}")
+        typer.echo(f"FSC of half maps per shell: {_shells(found.fsc)}")
+        typer.echo(f"FSC of half maps of noise: {_shells(found.control_fsc)}")
+        typer.echo(f"verdict: {found.verdict}")
+    _write_report(run, as_json)
+
+
 @app.command(epilog="Example: numbasaem report run")
 def report(
     run: Annotated[
@@ -508,8 +549,7 @@ def _report_result(result: Result, out: Path, as_json: bool) -> None:
         typer.echo(f"empty patches: {last.empty_fraction:.1%}")
         curves = result.half_map_correlation
         if curves is not None:
-            shells = " ".join(f"{value:.3f}" for value in curves.unmasked)
-            typer.echo(f"FSC of the half maps per shell: {shells}")
+            typer.echo(f"FSC of the half maps per shell: {_shells(curves.unmasked)}")
             size = len(result.volume)
             length = result.pixel_size or 1.0
             for found in (
@@ -552,6 +592,10 @@ def _write_picks(table: Path, found: PickedParticles, as_json: bool = False) -> 
     typer.echo(
         f"{len(found.micrograph_names)} particles written to {table}", err=as_json
     )
+
+
+def _shells(curve: Iterable[float]) -> str:
+    return " ".join(f"{value:.3f}" for value in curve)
 
 
 def _print_json(record: dict[str, Any]) -> None:

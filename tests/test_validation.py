@@ -1,0 +1,141 @@
+"""Verdicts on data with a molecule and on noise, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from numbasaem import cli
+from numbasaem.errors import InputError
+from numbasaem.io.mrc import write_micrograph
+from numbasaem.phantom import folded_chain
+from numbasaem.reconstruction import reconstruct
+from numbasaem.settings import Settings
+from numbasaem.simulation import simulate
+from numbasaem.validation import Mean, Validation, phase_scrambled, validate
+
+SIZE = 7
+SETTINGS = Settings(
+    size=SIZE,
+    ell_max=(2, 4),
+    iterations=(5, 6),
+    rotations=60,
+    batch_fraction=0.4,
+    starts=2,
+)
+CHECKS = ("held-out evidence", "picks above chance", "half maps", "another start")
+
+
+def noise() -> np.ndarray:
+    return np.random.default_rng(3).standard_normal((245, 245), dtype=np.float32)
+
+
+def with_molecules() -> np.ndarray:
+    sample = simulate(folded_chain(SIZE), size=SIZE, pixels=245, snr=8, ell_max=4)
+    return sample.micrographs[0]
+
+
+def reconstructed(folder: Path, pixels: np.ndarray, settings: Settings) -> Path:
+    write_micrograph(folder / "micrograph.mrc", pixels, 1.0)
+    reconstruct([folder / "micrograph.mrc"], settings, out=folder / "run")
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("validation")
+    settings = SETTINGS.model_copy(update={"halves": False})
+    return reconstructed(folder, with_molecules(), settings)
+
+
+def asked(validation: Validation) -> dict[str, bool]:
+    return {
+        name: check.passed
+        for name, check in zip(CHECKS, validation.checks, strict=True)
+        if check.question.startswith(name)
+    }
+
+
+def test_validate__supports_a_molecule(run: Path) -> None:
+    untouched = (run / "run.h5").read_bytes()
+    told: list[tuple[str, int, int]] = []
+    found = validate(
+        run, on_iteration=lambda i: told.append((i.run, i.total_done, i.total))
+    )
+    assert asked(found) == dict.fromkeys(CHECKS, True)
+    assert found.verdict == "supported"
+    assert json.loads((run / "validation.json").read_text()) == found.record()
+    assert (run / "run.h5").read_bytes() == untouched
+    # two halves, two of the control, one more start
+    assert {name.split("-")[0] for name, _, _ in told} == {
+        "half1",
+        "half2",
+        "noise half1",
+        "noise half2",
+        "again full",
+    }
+    done, total = told[-1][1:]
+    assert done <= total == 5 * SETTINGS.iterations_per_run
+    assert [row[1] for row in told] == sorted(row[1] for row in told)
+
+
+def test_validate__does_not_support_noise(tmp_path: Path) -> None:
+    folder = reconstructed(tmp_path, noise(), SETTINGS)
+    found = validate(folder)
+    passed = asked(found)
+    assert not passed["held-out evidence"]
+    assert not passed["picks above chance"]
+    assert found.verdict == "not supported"
+
+
+def test_phase_scrambled__keeps_the_spectrum_and_nothing_else() -> None:
+    pixels = with_molecules() + 5
+    found = phase_scrambled(pixels, np.random.default_rng(0))
+    wanted, spectrum = (np.abs(np.fft.rfft2(image)) for image in (pixels, found))
+    wanted[0, 0] = 0
+    np.testing.assert_allclose(spectrum, wanted, atol=1e-3 * wanted.max())
+    assert abs(np.corrcoef(found.ravel(), pixels.ravel())[0, 1]) < 0.05
+
+
+def test_mean__ahead_in_standard_deviations() -> None:
+    assert Mean(5.0, 0.3).ahead_of(Mean(4.0, 0.4)) == pytest.approx(2.0)
+    assert Mean(1.0, 0.0).ahead_of(Mean(1.0, 0.0)) == 0
+
+
+def test_validate__command(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("numbasaem.cli.commands._write_report", lambda *_: None)
+    assert cli.main(["validate", str(run)]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[-1] == "verdict: supported"
+    assert sum(line.startswith("    passed: ") for line in printed) == len(CHECKS)
+    assert cli.main(["validate", str(run), "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record == json.loads((run / "validation.json").read_text())
+
+
+def test_validate__other_or_missing_micrographs(run: Path, tmp_path: Path) -> None:
+    micrograph = run.parent / "micrograph.mrc"
+    kept = micrograph.read_bytes()
+    try:
+        write_micrograph(micrograph, noise(), 1.0)
+        with pytest.raises(InputError, match=r"as it was when the run began"):
+            validate(run)
+        micrograph.unlink()
+        with pytest.raises(InputError, match=r"micrograph\.mrc: expected a file"):
+            validate(run)
+    finally:
+        micrograph.write_bytes(kept)
+    with pytest.raises(InputError, match=r"run\.h5: expected a checkpoint of a run"):
+        validate(tmp_path)
+
+
+def test_validate__of_no_finished_run(tmp_path: Path) -> None:
+    folder = reconstructed(tmp_path, noise(), SETTINGS)
+    (folder / "volume.mrc").unlink()
+    with pytest.raises(InputError, match="expected a run that has ended"):
+        validate(folder)
