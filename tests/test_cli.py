@@ -433,10 +433,10 @@ def test_reconstruct__picks_as_well(
     assert reconstruct(micrograph, out, *more, out / "picks.star") == 0
     separately = tmp_path / "picks.star"
     assert run("pick", micrograph, "--run", out, "--out", separately) == 0
-    tables = (
+    first, second = (
         read_particles(path).particles for path in (out / "picks.star", separately)
     )
-    pd.testing.assert_frame_equal(*tables)
+    pd.testing.assert_frame_equal(first, second)
 
 
 def test_pick__tables_of_other_programs(tmp_path: Path, capsys: Captured) -> None:

@@ -230,10 +230,50 @@ OPTIONS = [
 def test_options(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], options: dict[str, str]
 ) -> None:
-    nowhere, out = tmp_path / "nowhere.mrc", tmp_path / "run"
-    command = ["reconstruct", str(nowhere), "--out", str(out)]
-    for name, text in ({"--size": "11"} | options).items():
-        command.append(f"{name}={text}")
+    given_ = ({"--size": "11"} | options).items()
+    assert_refused(tmp_path, capsys, *(f"{name}={text}" for name, text in given_))
+
+
+SETTINGS = Settings(
+    size=11, threads=1, max_memory=0.5, particle_diameter=120.0, noise_variance=1.5
+)
+
+
+@given(damage=damages())
+@fuzzed
+def test_toml(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: Damage
+) -> None:
+    path = tmp_path / "settings.toml"
+    path.write_bytes(damage(SETTINGS.to_toml().encode()))
+    with only_reading():
+        assert_refused(tmp_path, capsys, f"--settings={path}")
+
+
+@given(
+    values=st.dictionaries(
+        st.sampled_from([*Settings.model_fields, "sise", "a.b"]),
+        st.text(string.printable, max_size=12)
+        | st.sampled_from(["1e999", "nan", "[[", "{a = 1}", "2001-01-01", "9" * 5000]),
+        max_size=6,
+    )
+)
+@fuzzed
+def test_toml_of_any_text(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], values: dict[str, str]
+) -> None:
+    path = tmp_path / "settings.toml"
+    path.write_text("".join(f"{name} = {text}\n" for name, text in values.items()))
+    with only_reading():
+        assert_refused(tmp_path, capsys, f"--settings={path}")
+
+
+def assert_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str], *options: str
+) -> None:
+    """The command ends with one line and has written nothing."""
+    nowhere, out = folder / "nowhere.mrc", folder / "run"
+    command = ["reconstruct", str(nowhere), "--out", str(out), *options]
     assert cli.main(command) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("numbasaem: ")
