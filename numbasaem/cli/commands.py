@@ -213,6 +213,9 @@ def reconstruct(
             help="Table of particles to write: .star, .box (EMAN) or .txt (Topaz).",
         ),
     ] = None,
+    write_report: Annotated[
+        bool, typer.Option("--report/--no-report", help="Write report and figures.")
+    ] = True,
     settings: Annotated[
         Path | None,
         typer.Option(
@@ -280,7 +283,8 @@ def reconstruct(
         except KeyboardInterrupt:
             raise Interrupted("resume with --resume") from None
     _report_result(result, out, as_json)
-    _write_report(out, as_json)
+    if write_report:
+        _write_report(out, as_json)
     if picks is not None:
         with ProgressDisplay() as display:
             found = micrograph_picking.pick_with_run(micrographs, out, display.step)

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
-_STYLE: Any = {
+STYLE: Any = {
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
     "axes.linewidth": 0.6,
@@ -89,9 +89,9 @@ def draw(record: RunRecord) -> Iterator[tuple[str, Figure]]:
         name: FineMap.of(volume, record.pixel_size)
         for name, volume in record.maps.items()
     }
-    with matplotlib.rc_context(_STYLE):
-        yield "surfaces", _surfaces(fine)
-        yield "slices", _slices(fine)
+    with matplotlib.rc_context(STYLE):
+        yield "surfaces", surfaces(fine)
+        yield "slices", slices(fine)
         if record.fsc is not None:
             yield "fsc", _fsc(record)
         yield "history", _history(record)
@@ -101,8 +101,19 @@ def draw(record: RunRecord) -> Iterator[tuple[str, Figure]]:
             yield "picks", _picks(record)
 
 
-def _surfaces(fine: dict[str, FineMap]) -> Figure:
-    """Isosurfaces of the maps, from three sides each."""
+def surfaces(fine: dict[str, FineMap]) -> Figure:
+    """Isosurfaces of maps, from three sides each.
+
+    Parameters
+    ----------
+    fine : dict of str to FineMap
+        Maps by name; one row each.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        To be saved.
+    """
     figure = Figure(figsize=(_WIDTH, 2.2 * len(fine)))
     grid = figure.subplots(len(fine), len(_SIDES), squeeze=False)
     meshes = {name: density.surface(density.contour) for name, density in fine.items()}
@@ -168,8 +179,19 @@ def _scale_bar(axes: Axes, corner: NDArray[np.floating], reach: float) -> None:
     )
 
 
-def _slices(fine: dict[str, FineMap]) -> Figure:
-    """Central planes of the maps, with the contour level."""
+def slices(fine: dict[str, FineMap]) -> Figure:
+    """Central planes of maps, with the contour level.
+
+    Parameters
+    ----------
+    fine : dict of str to FineMap
+        Maps by name; one row each.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        To be saved.
+    """
     figure = Figure(figsize=(_WIDTH, 2.15 * len(fine) + 0.2))
     grid = figure.subplots(len(fine), 3, squeeze=False, sharex=True, sharey=True)
     for axes_of_row, (name, density) in zip(grid, fine.items(), strict=True):
