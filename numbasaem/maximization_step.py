@@ -105,13 +105,14 @@ def normal_equations(
             f"shape {stats.visible_weight.shape}",
         )
     n_coefficients = operator.basis.n_coefficients
-    root = np.sqrt(stats.visible_weight).reshape(operator.n_rotations, size**2, 1)
+    weight = stats.visible_weight.reshape(operator.n_rotations, size**2, 1)
+    root = np.sqrt(weight[:, operator.disc])
     matrix = np.zeros((n_coefficients, n_coefficients))
     step = max(1, _CHUNK_BYTES // (8 * size**2 * n_coefficients))
     with threadpool_limits(1):
         for start in range(0, operator.n_rotations, step):
             stop = min(start + step, operator.n_rotations)
-            seen = root[start:stop] * operator.matrices(start, stop)
+            seen = root[start:stop] * operator.matrices(start, stop, operator.disc)
             flat = seen.reshape(-1, n_coefficients)
             matrix += flat.T @ flat
         return matrix, operator.adjoint(stats.weighted_patch)

@@ -113,6 +113,8 @@ class ProjectionOperator:
         The volume basis, M coefficients, side L.
     n_rotations : int
         Number of orientations K.
+    disc : bool, shape (L * L,)
+        Pixels that any projection reaches; all others are zero.
 
     Raises
     ------
@@ -131,6 +133,7 @@ class ProjectionOperator:
         self.n_rotations = len(checked)
         self._wigner = real_wigner(checked, basis.ell_max)
         self._image_basis = image_basis(basis)
+        self.disc: NDArray[np.bool_] = np.any(self._image_basis, axis=1)
 
     def project(self, coefficients: ArrayLike) -> NDArray[np.float64]:
         """Project a volume in every orientation, equation (16).
@@ -196,26 +199,34 @@ class ProjectionOperator:
             result[block] = unrotated.ravel()
         return result
 
-    def matrices(self, start: int = 0, stop: int | None = None) -> NDArray[np.float64]:
+    def matrices(
+        self,
+        start: int = 0,
+        stop: int | None = None,
+        pixels: NDArray[np.bool_] | slice = slice(None),
+    ) -> NDArray[np.float64]:
         """Matrices Phi_k of a range of orientations.
 
         Parameters
         ----------
         start, stop
             Orientations ``start <= k < stop``; all from `start` on by default.
+        pixels
+            Which of the L * L rows to take, such as those of `disc`; all by default.
 
         Returns
         -------
         ndarray
-            Shape (stop - start, L * L, M), pixels row by row: ask for as many
+            Shape (stop - start, n_pixels, M), pixels row by row: ask for as many
             orientations as memory holds.
         """
         chosen = range(self.n_rotations)[start:stop]
-        n_pixels, n_coefficients = self._image_basis.shape
+        image_basis = self._image_basis[pixels]
+        n_pixels, n_coefficients = image_basis.shape
         result = np.empty((len(chosen), n_pixels, n_coefficients))
         for wigner, block in zip(self._wigner, self._blocks(), strict=True):
             order = wigner.shape[1]
-            views = self._image_basis[:, block].reshape(n_pixels, order, -1)
+            views = image_basis[:, block].reshape(n_pixels, order, -1)
             # (k, m, m') @ (m', pixel * s): one product per orientation.
             flat = views.transpose(1, 0, 2).reshape(order, -1)
             turned = wigner[start:stop].transpose(0, 2, 1) @ flat
