@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     import h5py
     from numpy.typing import NDArray
 
+VALIDATION = "validation.json"
+"""Beside the checkpoint: the verdict on the run."""
 _FORMAT = b"numbasaem run, format 2, SHA-256 "
 _SEAL_LENGTH = 512
 _ALIEN = (AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError)
@@ -427,6 +429,12 @@ class Journal:
         if not _locked(self._lock):
             raise expected(folder, "a folder for one process", "a run under way")
         if self._whole is None:
+            # A verdict left here is on another run.
+            try:
+                (folder / VALIDATION).unlink(missing_ok=True)
+            except OSError as error:
+                wanted = "a folder to write to"
+                raise expected(folder, wanted, error.strerror) from error
             self.save()
         elif self._whole != self.path:  # Before what is damaged can take its place.
             self._whole.replace(self.path)

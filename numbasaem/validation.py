@@ -16,9 +16,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.ndimage import gaussian_filter
 
 from .alignment import align
-from .checkpoint import Journal, load_checkpoint, refuse_other_sources
+from .checkpoint import (
+    VALIDATION,
+    Journal,
+    load_checkpoint,
+    refuse_other_sources,
+)
 from .errors import expected
 from .expectation_step import expectation
 from .inputs import load_patches
@@ -39,10 +45,10 @@ if TYPE_CHECKING:
     from .checkpoint import Iteration, RunState
     from .inputs import OnProgress, PatchSet
 
-FILE = "validation.json"
-
 _GROUPS = 20
 """Of patches, for the standard deviation of a mean over them."""
+_ENVELOPE_REACH = 4
+"""In patches, over which the power of a micrograph is taken to vary."""
 _SURE = 5.0
 """Standard deviations by which the data have to be ahead of noise."""
 _LEAST_CORRELATION = 0.5
@@ -209,33 +215,43 @@ def validate(
     other = work.again(data.patches)
     checks, fsc, control_fsc = _checks(sample, noise, other, settings, progress)
     result = Validation(checks, fsc, control_fsc)
-    with written_whole(place / FILE) as part:
+    with written_whole(place / VALIDATION) as part:
         part.write_text(json.dumps(result.record(), indent=1) + "\n", encoding="utf-8")
     return result
 
 
 def phase_scrambled(
-    pixels: NDArray[np.floating], generator: np.random.Generator
+    pixels: NDArray[np.floating], reach: float, generator: np.random.Generator
 ) -> NDArray[np.float32]:
-    """Noise with exactly the power spectrum of a micrograph, and mean zero.
+    """Noise with the power spectrum of a micrograph, as strong from place to place.
+
+    Noise of even strength would be no control for a micrograph whose noise is not:
+    its stronger parts are better foretold than the even noise, molecules or none.
 
     Parameters
     ----------
     pixels : array, shape (rows, columns)
         Micrograph. What its particles add to the spectrum stays.
+    reach : float
+        Standard deviation, pixels, of the Gaussian in which strength is averaged.
     generator : numpy.random.Generator
         Draws the phases.
 
     Returns
     -------
     float32, shape (rows, columns)
-        The same amplitudes with the phases of white noise.
+        The amplitudes of the evened micrograph with the phases of white noise, made
+        uneven again.
     """
     phases = np.fft.rfft2(generator.standard_normal(pixels.shape))
     phases /= np.abs(phases)
     phases[0, 0] = 0
-    spectrum = np.abs(np.fft.rfft2(pixels)) * phases
-    return np.fft.irfft2(spectrum, pixels.shape).astype(np.float32)
+    centred = pixels - pixels.mean(dtype=np.float64)
+    strength = np.sqrt(gaussian_filter(centred**2, reach))
+    strength = np.maximum(strength, np.finfo(np.float32).tiny)
+    spectrum = np.abs(np.fft.rfft2(centred / strength)) * phases
+    scrambled = np.fft.irfft2(spectrum, pixels.shape)
+    return (strength * scrambled).astype(np.float32)
 
 
 class _Work:
@@ -289,12 +305,16 @@ def _data_and_control(
     """Patches of the run's micrographs, and of the same with scrambled phases."""
     if settings.pixel_size is None and "pixel_size" in sources[0]:
         settings = settings.model_copy(update={"pixel_size": sources[0]["pixel_size"]})
+    reach = _ENVELOPE_REACH * settings.size
     paths = [str(source["name"]) for source in sources]
     data = load_patches(paths, settings, on_progress)
     refuse_other_sources(folder / "run.h5", sources, data.sources)
     generator = np.random.default_rng([settings.seed, 4])
     control = load_patches(
-        paths, settings, on_progress, lambda pixels: phase_scrambled(pixels, generator)
+        paths,
+        settings,
+        on_progress,
+        lambda pixels: phase_scrambled(pixels, reach, generator),
     )
     return data, control
 

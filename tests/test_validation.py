@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 from numbasaem import cli
 from numbasaem.errors import InputError
@@ -92,12 +93,39 @@ def test_validate__does_not_support_noise(tmp_path: Path) -> None:
     assert found.verdict == "not supported"
 
 
-def test_phase_scrambled__keeps_the_spectrum_and_nothing_else() -> None:
-    pixels = with_molecules() + 5
-    found = phase_scrambled(pixels, np.random.default_rng(0))
-    wanted, spectrum = (np.abs(np.fft.rfft2(image)) for image in (pixels, found))
-    wanted[0, 0] = 0
-    np.testing.assert_allclose(spectrum, wanted, atol=1e-3 * wanted.max())
+def test_validate__does_not_support_uneven_coloured_noise(tmp_path: Path) -> None:
+    coloured = noise() + 3 * gaussian_filter(
+        np.random.default_rng(4).standard_normal((245, 245)), 1.2
+    )
+    uneven = coloured * np.linspace(0.3, 2.0, 245)
+    folder = reconstructed(
+        tmp_path, (uneven / uneven.std()).astype(np.float32), SETTINGS
+    )
+    assert validate(folder).verdict == "not supported"
+
+
+def test_validate__verdict_does_not_outlive_its_run(tmp_path: Path) -> None:
+    verdict = tmp_path / "run" / "validation.json"
+    verdict.parent.mkdir()
+    verdict.write_text('{"verdict": "supported", "figures": {}}')
+    reconstructed(tmp_path, noise(), SETTINGS.model_copy(update={"halves": False}))
+    assert not verdict.exists()
+
+
+def ring_power(pixels: np.ndarray) -> np.ndarray:
+    """Power in rings of frequency."""
+    power = np.abs(np.fft.fft2(pixels)) ** 2
+    radius = np.hypot(*np.meshgrid(*[np.fft.fftfreq(n) for n in pixels.shape]))
+    ring = (radius / 0.05).astype(int).ravel()[1:]
+    return np.bincount(ring, power.ravel()[1:]) / np.bincount(ring)
+
+
+def test_phase_scrambled__keeps_spectrum_and_strength_only() -> None:
+    pixels = with_molecules() * np.linspace(0.5, 1.5, 245)
+    found = phase_scrambled(pixels + 5, 28.0, np.random.default_rng(0))
+    np.testing.assert_allclose(ring_power(found), ring_power(pixels), rtol=0.15)
+    for part in (np.s_[:, :80], np.s_[:, -80:]):
+        assert found[part].std() == pytest.approx(pixels[part].std(), rel=0.1)
     assert abs(np.corrcoef(found.ravel(), pixels.ravel())[0, 1]) < 0.05
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..checkpoint import load_checkpoint
+from ..checkpoint import VALIDATION, load_checkpoint
 from ..errors import InputError, expected
 from ..inputs import PixelSizes, prepared_micrographs
 from ..io.micrographs import MicrographFile
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from ..checkpoint import Iteration, RunState
 
 HALF_MAP_CRITERION = 0.143
-VALIDATION = "validation.json"
 _EXCERPT_PATCHES = 40
 """Patches a side of the excerpt that is picked: a second of work."""
 _NEARLY_ALL, _NEARLY_NONE = 0.98, 0.02
