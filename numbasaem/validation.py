@@ -4,8 +4,8 @@ Half maps of a small box agree even where there is nothing to agree on: two halv
 pure noise correlated to between 0.48 and 0.69 once aligned, in ten trials at L = 7.
 What noise cannot do is be foretold. So the judge here is data that the map has not
 seen: each half of the patches under the map of the other half, against white noise; and
-beside it a control that is the micrographs themselves with their phases scrambled, of
-the same spectrum and without particles, taken through the same pipeline.
+beside it a control that is noise with the spectrum, the pixel values and the unevenness
+of the micrographs and without particles, taken through the same pipeline.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy import fft
 from scipy.ndimage import gaussian_filter
 
 from .alignment import align
@@ -49,6 +50,7 @@ _GROUPS = 20
 """Of patches, for the standard deviation of a mean over them."""
 _ENVELOPE_REACH = 4
 """In patches, over which the power of a micrograph is taken to vary."""
+_SURROGATE_ITERATIONS = 20
 _SURE = 5.0
 """Standard deviations by which the data have to be ahead of noise."""
 _LEAST_CORRELATION = 0.5
@@ -158,9 +160,9 @@ def validate(
         that of white noise, and it has to exceed zero and the control's;
     picks above chance
         is the same beside the control under the very same maps: the likelihood ratio
-        that picks rest on has to be higher in the data than in noise of their
-        spectrum. (How sure single picks look tells little: at high SNR scrambled
-        micrographs are picked with as much confidence.)
+        that picks rest on has to be higher in the data than in noise like
+        them. (How sure single picks look tells little: at high SNR such noise is
+        picked with as much confidence.)
     half maps, starts
         are correlations after alignment.
 
@@ -220,38 +222,44 @@ def validate(
     return result
 
 
-def phase_scrambled(
+def noise_like(
     pixels: NDArray[np.floating], reach: float, generator: np.random.Generator
 ) -> NDArray[np.float32]:
-    """Noise with the power spectrum of a micrograph, as strong from place to place.
+    """Noise with spectrum, pixel values and unevenness of a micrograph.
 
-    Noise of even strength would be no control for a micrograph whose noise is not:
-    its stronger parts are better foretold than the even noise, molecules or none.
+    Even Gaussian noise of the same spectrum would be no control: noise that is stronger
+    in some places, or has hot pixels, is better foretold than such noise, molecules or
+    none. So the micrograph is evened, its spectrum and its pixel values are imposed in
+    turn on its shuffled pixels (iterated amplitude-adjusted surrogates, Schreiber and
+    Schmitz, Phys. Rev. Lett. 77, 635, 1996), and the result is made uneven again.
 
     Parameters
     ----------
     pixels : array, shape (rows, columns)
-        Micrograph. What its particles add to the spectrum stays.
+        Micrograph. What its particles add to spectrum and values stays.
     reach : float
         Standard deviation, pixels, of the Gaussian in which strength is averaged.
     generator : numpy.random.Generator
-        Draws the phases.
+        Shuffles the pixels.
 
     Returns
     -------
     float32, shape (rows, columns)
-        The amplitudes of the evened micrograph with the phases of white noise, made
-        uneven again.
+        Noise around zero.
     """
-    phases = np.fft.rfft2(generator.standard_normal(pixels.shape))
-    phases /= np.abs(phases)
-    phases[0, 0] = 0
     centred = pixels - pixels.mean(dtype=np.float64)
     strength = np.sqrt(gaussian_filter(centred**2, reach))
     strength = np.maximum(strength, np.finfo(np.float32).tiny)
-    spectrum = np.abs(np.fft.rfft2(centred / strength)) * phases
-    scrambled = np.fft.irfft2(spectrum, pixels.shape)
-    return (strength * scrambled).astype(np.float32)
+    evened = centred / strength
+    amplitudes = np.abs(fft.rfft2(evened))
+    values = np.sort(evened, axis=None)
+    noise = generator.permuted(evened.ravel()).reshape(evened.shape)
+    for _ in range(_SURROGATE_ITERATIONS):
+        spectrum = fft.rfft2(noise)
+        spectrum *= amplitudes / np.maximum(np.abs(spectrum), np.finfo(float).tiny)
+        filtered = fft.irfft2(spectrum, evened.shape)
+        noise.ravel()[np.argsort(filtered, axis=None)] = values
+    return (strength * noise).astype(np.float32)
 
 
 class _Work:
@@ -302,7 +310,7 @@ def _data_and_control(
     settings: Settings,
     on_progress: OnProgress,
 ) -> tuple[PatchSet, PatchSet]:
-    """Patches of the run's micrographs, and of the same with scrambled phases."""
+    """Patches of the run's micrographs, and of noise like them."""
     if settings.pixel_size is None and "pixel_size" in sources[0]:
         settings = settings.model_copy(update={"pixel_size": sources[0]["pixel_size"]})
     reach = _ENVELOPE_REACH * settings.size
@@ -314,7 +322,7 @@ def _data_and_control(
         paths,
         settings,
         on_progress,
-        lambda pixels: phase_scrambled(pixels, reach, generator),
+        lambda pixels: noise_like(pixels, reach, generator),
     )
     return data, control
 

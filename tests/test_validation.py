@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -17,7 +18,10 @@ from numbasaem.phantom import folded_chain
 from numbasaem.reconstruction import reconstruct
 from numbasaem.settings import Settings
 from numbasaem.simulation import simulate
-from numbasaem.validation import Check, Mean, Validation, phase_scrambled, validate
+from numbasaem.validation import Check, Mean, Validation, noise_like, validate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 SIZE = 7
 SETTINGS = Settings(
@@ -93,14 +97,25 @@ def test_validate__does_not_support_noise(tmp_path: Path) -> None:
     assert found.verdict == "not supported"
 
 
-def test_validate__does_not_support_uneven_coloured_noise(tmp_path: Path) -> None:
-    coloured = noise() + 3 * gaussian_filter(
-        np.random.default_rng(4).standard_normal((245, 245)), 1.2
-    )
-    uneven = coloured * np.linspace(0.3, 2.0, 245)
-    folder = reconstructed(
-        tmp_path, (uneven / uneven.std()).astype(np.float32), SETTINGS
-    )
+def uneven_coloured_noise() -> np.ndarray:
+    """Smooth noise that grows from the left to the right."""
+    smooth = gaussian_filter(np.random.default_rng(4).standard_normal((245, 245)), 1.2)
+    return (noise() + 3 * smooth) * np.linspace(0.3, 2.0, 245)
+
+
+def noise_with_hot_pixels() -> np.ndarray:
+    """White noise, one pixel in a thousand far above it."""
+    hot = np.random.default_rng(4).random((245, 245)) < 1e-3
+    return noise() + 8 * hot
+
+
+@pytest.mark.parametrize("make", [uneven_coloured_noise, noise_with_hot_pixels])
+def test_validate__does_not_support_noise_of_other_kinds(
+    make: Callable[[], np.ndarray], tmp_path: Path
+) -> None:
+    pixels = make()
+    standard = ((pixels - pixels.mean()) / pixels.std()).astype(np.float32)
+    folder = reconstructed(tmp_path, standard, SETTINGS)
     assert validate(folder).verdict == "not supported"
 
 
@@ -120,10 +135,28 @@ def ring_power(pixels: np.ndarray) -> np.ndarray:
     return np.bincount(ring, power.ravel()[1:]) / np.bincount(ring)
 
 
-def test_phase_scrambled__keeps_spectrum_and_strength_only() -> None:
+def test_noise_like__keeps_pixel_values() -> None:
+    pixels = noise()
+    pixels[::40, ::37] += 9
+    found = noise_like(pixels, 28.0, np.random.default_rng(0))
+    quantiles = (0, 0.01, 0.5, 0.99, 0.999, 0.9999, 1)
+    np.testing.assert_allclose(
+        np.quantile(found, quantiles),
+        np.quantile(pixels - pixels.mean(), quantiles),
+        rtol=0.1,
+        atol=0.02,
+    )
+
+
+def test_noise_like__keeps_spectrum() -> None:
+    pixels = with_molecules()
+    found = noise_like(pixels + 5, 28.0, np.random.default_rng(0))
+    np.testing.assert_allclose(ring_power(found), ring_power(pixels), rtol=0.05)
+
+
+def test_noise_like__keeps_unevenness_and_nothing_else() -> None:
     pixels = with_molecules() * np.linspace(0.5, 1.5, 245)
-    found = phase_scrambled(pixels + 5, 28.0, np.random.default_rng(0))
-    np.testing.assert_allclose(ring_power(found), ring_power(pixels), rtol=0.15)
+    found = noise_like(pixels + 5, 28.0, np.random.default_rng(0))
     for part in (np.s_[:, :80], np.s_[:, -80:]):
         assert found[part].std() == pytest.approx(pixels[part].std(), rel=0.1)
     assert abs(np.corrcoef(found.ravel(), pixels.ravel())[0, 1]) < 0.05
