@@ -13,6 +13,7 @@ from .expectation_step import expectation
 from .maximization_step import normal_equations, uniform_shift_prior
 from .projection import ProjectionOperator
 from .rotations import rotation_grid
+from .schedule import minibatch_length
 from .volume_basis import VolumeBasis
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def make_plan(
         for patches in parts.values():
             n_seen = len(patches)
             if settings.batching != "full":
-                n_seen = max(1, int(settings.batch_fraction * n_seen))
+                n_seen = minibatch_length(n_seen, settings.batch_fraction)
             once = n_seen * per_patch + per_iteration
             seconds += searched * stage.n_iterations * once
     n_left = max(n_total - n_done, 0)

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 Batching = Literal["stochastic", "incremental", "online", "full"]
 
+_SHARE, _FEWEST = 0.05, 4000
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -175,7 +177,7 @@ class IncrementalBatches:
 def minibatches(
     batching: Batching,
     n_patches: int,
-    fraction: float,
+    fraction: float | None,
     seed: int,
 ) -> Minibatches:
     """Minibatches by name.
@@ -186,8 +188,8 @@ def minibatches(
         Scheme; "full" sees every patch in every iteration.
     n_patches : int
         All patches.
-    fraction : float
-        S, in (0, 1].
+    fraction : float or None
+        S, in (0, 1], or as :func:`minibatch_length` has it.
     seed : int
         Deals the patches to incremental blocks.
 
@@ -205,21 +207,29 @@ def minibatches(
     return StochasticBatches(n_patches, n_patches if batching == "full" else n_chosen)
 
 
-def minibatch_length(n_patches: int, fraction: float) -> int:
+def minibatch_length(n_patches: int, fraction: float | None) -> int:
     """Patches of a minibatch.
 
     Parameters
     ----------
     n_patches : int
         All patches.
-    fraction : float
-        S, in (0, 1].
+    fraction : float or None
+        S, in (0, 1]. None is the paper's 0.05, but no fewer than 4000 patches unless
+        there are fewer: that many see every coefficient from all sides.
 
     Returns
     -------
     int
         floor(S n_patches), but at least one.
+
+    Examples
+    --------
+    >>> [minibatch_length(n, None) for n in (1000, 10_000, 300_000)]
+    [1000, 4000, 15000]
     """
+    if fraction is None:
+        return max(int(_SHARE * n_patches), min(n_patches, _FEWEST))
     return max(1, int(fraction * n_patches))
 
 

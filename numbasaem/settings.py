@@ -34,8 +34,9 @@ class Settings(BaseModel):
         Most iterations N_it of each stage.
     rotations : int
         K, rotations that the posterior runs over.
-    batch_fraction : float
-        S, share of the patches that an iteration sees.
+    batch_fraction : float or None
+        S, share of the patches that an iteration sees; None is 0.05, but no fewer than
+        4000 patches.
     batching : {"stochastic", "incremental", "online", "full"}
         What becomes of the statistics of earlier minibatches.
     noise_variance : float or None
@@ -90,7 +91,7 @@ class Settings(BaseModel):
     ell_max: tuple[Annotated[int, Field(ge=0)], ...] = (6, 8, 10)
     iterations: tuple[Annotated[int, Field(ge=1)], ...] = (25, 15, 15)
     rotations: Annotated[int, Field(ge=1)] = 552
-    batch_fraction: Annotated[float, Field(gt=0, le=1)] = 0.05
+    batch_fraction: Annotated[float, Field(gt=0, le=1)] | None = None
     batching: Batching = "stochastic"
     noise_variance: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     starts: Annotated[int, Field(ge=1)] = 4

@@ -575,9 +575,9 @@ def test_settings__repeat_a_run_exactly(
         wanted = (tmp_path / first / name).read_bytes()
         assert (tmp_path / again / name).read_bytes() == wanted
     # an option of the command line wins, even where it states the default
-    assert run(*command, tmp_path / "other", "--batch-fraction", 0.05) == 0
+    assert run(*command, tmp_path / "other", "--noise-variance", "auto") == 0
     other = read_settings(tmp_path / "other" / "settings.toml")
-    assert other == read_settings(settings) | {"batch_fraction": 0.05}
+    assert other | {"noise_variance": 0.1} == read_settings(settings) != other
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ def test_plan__is_what_is_used(
 
 
 def test_plan__grows_with_what_takes_memory() -> None:
-    few = Settings(size=11, threads=1)
+    few = Settings(size=11, threads=1, batch_fraction=0.05)
     shapes = [InputShape(1, (1000, 1000), (1000, 1000))]
     plan = plan_memory(few, shapes)
     assert plan_memory(few, shapes * 3).patches > plan.patches + 15e6

@@ -153,8 +153,12 @@ def reconstruct(
     ] = "25,15,15",
     rotations: Annotated[int, typer.Option(help="Rotations to sum over, about.")] = 552,
     batch_fraction: Annotated[
-        float, typer.Option(help="Share S of the patches in one iteration.")
-    ] = 0.05,
+        float | None,
+        typer.Option(
+            help="Share S of the patches in one iteration.",
+            show_default="0.05, or 4000 patches if that is more",
+        ),
+    ] = None,
     batching: Annotated[
         Literal["stochastic", "incremental", "online", "full"],
         typer.Option(help="What becomes of the statistics of earlier batches."),
