@@ -13,8 +13,9 @@ import json
 import os
 import platform
 import warnings
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from importlib.metadata import version
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -32,13 +33,13 @@ if TYPE_CHECKING:
 
 VALIDATION = "validation.json"
 """Beside the checkpoint: the verdict on the run."""
-_FORMAT = b"numbasaem run, format 2, SHA-256 "
+_FORMAT = b"numbasaem run, format 3, SHA-256 "
 _SEAL_LENGTH = 512
 _ALIEN = (AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError)
 """What reading HDF5 that this program did not write may raise."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Iteration:
     """One iteration of a run, as it is recorded and reported.
 
@@ -86,6 +87,14 @@ class Iteration:
     volume_change: float
     seconds: float
     n_unseen: int = 0
+
+
+_COLUMNS = {field.name: str(field.type) for field in fields(Iteration)[1:]}
+"""Of the table of iterations; the run gives the table its place."""
+_ROW = np.dtype(
+    [(name, {"int": "<i8", "float": "<f8"}[kind]) for name, kind in _COLUMNS.items()]
+)
+_numbers = attrgetter(*_COLUMNS)
 
 
 @dataclass
@@ -157,7 +166,7 @@ def save_checkpoint(
             group["volume_coefficients"] = state.volume_coefficients
             group["shift_prior"] = state.shift_prior
             group["rotation_mass"] = state.rotation_mass
-            group["history"] = json.dumps([asdict(row) for row in state.history])
+            group["history"] = np.array([_numbers(row) for row in state.history], _ROW)
             _write(group.create_group("minibatches"), state.minibatches)
         file.flush()
         content = file.id.get_file_image()
@@ -285,6 +294,10 @@ def versions() -> dict[str, str]:
 
 
 def _run_state(group: h5py.Group) -> RunState:
+    history = group["history"][()]
+    if history.dtype != _ROW:
+        raise TypeError(f"columns {history.dtype} of the history")
+    run = group.name.rpartition("/")[-1]
     stage, iteration = (int(n) for n in group.attrs["position"])
     generator = np.random.default_rng()
     generator.bit_generator.state = json.loads(group.attrs["generator"])
@@ -297,7 +310,7 @@ def _run_state(group: h5py.Group) -> RunState:
         stage=stage,
         iteration=iteration,
         minibatches=_read(group["minibatches"]),
-        history=[Iteration(**row) for row in json.loads(group["history"][()])],
+        history=[Iteration(run, *row) for row in history.tolist()],
     )
 
 

@@ -46,7 +46,7 @@ def refusal(do: Callable[[], object]) -> str:
 
 def sealed(content: bytes) -> bytes:
     """Return a file of this format around any content."""
-    seal = b"numbasaem run, format 2, SHA-256 %s\n"
+    seal = b"numbasaem run, format 3, SHA-256 %s\n"
     digest = hashlib.sha256(content).hexdigest().encode()
     return (seal % digest).ljust(512, b"\0") + content
 
