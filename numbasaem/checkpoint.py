@@ -116,6 +116,10 @@ class RunState:
         Draws the minibatches.
     stage, iteration : int
         Iterations done in the current stage.
+    step : float
+        Of the volume, where it is adapted, in units of the step of EM.
+    em_step : float64, shape (M,)
+        Last step of EM in the current stage; zero before the first.
     minibatches : dict
         State of the batching scheme.
     history : list of Iteration
@@ -129,6 +133,8 @@ class RunState:
     generator: np.random.Generator
     stage: int
     iteration: int
+    step: float
+    em_step: NDArray[np.float64]
     minibatches: dict[str, object]
     history: list[Iteration]
 
@@ -162,8 +168,10 @@ def save_checkpoint(
             group = file.create_group(f"runs/{name}")
             group.attrs["position"] = [state.stage, state.iteration]
             group.attrs["noise_variance"] = state.noise_variance
+            group.attrs["step"] = state.step
             group.attrs["generator"] = json.dumps(state.generator.bit_generator.state)
             group["volume_coefficients"] = state.volume_coefficients
+            group["em_step"] = state.em_step
             group["shift_prior"] = state.shift_prior
             group["rotation_mass"] = state.rotation_mass
             group["history"] = np.array([_numbers(row) for row in state.history], _ROW)
@@ -309,6 +317,8 @@ def _run_state(group: h5py.Group) -> RunState:
         generator=generator,
         stage=stage,
         iteration=iteration,
+        step=float(group.attrs["step"]),
+        em_step=group["em_step"][()],
         minibatches=_read(group["minibatches"]),
         history=[Iteration(run, *row) for row in history.tolist()],
     )

@@ -20,8 +20,8 @@ from numbasaem.simulation import SimulationSettings, simulate_to_folder
 SIMULATION = SimulationSettings(size=11, pixels=1496, snr=3.5)
 RECONSTRUCTION = Settings(
     size=11,
-    ell_max=(6, 8, 10, 10),
-    iterations=(8, 4, 14, 6),
+    ell_max=(6, 8, 10),
+    iterations=(6, 4, 10),
     batch_fraction=0.2,
     halves=False,
 )

@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 _FIRST_EMPTY_PROBABILITY = 0.5
 _SMALLEST_SHARE = 1e-6
 """What float32 sums cannot tell from nothing."""
+_PACE = 0.5
+"""Logarithm by which a step grows when it goes where the one before went."""
+_SHORTEST_STEP, _LONGEST_STEP = 0.3, 8.0
 _BEYOND_CHANCE = 10.0
 """Standard deviations of the mean log-likelihood of a minibatch of noise."""
 
@@ -76,6 +79,8 @@ def random_start(
         generator=np.random.default_rng([settings.seed, 3, run]),
         stage=0,
         iteration=0,
+        step=1.0,
+        em_step=np.zeros(basis.n_coefficients),
         minibatches={},
         history=[],
     )
@@ -192,7 +197,7 @@ def _maximize(
     operator: ProjectionOperator,
     state: RunState,
     statistics: Statistics,
-    step: float,
+    step: float | None,
     settings: Settings,
 ) -> tuple[float, int]:
     """M-step; the relative change of the volume, and what of it nothing was seen of."""
@@ -212,7 +217,10 @@ def _maximize(
     norm = float(np.linalg.norm(maximum))
     if not np.isfinite(norm):
         raise expected("M-step", "a finite volume", f"one of norm {norm:g}")
-    state.volume_coefficients = before + step * (maximum - before)
+    em_step = maximum - before
+    if step is None:
+        step = _adapted_step(state, em_step, matrix)
+    state.volume_coefficients = before + step * em_step
     state.shift_prior = _revived(shift_prior_table(statistics))
     state.noise_variance = settings.noise_variance or _above_rounding(
         noise_variance(operator, maximum, statistics), state.noise_variance, statistics
@@ -220,6 +228,24 @@ def _maximize(
     norm = float(np.linalg.norm(state.volume_coefficients))
     change = float(np.linalg.norm(state.volume_coefficients - before))
     return change / norm if norm > 0 else 1.0, n_unseen
+
+
+def _adapted_step(
+    state: RunState, em_step: NDArray[np.float64], matrix: NDArray[np.float64]
+) -> float:
+    """Longer if this step of EM agrees with the one before, shorter if it opposes it.
+
+    Where much of the information is missing, steps of EM are short and follow each
+    other; near the maximum those of minibatches overshoot and turn round. Agreement is
+    the cosine of the angle between them in the metric of the matrix A.
+    """
+    last, state.em_step = state.em_step, em_step
+    norms = (em_step @ matrix @ em_step) * (last @ matrix @ last)
+    if norms > 0:
+        agreement = float(em_step @ matrix @ last / np.sqrt(norms))
+        step = state.step * np.exp(_PACE * agreement)
+        state.step = float(np.clip(step, _SHORTEST_STEP, _LONGEST_STEP))
+    return state.step
 
 
 def _pixels_in_view(statistics: Statistics) -> float:
@@ -291,5 +317,6 @@ def _march(state: RunState, size: int, last: Stage, following: Stage) -> None:
     """Begin the next stage with the volume of the last one."""
     basis = VolumeBasis(size, last.ell_max)
     state.volume_coefficients = basis.lift(state.volume_coefficients, following.ell_max)
+    state.em_step = np.zeros_like(state.volume_coefficients)
     state.rotation_mass = np.zeros(following.n_rotations)
     state.stage, state.iteration, state.minibatches = state.stage + 1, 0, {}

@@ -29,14 +29,15 @@ class Stage:
         Most iterations, N_it of Algorithm 1.
     n_rotations : int
         Rotations that the posterior runs over.
-    step : float
-        The volume moves this many times the step of EM, in (0, 2); 1 is EM itself.
+    step : float or None
+        The volume moves this many times the step of EM, in (0, 2); 1 is EM itself, None
+        adapts it as it goes.
     """
 
     ell_max: int
     n_iterations: int
     n_rotations: int
-    step: float = 1.0
+    step: float | None = 1.0
 
 
 class Minibatches(Protocol):

@@ -43,9 +43,10 @@ class Settings(BaseModel):
         sigma**2 of the pixels; None estimates it with the volume.
     starts : int
         Random starts tried at degree 4; the likeliest goes on. 1 is the paper's way.
-    over_relaxation : float
-        Step of the volume in units of the step of EM, in (0, 2), until the last
-        stage, which takes plain EM steps; 1 is EM throughout.
+    over_relaxation : float or None
+        Step of the volume in units of the step of EM, in (0, 2); 1 is EM. None makes
+        steps longer while they agree with one another, and shorter, so that they
+        average over minibatches, once they oppose each other.
     stopping : float or None
         epsilon of Algorithm 1: a stage ends when Q per patch gains less than this;
         None runs all iterations.
@@ -95,7 +96,7 @@ class Settings(BaseModel):
     batching: Batching = "stochastic"
     noise_variance: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     starts: Annotated[int, Field(ge=1)] = 4
-    over_relaxation: Annotated[float, Field(gt=0, lt=2)] = 1.8
+    over_relaxation: Annotated[float, Field(gt=0, lt=2)] | None = None
     stopping: Annotated[float, Field(allow_inf_nan=False)] | None = None
     halves: bool = True
     seed: Annotated[int, Field(ge=0)] = 0
@@ -131,12 +132,9 @@ class Settings(BaseModel):
     @property
     def schedule(self) -> tuple[Stage, ...]:
         """All stages of a run: the search among starts, if any, then the march."""
-        steps = [self.over_relaxation] * (len(self.ell_max) - 1) + [1.0]
         march = tuple(
-            Stage(ell_max, n_iterations, self.rotations, step)
-            for ell_max, n_iterations, step in zip(
-                self.ell_max, self.iterations, steps, strict=True
-            )
+            Stage(ell_max, n_iterations, self.rotations, self.over_relaxation)
+            for ell_max, n_iterations in zip(self.ell_max, self.iterations, strict=True)
         )
         if self.starts == 1:
             return march

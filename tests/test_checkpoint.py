@@ -96,6 +96,8 @@ def test_checkpoint__round_trip(
         generator=generator,
         stage=1,
         iteration=2,
+        step=1.5,
+        em_step=np.arange(4.0) - 2,
         minibatches={},
         history=[row],
     )
@@ -107,6 +109,8 @@ def test_checkpoint__round_trip(
     found = runs["full"]
     assert found.history == [row]
     assert (found.stage, found.iteration, found.noise_variance) == (1, 2, 0.5)
+    assert found.step == 1.5
+    np.testing.assert_array_equal(found.em_step, state.em_step)
     np.testing.assert_array_equal(found.volume_coefficients, np.arange(4.0))
     np.testing.assert_array_equal(found.shift_prior, np.full((2, 2), 0.25))
     np.testing.assert_array_equal(found.rotation_mass, np.arange(3.0))

@@ -14,7 +14,7 @@ import pytest
 
 from numbasaem.checkpoint import Iteration, load_checkpoint
 from numbasaem.errors import InputError
-from numbasaem.expectation_maximization import iterations
+from numbasaem.expectation_maximization import iterations, random_start
 from numbasaem.io.star import read_fsc
 from numbasaem.patches import cut_patches
 from numbasaem.phantom import folded_chain
@@ -140,6 +140,30 @@ def test_reconstruct__likelihood_rises(micrographs) -> None:
     # EM never falls; float32 sums do by round-off
     assert (gain > -1e-4 * np.abs(likelihood[1:])).all()
     assert likelihood[-1] > likelihood[0] + 1
+
+
+def test_iterations__adapted_steps_gain_more_than_plain_ones() -> None:
+    sample = simulate(folded_chain(SIZE), size=SIZE, pixels=125, snr=1, ell_max=3)
+    patches = cut_patches(sample.micrographs[0], SIZE)
+    adapted = MARCH.model_copy(update={"batching": "full", "iterations": (4, 3)})
+    plain = adapted.model_copy(update={"over_relaxation": 1.0})
+    reached, steps = [], []
+    for settings in (plain, adapted):
+        state = random_start(patches, settings, 0, 0)
+        rows = list(iterations(state, patches, settings, 2, lambda *_: None))
+        reached.append(rows[-1].log_likelihood_per_patch)
+        steps.append(state.step)
+    assert reached[1] > reached[0]
+    assert steps[0] == 1 < steps[1]
+
+
+def test_iterations__steps_shorten_where_minibatches_disagree(micrographs) -> None:
+    settings = MARCH.model_copy(update={"batch_fraction": 0.02, "iterations": (8, 8)})
+    patches = np.concatenate([cut_patches(one, SIZE) for one in micrographs])
+    state = random_start(patches, settings, 0, 0)
+    state.step = 8.0
+    list(iterations(state, patches, settings, 2, lambda *_: None))
+    assert state.step < 2
 
 
 def test_reconstruct__goes_on_from_the_likeliest_start(
