@@ -13,6 +13,7 @@ import numpy as np
 
 from .errors import expected
 from .io.micrographs import MicrographFile, list_micrographs
+from .observations import Patches, PixelSums, pixel_sums
 from .patches import cut_patches
 from .preparation import Preparation, Prepared, preparation_of
 
@@ -31,25 +32,25 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class PatchSet:
-    """Patches of all micrographs and where they came from.
+class DataSet:
+    """Which patches there are and where they came from.
 
     Attributes
     ----------
-    patches : float32, shape (n_patches, L, L)
-        All patches, micrograph by micrograph.
     micrograph : intp, shape (n_patches,)
         Number of each patch's micrograph.
     pixel_size : float or None
         Angstrom per pixel of the patches, where it is known.
     sources : list of dict
         Name, size in bytes and SHA-256 of each input, and the pixel size of files.
+    pixel_sums : list of PixelSums
+        Of each micrograph.
     """
 
-    patches: NDArray[np.float32]
     micrograph: NDArray[np.intp]
     pixel_size: float | None
     sources: list[dict[str, Any]]
+    pixel_sums: list[PixelSums]
 
     def halves(self, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Two independent halves of the micrographs, or of a single one's patches.
@@ -64,12 +65,42 @@ class PatchSet:
         two intp arrays
             Numbers of the patches in each half.
         """
-        n_micrographs = int(self.micrograph.max()) + 1
-        several = n_micrographs > 1
-        units = self.micrograph if several else np.arange(len(self.patches))
+        several = len(self.pixel_sums) > 1
+        units = self.micrograph if several else np.arange(len(self.micrograph))
         order = np.random.default_rng([seed, 2]).permutation(int(units.max()) + 1)
         chosen = np.isin(units, order[: len(order) // 2])
         return np.flatnonzero(chosen), np.flatnonzero(~chosen)
+
+
+@dataclass(frozen=True)
+class PatchSet(DataSet):
+    """Patches of all micrographs, in the memory of this process.
+
+    Attributes
+    ----------
+    patches : float32, shape (n_patches, L, L)
+        All patches, micrograph by micrograph.
+    """
+
+    patches: NDArray[np.float32]
+
+    def part(self, chosen: NDArray[np.intp] | None, threads: int | None) -> Patches:
+        """Patches of one run.
+
+        Parameters
+        ----------
+        chosen : intp, shape (n,), or None
+            Their numbers; None is all.
+        threads : int or None
+            Threads to work on them.
+
+        Returns
+        -------
+        Patches
+            What the run sees.
+        """
+        patches = self.patches if chosen is None else self.patches[chosen]
+        return Patches(patches, self.pixel_sums, threads)
 
 
 @dataclass(frozen=True)
@@ -148,6 +179,7 @@ def load_patches(
         micrograph=np.repeat(np.arange(len(pieces)), counts),
         pixel_size=pixel_size,
         sources=sources,
+        pixel_sums=[pixel_sums(piece) for piece in pieces],
     )
 
 

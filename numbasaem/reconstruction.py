@@ -30,6 +30,8 @@ from .volume_basis import VolumeBasis
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from .observations import Observations
+
 __all__ = ["Iteration", "Plan", "Result", "Settings", "reconstruct"]
 
 OnIteration = Callable[[Iteration], None]
@@ -166,10 +168,10 @@ def reconstruct(
         planned, memory = within_memory(settings, micrographs)
         data = load_patches(micrographs, settings, on_progress)
         journal.begin(data.sources, asdict(preparation_of(settings)))
-        parts = {"full": data.patches}
+        parts = {"full": data.part(None, planned.threads)}
         if settings.halves:
-            halves = (data.patches[chosen] for chosen in data.halves(settings.seed))
-            parts |= zip(HALVES, halves, strict=True)
+            halves = zip(HALVES, data.halves(settings.seed), strict=True)
+            parts |= {half: data.part(which, planned.threads) for half, which in halves}
         if on_plan is not None:
             on_progress("measuring the speed", 0.0)
             on_plan(make_plan(data, parts, planned, journal.n_done, memory))
@@ -192,7 +194,7 @@ class Watch:
 
 def take_to_the_end(
     journal: Journal,
-    parts: Mapping[str, NDArray[np.float32]],
+    parts: Mapping[str, Observations],
     settings: Settings,
     watch: Watch,
 ) -> None:
@@ -202,8 +204,8 @@ def take_to_the_end(
     ----------
     journal : Journal
         In/out: the state of every run.
-    parts : mapping of str to float32, shape (n_patches, L, L)
-        Patches of "full", "half1", "half2" or some of them.
+    parts : mapping of str to Observations
+        Data of "full", "half1", "half2" or some of them.
     settings : Settings
         What to do.
     watch : Watch

@@ -16,6 +16,7 @@ from numbasaem.checkpoint import Iteration, load_checkpoint
 from numbasaem.errors import InputError
 from numbasaem.expectation_maximization import iterations
 from numbasaem.io.star import read_fsc
+from numbasaem.observations import Patches
 from numbasaem.patches import cut_patches
 from numbasaem.phantom import folded_chain
 from numbasaem.reconstruction import Result, reconstruct
@@ -157,7 +158,8 @@ def test_reconstruct__goes_on_from_the_likeliest_start(
     }
     likeliest = starts[max(likelihood, key=likelihood.__getitem__)]
     patches = np.concatenate([cut_patches(one, SIZE) for one in micrographs])
-    marched = list(iterations(likeliest, patches, SETTINGS, 3, lambda *_: None))
+    data = Patches(patches)
+    marched = list(iterations(likeliest, data, SETTINGS, 3, lambda *_: None))
     np.testing.assert_array_equal(
         likeliest.volume_coefficients, unbroken.volume_coefficients
     )
