@@ -79,7 +79,7 @@ def pixel_sums(patches: NDArray[np.float32]) -> PixelSums:
         n_pixels=patches.size,
         total=float(np.sum(patches, dtype=np.float64)),
         energy=float(np.einsum("pij,pij->", patches, patches, dtype=np.float64)),
-        brightest=max(float(patches.max()), -float(patches.min())),
+        brightest=float(max(patches.max(initial=0), -patches.min(initial=0))),
     )
 
 

@@ -28,8 +28,11 @@ from .settings import Settings
 from .volume_basis import VolumeBasis
 
 if TYPE_CHECKING:
+    from distributed import Client
     from numpy.typing import NDArray
 
+    from .distributed import RemotePatchSet
+    from .inputs import Micrographs, PatchSet
     from .observations import Observations
 
 __all__ = ["Iteration", "Plan", "Result", "Settings", "reconstruct"]
@@ -109,6 +112,7 @@ def reconstruct(
     on_plan: OnPlan | None = None,
     on_iteration: OnIteration | None = None,
     on_progress: OnProgress | None = None,
+    client: Client | None = None,
 ) -> Result:
     """Reconstruct a volume from micrographs, from a random start.
 
@@ -135,6 +139,8 @@ def reconstruct(
     on_progress : callable, optional
         Called with what is being done and the share of it that is done, every
         second or so.
+    client : distributed.Client, optional
+        Workers of a Dask cluster, which read the files and do the E-step; same result.
 
     Returns
     -------
@@ -166,7 +172,7 @@ def reconstruct(
     folder = None if out is None else Path(out)
     with Journal(folder, resume, settings.deciding) as journal:
         planned, memory = within_memory(settings, micrographs)
-        data = load_patches(micrographs, settings, on_progress)
+        data = _load(client, micrographs, settings, on_progress)
         journal.begin(data.sources, asdict(preparation_of(settings)))
         parts = {"full": data.part(None, planned.threads)}
         if settings.halves:
@@ -182,6 +188,20 @@ def reconstruct(
         if folder is not None:
             write_result(folder, result)
     return result
+
+
+def _load(
+    client: Client | None,
+    micrographs: Micrographs,
+    settings: Settings,
+    on_progress: OnProgress,
+) -> PatchSet | RemotePatchSet:
+    """Patches here, or on the workers of a cluster."""
+    if client is None:
+        return load_patches(micrographs, settings, on_progress)
+    from .distributed import load_remotely  # Dask is optional.
+
+    return load_remotely(client, micrographs, settings, on_progress)
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "inputs",
         "memory",
         "checkpoint",
+        "distributed",
     ),
     ("expectation_maximization", "plan", "reconstruction"),
     ("machine", "known_particle", "picking", "micrograph_picking", "report"),
