@@ -30,7 +30,14 @@ from threadpoolctl import threadpool_limits
 
 from . import __version__
 from .errors import InputError, expected
-from .expectation_step import Statistics, batch_of, partial_sums, total
+from .expectation_step import (
+    PACKED_BYTES,
+    PartialSums,
+    Statistics,
+    batch_of,
+    partial_sums,
+    total,
+)
 from .inputs import (
     DataSet,
     PixelSizes,
@@ -47,6 +54,7 @@ from .threads import running_threads
 
 try:
     import dask
+    from dask.sizeof import sizeof
     from distributed import Client, LocalCluster, as_completed, get_worker
     from distributed.comm.core import connect
     from distributed.scheduler import KilledWorker
@@ -61,7 +69,7 @@ if TYPE_CHECKING:
     from distributed import Future
     from numpy.typing import NDArray
 
-    from .expectation_step import Batch, PartialSums
+    from .expectation_step import Batch
     from .inputs import Micrographs, OnProgress
     from .preparation import Preparation
     from .settings import Settings
@@ -232,6 +240,14 @@ def _on_threads(
 ) -> _Found:
     with running_threads(n_threads), threadpool_limits(n_threads):
         return work(*arguments)
+
+
+def _bytes_on_the_way(sums: PartialSums) -> int:
+    """What Dask counts when sums travel."""
+    return PACKED_BYTES * sums.counts.size + sums.of_blocks.nbytes
+
+
+sizeof.register(PartialSums, _bytes_on_the_way)
 
 
 @dataclass(frozen=True)

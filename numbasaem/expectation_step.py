@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 _NOTHING = np.empty((0, 0), np.float32)
 _SUM_BITS = 46
 """Of the largest sum there can be: far beyond the float32 sums of a block, and with
-sign and carry in the six bytes that a sum travels in."""
-_SUM_BYTES = 6
+sign and carry in the bytes that it travels in."""
+PACKED_BYTES = 6
+"""Of each of the :class:`PartialSums` on its way from one process to another."""
 _LARGEST_EXPONENT = 1e30
 """Far above what data can give, far below the overflow of float32 products."""
 FOURIER_FROM = 12
@@ -227,15 +228,15 @@ class PartialSums:
     def __reduce__(self) -> tuple[object, ...]:
         """Travel as integers of six bytes."""
         octets = self.counts.astype("<i8").view(np.uint8).reshape(-1, 8)
-        packed = np.ascontiguousarray(octets[:, :_SUM_BYTES])
+        packed = np.ascontiguousarray(octets[:, :PACKED_BYTES])
         return _unpacked, (packed, self.of_blocks)
 
 
 def _unpacked(packed: NDArray[np.uint8], of_blocks: NDArray[np.float64]) -> PartialSums:
     """Inverse of :meth:`PartialSums.__reduce__`."""
     octets = np.zeros((len(packed), 8), np.uint8)
-    octets[:, -_SUM_BYTES:] = packed
-    shifted = octets.view("<i8").ravel() >> 8 * (8 - _SUM_BYTES)
+    octets[:, -PACKED_BYTES:] = packed
+    shifted = octets.view("<i8").ravel() >> 8 * (8 - PACKED_BYTES)
     return PartialSums(shifted.astype(np.float64), of_blocks)
 
 

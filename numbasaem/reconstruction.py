@@ -171,7 +171,10 @@ def reconstruct(
     on_progress = on_progress or _silent
     folder = None if out is None else Path(out)
     with Journal(folder, resume, settings.deciding) as journal:
-        planned, memory = within_memory(settings, micrographs)
+        elsewhere = client is not None and not any(
+            isinstance(item, np.ndarray) for item in micrographs
+        )
+        planned, memory = within_memory(settings, micrographs, elsewhere)
         data = _load(client, micrographs, settings, on_progress)
         journal.begin(data.sources, asdict(preparation_of(settings)))
         parts = {"full": data.part(None, planned.threads)}
