@@ -10,7 +10,6 @@ import numpy as np
 
 from .checkpoint import Iteration, RunState
 from .errors import RunWarning, expected
-from .expectation_step import Statistics, expectation
 from .maximization_step import (
     expected_log_likelihood,
     n_unseen_coefficients,
@@ -30,7 +29,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from .expectation_step import Statistics
     from .inputs import OnProgress
+    from .observations import Observations
     from .schedule import Stage
     from .settings import Settings
 
@@ -45,13 +46,13 @@ _BEYOND_CHANCE = 10.0
 
 
 def random_start(
-    patches: NDArray[np.float32], settings: Settings, run: int, start: int
+    data: Observations, settings: Settings, run: int, start: int
 ) -> RunState:
     """First state of a run: independent Gaussian voxels.
 
     Parameters
     ----------
-    patches : float32, shape (n_patches, L, L)
+    data : Observations
         Patches of the run.
     settings : Settings
         Settings of the reconstruction.
@@ -66,7 +67,7 @@ def random_start(
         the noise variance, unless it is known, is that of the pixels.
     """
     size, first = settings.size, settings.schedule[0]
-    variance = settings.noise_variance or _variance(patches)
+    variance = settings.noise_variance or data.variance
     generator = np.random.default_rng([settings.seed, 1, run, start])
     basis = VolumeBasis(size, first.ell_max)
     volume = basis.expand(generator.standard_normal((size, size, size)))
@@ -86,16 +87,9 @@ def random_start(
     )
 
 
-def _variance(patches: NDArray[np.float32]) -> float:
-    """Variance of all pixels, without a copy of them."""
-    mean = float(np.mean(patches, dtype=np.float64))
-    square = np.einsum("pij,pij->", patches, patches, dtype=np.float64) / patches.size
-    return float(square) - mean**2
-
-
 def iterations(
     state: RunState,
-    patches: NDArray[np.float32],
+    data: Observations,
     settings: Settings,
     n_stages: int,
     on_progress: OnProgress,
@@ -106,7 +100,7 @@ def iterations(
     ----------
     state : RunState
         In/out: current state; it has taken in each iteration that is yielded.
-    patches : float32, shape (n_patches, L, L)
+    data : Observations
         Patches of the run.
     settings : Settings
         Settings of the reconstruction.
@@ -143,19 +137,18 @@ def iterations(
         basis = VolumeBasis(settings.size, stage.ell_max)
         operator = ProjectionOperator(basis, rotation_grid(stage.n_rotations))
         batches = minibatches(
-            settings.batching, len(patches), settings.batch_fraction, settings.seed
+            settings.batching, len(data), settings.batch_fraction, settings.seed
         )
         if state.minibatches:
             batches.restore(state.minibatches)
         while state.iteration < stage.n_iterations and not _stalled(state, settings):
             started = time.perf_counter()
-            fresh = expectation(
-                patches[batches.choose(state.generator)],
+            fresh = data.expectation(
+                batches.choose(state.generator),
                 operator.project(state.volume_coefficients),
                 state.shift_prior,
                 state.noise_variance,
-                threads=settings.threads,
-                on_progress=lambda share: on_progress("expectation", share),
+                lambda share: on_progress("expectation", share),
             )
             q = expected_log_likelihood(
                 operator,

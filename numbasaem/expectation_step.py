@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 _NOTHING = np.empty((0, 0), np.float32)
+_SUM_BITS = 46
+"""Of the largest sum there can be: far beyond the float32 sums of a block, and with
+sign and carry in the bytes that it travels in."""
+PACKED_BYTES = 6
+"""Of each of the :class:`PartialSums` on its way from one process to another."""
 _LARGEST_EXPONENT = 1e30
 """Far above what data can give, far below the overflow of float32 products."""
 FOURIER_FROM = 12
@@ -170,6 +175,157 @@ def expectation(
     return problem.solve(threads, lost_mass, _NOTHING, on_progress)
 
 
+@dataclass(frozen=True)
+class Batch:
+    """What the parts of a batch agree on, so that their sums add up exactly.
+
+    Attributes
+    ----------
+    n_patches : int
+        Patches of the whole batch.
+    block_length : int
+        Patches of a block; every part but the last holds a multiple of it.
+    brightest : float
+        No pixel is further from zero.
+    """
+
+    n_patches: int
+    block_length: int
+    brightest: float
+
+    @property
+    def n_blocks(self) -> int:
+        """Blocks of the whole batch, the last one short or not."""
+        return -(-self.n_patches // self.block_length)
+
+    @property
+    def units(self) -> tuple[float, float]:
+        """One over the units that sums of weights and of pixels are counted in."""
+        weights, pixels = (math.frexp(x)[1] for x in (self.n_patches, self.brightest))
+        return 2.0 ** (_SUM_BITS - weights), 2.0 ** (_SUM_BITS - weights - pixels)
+
+
+@dataclass(frozen=True)
+class PartialSums:
+    """Sums over blocks of a batch; any grouping of them adds up to the same bits.
+
+    Attributes
+    ----------
+    counts : float64, shape (n,)
+        Images, rotation mass and displacement mass, in whole numbers of a unit.
+    of_blocks : float64, shape (n_blocks, 3)
+        Of each block: base-2 log of the patches' total mass, mass of empty, energy.
+    """
+
+    counts: NDArray[np.float64]
+    of_blocks: NDArray[np.float64]
+
+    def __add__(self, other: PartialSums) -> PartialSums:
+        """Sums over the blocks of both."""
+        of_blocks = np.concatenate([self.of_blocks, other.of_blocks])
+        return PartialSums(self.counts + other.counts, of_blocks)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Travel as integers of six bytes."""
+        octets = self.counts.astype("<i8").view(np.uint8).reshape(-1, 8)
+        packed = np.ascontiguousarray(octets[:, :PACKED_BYTES])
+        return _unpacked, (packed, self.of_blocks)
+
+
+def _unpacked(packed: NDArray[np.uint8], of_blocks: NDArray[np.float64]) -> PartialSums:
+    """Inverse of :meth:`PartialSums.__reduce__`."""
+    octets = np.zeros((len(packed), 8), np.uint8)
+    octets[:, -PACKED_BYTES:] = packed
+    shifted = octets.view("<i8").ravel() >> 8 * (8 - PACKED_BYTES)
+    return PartialSums(shifted.astype(np.float64), of_blocks)
+
+
+def batch_of(n_patches: int, images: ArrayLike, brightest: float) -> Batch:
+    """Divide a batch into blocks, whoever will work on them.
+
+    Parameters
+    ----------
+    n_patches : int
+        Patches of the whole batch.
+    images : array, shape (n_rotations, L, L)
+        Projections.
+    brightest : float
+        No pixel of the patches is further from zero.
+
+    Returns
+    -------
+    Batch
+        The same on any number of threads and computers.
+    """
+    n_rotations, size, _ = np.shape(images)
+    spectral = _is_spectral(size)
+    length = _block_length(n_patches, n_rotations, size, spectral)
+    return Batch(n_patches, length, brightest)
+
+
+def partial_sums(
+    batch: Batch,
+    patches: ArrayLike,
+    images: ArrayLike,
+    shift_prior: ArrayLike,
+    noise_variance: float,
+    threads: int | None = None,
+    on_progress: Callable[[float], None] | None = None,
+) -> PartialSums:
+    """What :func:`expectation` sums up, over a part of a batch.
+
+    Parameters
+    ----------
+    batch : Batch
+        The whole batch.
+    patches : array, shape (n, L, L)
+        Patches of whole blocks.
+    images, shift_prior, noise_variance, threads, on_progress
+        As in :func:`expectation`.
+
+    Returns
+    -------
+    PartialSums
+        To be added to those of the other parts.
+
+    Raises
+    ------
+    InputError
+        As :func:`expectation`.
+    """
+    problem = _Problem(patches, images, shift_prior, noise_variance, None)
+    return problem.sums(batch, threads, 0.0, _NOTHING, on_progress)
+
+
+def total(
+    batch: Batch,
+    sums: PartialSums,
+    images: ArrayLike,
+    shift_prior: ArrayLike,
+    noise_variance: float,
+) -> Statistics:
+    """Statistics of a batch from the sums over all of its blocks.
+
+    Parameters
+    ----------
+    batch : Batch
+        The batch.
+    sums : PartialSums
+        Over all of its blocks.
+    images, shift_prior, noise_variance
+        As the sums were made with.
+
+    Returns
+    -------
+    Statistics
+        The same bits as in one piece.
+    """
+    size = np.shape(images)[1]
+    nothing = np.empty((0, size, size), np.float32)
+    problem = _Problem(nothing, images, shift_prior, noise_variance, None)
+    return problem.statistics(batch, sums)
+
+
 def shift_posterior(
     patches: ArrayLike,
     images: ArrayLike,
@@ -282,24 +438,42 @@ class _Problem:
         posterior: NDArray[np.float32],
         on_progress: Callable[[float], None] | None = None,
     ) -> Statistics:
+        """Statistics of the patches as a batch of their own."""
+        brightest = float(np.abs(self.patches).max(initial=0.0))
+        batch = batch_of(len(self.patches), self.images, brightest)
+        sums = self.sums(batch, threads, lost_mass, posterior, on_progress)
+        return self.statistics(batch, sums)
+
+    def sums(
+        self,
+        batch: Batch,
+        threads: int | None,
+        lost_mass: float,
+        posterior: NDArray[np.float32],
+        on_progress: Callable[[float], None] | None,
+    ) -> PartialSums:
         """Run the kernels block by block and add up what they find."""
         n_rotations, size = len(self.images), self.size
         route = self._route()
-        spectral = route == kernels.SPECTRAL
         templates, bias = self._templates_and_bias()
         scratch_length = (2 * size - 1) * size * LANES
-        if spectral:
+        if route == kernels.SPECTRAL:
             templates = fourier.template_spectra(templates)
             scratch_length = max(scratch_length, fourier.scratch_length(size, LANES))
         empty_prior = float(self._empty.sum())
         log2_empty = math.log2(empty_prior) if empty_prior > 0 else kernels.HIDDEN
-        n_patches = len(self.patches)
-        block_length = _block_length(n_patches, n_rotations, size, spectral)
-        n_blocks = -(-n_patches // block_length)
-        sums = np.zeros((n_rotations, 2 * size**2))
-        rotation_mass = np.zeros(n_rotations)
-        displacement_mass = np.zeros((2 * size - 1) ** 2)
-        tallies = np.zeros(2)
+        length = batch.block_length
+        n_blocks = -(-len(self.patches) // length)
+        of_blocks = np.empty((n_blocks, 3))
+        weights, pixels = batch.units
+        counts = [
+            (
+                np.zeros((n_rotations, 2 * size**2)),
+                np.repeat([weights, pixels], size**2),
+            ),
+            (np.zeros(n_rotations), weights),
+            (np.zeros((2 * size - 1) ** 2), weights),
+        ]
         with running_threads(threads) as n_threads:
             slabs = _Slabs(min(n_threads, n_blocks), len(bias), size)
             for first in range(0, n_blocks, n_threads):
@@ -309,7 +483,7 @@ class _Problem:
                     (0,) * size,
                     (0,) * LANES,
                     self.patches,
-                    block_length,
+                    length,
                     first,
                     templates.ravel(),
                     bias.ravel(),
@@ -322,30 +496,46 @@ class _Problem:
                     slabs.tallies[:n_now],
                     posterior,
                 )
-                for block in range(n_now):  # in order: the same bits always
-                    sums += slabs.images[block, :n_rotations]
-                    rotation_mass += slabs.rotation_mass[block, :n_rotations]
-                    displacement_mass += slabs.shift_mass[block]
-                    tallies += slabs.tallies[block]
+                for block in range(n_now):
+                    found = (
+                        slabs.images[block, :n_rotations],
+                        slabs.rotation_mass[block, :n_rotations],
+                        slabs.shift_mass[block],
+                    )
+                    for (count, unit), slab in zip(counts, found, strict=True):
+                        count += np.rint(slab * unit)
+                    start = (first + block) * length
+                    seen = self.patches[start : start + length]
+                    energy = np.square(seen, dtype=np.float64).sum()
+                    of_blocks[first + block] = *slabs.tallies[block], energy
                 if on_progress is not None:
                     on_progress((first + n_now) / n_blocks)
-        if not all(np.isfinite(found).all() for found in (sums, tallies)):
+        flat = np.concatenate([count.ravel() for count, _ in counts])
+        if not all(np.isfinite(found).all() for found in (flat, of_blocks)):
             raise expected("patches and images", "sums within float32", "overflow")
-        images = sums.reshape(n_rotations, 2, size, size)
-        energy = float(np.einsum("pij,pij->", *[self.patches] * 2, dtype=np.float64))
+        return PartialSums(flat, of_blocks)
+
+    def statistics(self, batch: Batch, sums: PartialSums) -> Statistics:
+        """Turn the sums over all blocks of a batch into its statistics."""
+        n_rotations, size = len(self.images), self.size
+        ends = np.cumsum([n_rotations * 2 * size**2, n_rotations])
+        counts, rotation_mass, displacement_mass = np.split(sums.counts, ends)
+        weights, pixels = batch.units
+        images = counts.reshape(n_rotations, 2, size, size)
+        log2_mass, empty, energy = (math.fsum(column) for column in sums.of_blocks.T)
         return Statistics(
-            visible_weight=images[:, 0],
-            weighted_patch=images[:, 1],
-            shift_mass=self.shift_table(displacement_mass, tallies[1]),
-            rotation_mass=rotation_mass + tallies[1] * self.rotation_prior,
-            log_likelihood=self._log_likelihood(tallies[0], energy),
+            visible_weight=images[:, 0] / weights,
+            weighted_patch=images[:, 1] / pixels,
+            shift_mass=self.shift_table(displacement_mass / weights, empty),
+            rotation_mass=rotation_mass / weights + empty * self.rotation_prior,
+            log_likelihood=self._log_likelihood(batch.n_patches, log2_mass, energy),
             patch_energy=energy,
-            n_patches=len(self.patches),
+            n_patches=batch.n_patches,
         )
 
     def _route(self) -> int:
         """Fastest way to the correlations of these projections."""
-        if LANES > 1 and self.size >= FOURIER_FROM:
+        if _is_spectral(self.size):
             return kernels.SPECTRAL
         squares = (np.arange(self.size) - self.size // 2) ** 2
         outside = np.add.outer(squares, squares) > (self.size // 2) ** 2
@@ -383,11 +573,16 @@ class _Problem:
         )
         return table
 
-    def _log_likelihood(self, log2_mass: float, energy: float) -> float:
-        n_pixels = len(self.patches) * self.size**2
+    def _log_likelihood(self, n_patches: int, log2_mass: float, energy: float) -> float:
+        n_pixels = n_patches * self.size**2
         constant: float = n_pixels * math.log(2 * math.pi * self.noise_variance)
         distance = energy / self.noise_variance
-        return math.log(2) * float(log2_mass) - (distance + constant) / 2
+        return math.log(2) * log2_mass - (distance + constant) / 2
+
+
+def _is_spectral(size: int) -> bool:
+    """Whether correlations are taken through Fourier transforms."""
+    return LANES > 1 and size >= FOURIER_FROM
 
 
 def _block_length(n_patches: int, n_rotations: int, size: int, spectral: bool) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from .errors import expected
 from .io.micrographs import MicrographFile, list_micrographs
+from .observations import Patches, PixelSums, pixel_sums
 from .patches import cut_patches
 from .preparation import Preparation, Prepared, preparation_of
 
@@ -31,25 +32,25 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class PatchSet:
-    """Patches of all micrographs and where they came from.
+class DataSet:
+    """Which patches there are and where they came from.
 
     Attributes
     ----------
-    patches : float32, shape (n_patches, L, L)
-        All patches, micrograph by micrograph.
     micrograph : intp, shape (n_patches,)
         Number of each patch's micrograph.
     pixel_size : float or None
         Angstrom per pixel of the patches, where it is known.
     sources : list of dict
         Name, size in bytes and SHA-256 of each input, and the pixel size of files.
+    pixel_sums : list of PixelSums
+        Of each micrograph.
     """
 
-    patches: NDArray[np.float32]
     micrograph: NDArray[np.intp]
     pixel_size: float | None
     sources: list[dict[str, Any]]
+    pixel_sums: list[PixelSums]
 
     def halves(self, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Two independent halves of the micrographs, or of a single one's patches.
@@ -64,12 +65,42 @@ class PatchSet:
         two intp arrays
             Numbers of the patches in each half.
         """
-        n_micrographs = int(self.micrograph.max()) + 1
-        several = n_micrographs > 1
-        units = self.micrograph if several else np.arange(len(self.patches))
+        several = len(self.pixel_sums) > 1
+        units = self.micrograph if several else np.arange(len(self.micrograph))
         order = np.random.default_rng([seed, 2]).permutation(int(units.max()) + 1)
         chosen = np.isin(units, order[: len(order) // 2])
         return np.flatnonzero(chosen), np.flatnonzero(~chosen)
+
+
+@dataclass(frozen=True)
+class PatchSet(DataSet):
+    """Patches of all micrographs, in the memory of this process.
+
+    Attributes
+    ----------
+    patches : float32, shape (n_patches, L, L)
+        All patches, micrograph by micrograph.
+    """
+
+    patches: NDArray[np.float32]
+
+    def part(self, chosen: NDArray[np.intp] | None, threads: int | None) -> Patches:
+        """Patches of one run.
+
+        Parameters
+        ----------
+        chosen : intp, shape (n,), or None
+            Their numbers; None is all.
+        threads : int or None
+            Threads to work on them.
+
+        Returns
+        -------
+        Patches
+            What the run sees.
+        """
+        patches = self.patches if chosen is None else self.patches[chosen]
+        return Patches(patches, self.pixel_sums, threads)
 
 
 @dataclass(frozen=True)
@@ -122,7 +153,7 @@ def load_patches(
         If there is no micrograph, one cannot be read or prepared, or pixel sizes differ
         or are missing.
     """
-    items = _each(micrographs)
+    items = list_inputs(micrographs)
     preparation = preparation_of(settings)
     pixel_sizes = PixelSizes(settings.pixel_size)
     pieces: list[NDArray[np.float32]] = []
@@ -131,16 +162,13 @@ def load_patches(
         on_progress("reading micrographs", number / len(items))
         if isinstance(item, MicrographFile):
             pixel_size = settings.pixel_size or item.header()[1]
-            sources.append(_source_of_file(item) | {"pixel_size": pixel_size})
+            sources.append(source_of_file(item) | {"pixel_size": pixel_size})
             prepared = prepared_micrographs(item, preparation, pixel_sizes)
         else:
             name = _name(number)
             sources.append(_source_of_array(name, item))
             prepared = iter([preparation(name, item, settings.pixel_size)])
-        for one in prepared:
-            live = one.live_patches(settings.size)
-            pixels = one.pixels if change is None else change(one.pixels)
-            pieces.append(cut_patches(pixels, settings.size)[live])
+        pieces += live_patches(prepared, settings.size, change)
     counts = [len(piece) for piece in pieces]
     pixel_size = preparation.pixel_size or pixel_sizes.common
     return PatchSet(
@@ -148,7 +176,35 @@ def load_patches(
         micrograph=np.repeat(np.arange(len(pieces)), counts),
         pixel_size=pixel_size,
         sources=sources,
+        pixel_sums=[pixel_sums(piece) for piece in pieces],
     )
+
+
+def live_patches(
+    prepared: Iterable[Prepared],
+    size: int,
+    change: Callable[[NDArray[np.float32]], NDArray[np.float32]] | None = None,
+) -> Iterator[NDArray[np.float32]]:
+    """Cut micrographs into patches.
+
+    Parameters
+    ----------
+    prepared : iterable of Prepared
+        Micrographs.
+    size : int
+        L, side of a patch, pixels.
+    change : callable, optional
+        Takes the pixels of each to those that are cut.
+
+    Yields
+    ------
+    float32, shape (n_patches, L, L)
+        Patches of each micrograph, without those that touch a dead area.
+    """
+    for one in prepared:
+        live = one.live_patches(size)
+        pixels = one.pixels if change is None else change(one.pixels)
+        yield cut_patches(pixels, size)[live]
 
 
 def input_shapes(micrographs: Micrographs, settings: Settings) -> list[InputShape]:
@@ -173,7 +229,7 @@ def input_shapes(micrographs: Micrographs, settings: Settings) -> list[InputShap
     """
     preparation = preparation_of(settings)
     shapes = []
-    for number, item in enumerate(_each(micrographs)):
+    for number, item in enumerate(list_inputs(micrographs)):
         if isinstance(item, MicrographFile):
             where = str(item.path)
             (count, *given), found = item.header()
@@ -282,8 +338,26 @@ def prepared_micrographs(
         yield preparation(where, image, pixel_size)
 
 
-def _each(micrographs: Micrographs) -> list[NDArray[np.floating] | MicrographFile]:
-    """Arrays as they are, and the files that paths stand for; at least one."""
+def list_inputs(
+    micrographs: Micrographs,
+) -> list[NDArray[np.floating] | MicrographFile]:
+    """List arrays as they are, and the files that paths stand for.
+
+    Parameters
+    ----------
+    micrographs : sequence of 2-D arrays or paths
+        As in :func:`load_patches`.
+
+    Returns
+    -------
+    list of arrays and MicrographFile
+        At least one.
+
+    Raises
+    ------
+    InputError
+        If there is none, or a path stands for none.
+    """
     if isinstance(micrographs, str | os.PathLike):
         raise expected("micrographs", "a list of them", micrographs)
     if len(micrographs) == 0:
@@ -304,8 +378,24 @@ def _name(number: int) -> str:
     return f"micrographs[{number}]"
 
 
-def _source_of_file(file: MicrographFile) -> dict[str, Any]:
-    """Name, size and SHA-256 of a file."""
+def source_of_file(file: MicrographFile) -> dict[str, Any]:
+    """Tell a file from all others.
+
+    Parameters
+    ----------
+    file : MicrographFile
+        The file.
+
+    Returns
+    -------
+    dict
+        Name, size in bytes and SHA-256.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read.
+    """
     try:
         with file.path.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()

@@ -26,6 +26,8 @@ _LANES = 16
 """Patches that the widest processors work on in step."""
 _CHUNK_BYTES = 32_000_000
 """Of the matrices that the normal equations are summed from, at a time."""
+_NUMBERS = 6
+"""Of a patch that is elsewhere: micrograph, run, half and those of drawing it."""
 _GIGABYTE = 10**9
 
 
@@ -72,12 +74,14 @@ class MemoryPlan:
             "statistics": self.statistics,
             f"{self.n_threads} blocks at once": self.n_threads * self.thread,
         }
-        listed = ", ".join(f"{name} {n / _GIGABYTE:.2f}" for name, n in parts.items())
+        listed = ", ".join(
+            f"{name} {n / _GIGABYTE:.2f}" for name, n in parts.items() if n
+        )
         return f"{self.total / _GIGABYTE:.2f} GB ({listed})"
 
 
 def within_memory(
-    settings: Settings, micrographs: Micrographs
+    settings: Settings, micrographs: Micrographs, elsewhere: bool = False
 ) -> tuple[Settings, MemoryPlan]:
     """Settings that keep to `max_memory`, on fewer threads if only so it fits.
 
@@ -89,6 +93,8 @@ def within_memory(
         What to do.
     micrographs : sequence of 2-D arrays or paths
         Micrographs, or MRC files of them, of which the headers are read.
+    elsewhere : bool
+        Whether other processes hold the patches and work on them.
 
     Returns
     -------
@@ -102,20 +108,23 @@ def within_memory(
     InputError
         If it does not fit on a single thread, or a micrograph cannot be used.
     """
-    plan = plan_memory(settings, input_shapes(micrographs, settings))
+    plan = plan_memory(settings, input_shapes(micrographs, settings), elsewhere)
     if settings.max_memory is None:
         return settings, plan
     room = int(settings.max_memory * _GIGABYTE)
+    least = replace(plan, n_threads=min(plan.n_threads, 1))
+    if room < least.total:
+        found = f"{settings.max_memory:g} GB"
+        raise expected("--max-memory", f"at least {least}", found)
     spare = room - replace(plan, n_threads=0).total
     n_threads = min(plan.n_threads, spare // plan.thread)
-    if n_threads < 1:
-        needed = f"at least {replace(plan, n_threads=1)}"
-        raise expected("--max-memory", needed, f"{settings.max_memory:g} GB")
-    fitting = settings.model_copy(update={"threads": n_threads})
+    fitting = settings.model_copy(update={"threads": n_threads or None})
     return fitting, replace(plan, n_threads=n_threads)
 
 
-def plan_memory(settings: Settings, shapes: Sequence[InputShape]) -> MemoryPlan:
+def plan_memory(
+    settings: Settings, shapes: Sequence[InputShape], elsewhere: bool = False
+) -> MemoryPlan:
     """Plan the memory of a reconstruction.
 
     Parameters
@@ -124,13 +133,15 @@ def plan_memory(settings: Settings, shapes: Sequence[InputShape]) -> MemoryPlan:
         What to do.
     shapes : sequence of InputShape
         Of the micrographs.
+    elsewhere : bool
+        Whether other processes hold the patches and work on them.
 
     Returns
     -------
     MemoryPlan
         On as many threads as the settings say.
     """
-    n_threads = settings.threads or numba.get_num_threads()
+    n_threads = 0 if elsewhere else settings.threads or numba.get_num_threads()
     size = settings.size
     n_patches = sum(
         shape.n_micrographs * prod(n // size for n in shape.prepared)
@@ -144,7 +155,7 @@ def plan_memory(settings: Settings, shapes: Sequence[InputShape]) -> MemoryPlan:
     held = patches * (2 if settings.halves else 1) + minibatch
     return MemoryPlan(
         process=_PROCESS_BYTES,
-        patches=max(reading, held),
+        patches=_NUMBERS * 8 * n_patches if elsewhere else max(reading, held),
         projections=max(_projections(stage, size) for stage in settings.schedule),
         statistics=_statistics(settings, n_patches),
         thread=_thread(settings.rotations, size),

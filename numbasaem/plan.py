@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .expectation_step import expectation
 from .maximization_step import normal_equations, uniform_shift_prior
 from .projection import ProjectionOperator
 from .rotations import rotation_grid
@@ -19,10 +18,9 @@ from .volume_basis import VolumeBasis
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from numpy.typing import NDArray
-
-    from .inputs import PatchSet
+    from .inputs import DataSet
     from .memory import MemoryPlan
+    from .observations import Observations
     from .settings import Settings
 
 _TRIAL_PATCHES = 1024
@@ -73,8 +71,8 @@ class Plan:
 
 
 def make_plan(
-    data: PatchSet,
-    parts: Mapping[str, NDArray[np.float32]],
+    data: DataSet,
+    parts: Mapping[str, Observations],
     settings: Settings,
     n_done: int,
     memory: MemoryPlan,
@@ -83,10 +81,10 @@ def make_plan(
 
     Parameters
     ----------
-    data : PatchSet
+    data : DataSet
         All patches.
-    parts : dict of str to float32, shape (n_patches, L, L)
-        Patches of each run.
+    parts : mapping of str to Observations
+        Data of each run.
     settings : Settings
         Settings of the reconstruction.
     n_done : int
@@ -101,7 +99,7 @@ def make_plan(
     """
     n_total = len(parts) * settings.iterations_per_run
     trials = {
-        kind: _trial(data.patches, *kind, settings.threads)
+        kind: _trial(parts["full"], settings.size, *kind)
         for kind in {(stage.ell_max, stage.n_rotations) for stage in settings.schedule}
     }
     seconds = 0.0
@@ -116,8 +114,8 @@ def make_plan(
             seconds += searched * stage.n_iterations * once
     n_left = max(n_total - n_done, 0)
     return Plan(
-        n_micrographs=int(data.micrograph.max()) + 1,
-        n_patches=len(data.patches),
+        n_micrographs=len(data.pixel_sums),
+        n_patches=len(data.micrograph),
         size=settings.size,
         n_rotations=settings.rotations,
         n_runs=len(parts),
@@ -128,15 +126,13 @@ def make_plan(
 
 
 def _trial(
-    patches: NDArray[np.float32], ell_max: int, n_rotations: int, threads: int | None
+    data: Observations, size: int, ell_max: int, n_rotations: int
 ) -> tuple[float, float]:
     """Seconds that an iteration takes for each patch, and in any case."""
-    size = patches.shape[1]
     operator = ProjectionOperator(
         VolumeBasis(size, ell_max), rotation_grid(n_rotations)
     )
-    n_chosen = min(len(patches), _TRIAL_PATCHES)
-    variance = float(np.var(patches[:n_chosen], dtype=np.float64))
+    n_chosen = min(len(data), _TRIAL_PATCHES)
     coefficients = np.random.default_rng(0).standard_normal(
         operator.basis.n_coefficients
     )
@@ -145,8 +141,8 @@ def _trial(
     def seconds(n_patches: int) -> float:
         began = time.perf_counter()
         images = operator.project(coefficients)
-        images *= np.sqrt(variance / np.mean(images**2))
-        seen = expectation(patches[:n_patches], images, prior, variance, None, threads)
+        images *= np.sqrt(data.variance / np.mean(images**2))
+        seen = data.expectation(np.arange(n_patches), images, prior, data.variance)
         normal_equations(operator, seen)
         return time.perf_counter() - began
 

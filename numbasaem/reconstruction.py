@@ -28,7 +28,12 @@ from .settings import Settings
 from .volume_basis import VolumeBasis
 
 if TYPE_CHECKING:
+    from distributed import Client
     from numpy.typing import NDArray
+
+    from .distributed import RemotePatchSet
+    from .inputs import Micrographs, PatchSet
+    from .observations import Observations
 
 __all__ = ["Iteration", "Plan", "Result", "Settings", "reconstruct"]
 
@@ -107,6 +112,7 @@ def reconstruct(
     on_plan: OnPlan | None = None,
     on_iteration: OnIteration | None = None,
     on_progress: OnProgress | None = None,
+    client: Client | None = None,
 ) -> Result:
     """Reconstruct a volume from micrographs, from a random start.
 
@@ -133,6 +139,8 @@ def reconstruct(
     on_progress : callable, optional
         Called with what is being done and the share of it that is done, every
         second or so.
+    client : distributed.Client, optional
+        Workers of a Dask cluster, which read the files and do the E-step; same result.
 
     Returns
     -------
@@ -163,13 +171,16 @@ def reconstruct(
     on_progress = on_progress or _silent
     folder = None if out is None else Path(out)
     with Journal(folder, resume, settings.deciding) as journal:
-        planned, memory = within_memory(settings, micrographs)
-        data = load_patches(micrographs, settings, on_progress)
+        elsewhere = client is not None and not any(
+            isinstance(item, np.ndarray) for item in micrographs
+        )
+        planned, memory = within_memory(settings, micrographs, elsewhere)
+        data = _load(client, micrographs, settings, on_progress)
         journal.begin(data.sources, asdict(preparation_of(settings)))
-        parts = {"full": data.patches}
+        parts = {"full": data.part(None, planned.threads)}
         if settings.halves:
-            halves = (data.patches[chosen] for chosen in data.halves(settings.seed))
-            parts |= zip(HALVES, halves, strict=True)
+            halves = zip(HALVES, data.halves(settings.seed), strict=True)
+            parts |= {half: data.part(which, planned.threads) for half, which in halves}
         if on_plan is not None:
             on_progress("measuring the speed", 0.0)
             on_plan(make_plan(data, parts, planned, journal.n_done, memory))
@@ -182,6 +193,20 @@ def reconstruct(
     return result
 
 
+def _load(
+    client: Client | None,
+    micrographs: Micrographs,
+    settings: Settings,
+    on_progress: OnProgress,
+) -> PatchSet | RemotePatchSet:
+    """Patches here, or on the workers of a cluster."""
+    if client is None:
+        return load_patches(micrographs, settings, on_progress)
+    from .distributed import load_remotely  # Dask is optional.
+
+    return load_remotely(client, micrographs, settings, on_progress)
+
+
 @dataclass(frozen=True)
 class Watch:
     """Who is told what, as it happens; see :func:`reconstruct`."""
@@ -192,7 +217,7 @@ class Watch:
 
 def take_to_the_end(
     journal: Journal,
-    parts: Mapping[str, NDArray[np.float32]],
+    parts: Mapping[str, Observations],
     settings: Settings,
     watch: Watch,
 ) -> None:
@@ -202,8 +227,8 @@ def take_to_the_end(
     ----------
     journal : Journal
         In/out: the state of every run.
-    parts : mapping of str to float32, shape (n_patches, L, L)
-        Patches of "full", "half1", "half2" or some of them.
+    parts : mapping of str to Observations
+        Data of "full", "half1", "half2" or some of them.
     settings : Settings
         What to do.
     watch : Watch

@@ -31,6 +31,7 @@ from .expectation_step import expectation
 from .inputs import load_patches
 from .io import written_whole
 from .metrics import fourier_shell_correlation
+from .observations import Patches
 from .projection import project
 from .reconstruction import HALVES, Watch, take_to_the_end
 from .rotations import rotation_grid
@@ -299,7 +300,10 @@ class _Work:
 
         before = self._done
         journal = Journal(None, False, {})
-        take_to_the_end(journal, parts, settings, Watch(tell, self._on_progress))
+        data = {
+            run: Patches(each, threads=settings.threads) for run, each in parts.items()
+        }
+        take_to_the_end(journal, data, settings, Watch(tell, self._on_progress))
         self._done += len(parts) * settings.iterations_per_run
         return journal.runs
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import operator
+import pickle
+from collections.abc import Callable
 from contextlib import nullcontext
+from itertools import pairwise
 from pathlib import Path
 
 import numba
@@ -10,7 +15,13 @@ import numpy as np
 import pytest
 
 from numbasaem import cli, expectation_step
-from numbasaem.expectation_step import expectation
+from numbasaem.expectation_step import (
+    PartialSums,
+    batch_of,
+    expectation,
+    partial_sums,
+    total,
+)
 from numbasaem.io.mrc import write_micrograph
 from numbasaem.maximization_step import uniform_shift_prior
 from numbasaem.phantom import folded_chain
@@ -68,6 +79,46 @@ def test_statistics__same_however_blocks_are_grouped(
         found = expectation(*problem)
         for name, value in vars(wanted).items():
             np.testing.assert_array_equal(getattr(found, name), value)
+
+
+def parts_of_a_batch(scale: float) -> tuple[list[PartialSums], Callable[..., object]]:
+    """Sums over five parts of a batch, and what turns their sum into statistics."""
+    generator = np.random.default_rng(1)
+    patches = scale * generator.standard_normal((700, SIZE, SIZE)).astype(np.float32)
+    images = scale * generator.standard_normal((5, SIZE, SIZE))
+    hypotheses = images, uniform_shift_prior(SIZE, 0.5), scale**2
+    batch = batch_of(len(patches), images, float(np.abs(patches).max()))
+    cuts = batch.block_length * np.array([0, 1, 4, 6, 9, batch.n_blocks])
+    parts = [
+        partial_sums(batch, patches[first:end], *hypotheses)
+        for first, end in pairwise(cuts)
+    ]
+    whole = expectation(patches, *hypotheses)
+
+    def assert_same_as_whole(sums: PartialSums) -> None:
+        for name, value in vars(total(batch, sums, *hypotheses)).items():
+            np.testing.assert_array_equal(value, getattr(whole, name))
+
+    return parts, assert_same_as_whole
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_partial_sums__same_bits_in_any_grouping(scale: float) -> None:
+    parts, assert_same_as_whole = parts_of_a_batch(scale)
+    for order in ([0, 1, 2, 3, 4], [4, 2, 0, 3, 1]):
+        first, second, *others = (parts[i] for i in order)
+        one_by_one = functools.reduce(operator.add, [first, second, *others])
+        assert_same_as_whole(one_by_one)
+        tail = functools.reduce(operator.add, others)
+        assert_same_as_whole(tail + (second + first))
+
+
+def test_partial_sums__travel_in_six_bytes_each() -> None:
+    parts, assert_same_as_whole = parts_of_a_batch(1.0)
+    sent = [pickle.dumps(part) for part in parts]
+    assert_same_as_whole(functools.reduce(operator.add, map(pickle.loads, sent)))
+    n_sums = len(parts[0].counts)
+    assert all(len(one) < 6 * n_sums + 1000 for one in sent)
 
 
 @pytest.mark.parametrize(

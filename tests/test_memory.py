@@ -73,6 +73,17 @@ def test_plan__grows_with_what_takes_memory() -> None:
     assert plan_memory(kept, shapes).statistics > 5 * plan.statistics
 
 
+def test_plan__without_patches_where_others_hold_them(tmp_path: Path) -> None:
+    settings = Settings(size=11, max_memory=0.6)
+    shapes = [InputShape(1, (4000, 4000), (4000, 4000))] * 100
+    here, elsewhere = (plan_memory(settings, shapes, there) for there in (False, True))
+    assert here.total - elsewhere.total > here.patches / 2
+    assert (elsewhere.n_threads, "blocks" in str(elsewhere)) == (0, False)
+    path = noise(tmp_path / "noise.mrc", 300)
+    fitting, planned = within_memory(settings, [path], elsewhere=True)
+    assert (fitting.threads, planned.n_threads) == (None, 0)
+
+
 def test_max_memory__runs_on_fewer_threads_to_fit(tmp_path: Path) -> None:
     path = noise(tmp_path / "noise.mrc", 300)
     settings = Settings(size=31, threads=16)

@@ -23,6 +23,7 @@ from numbasaem.maximization_step import (
     solve,
     uniform_shift_prior,
 )
+from numbasaem.observations import Patches
 from numbasaem.patches import cut_patches
 from numbasaem.phantom import folded_chain
 from numbasaem.projection import ProjectionOperator
@@ -57,13 +58,13 @@ def patches(micrograph: np.ndarray) -> np.ndarray:
 
 @pytest.fixture
 def state(patches: np.ndarray) -> RunState:
-    return random_start(patches, SETTINGS, 0, 0)
+    return random_start(Patches(patches), SETTINGS, 0, 0)
 
 
 def steps(
     state: RunState, patches: np.ndarray, settings: Settings = SETTINGS
 ) -> Iterator[Iteration]:
-    return iterations(state, patches, settings, 1, lambda *_: None)
+    return iterations(state, Patches(patches), settings, 1, lambda *_: None)
 
 
 def assert_finite(state: RunState) -> None:
@@ -254,7 +255,7 @@ def test_divergence__is_told_and_met_with_a_plain_step(patches: np.ndarray) -> N
     plain = settings.model_copy(update={"over_relaxation": 1.0})
     after: list[np.ndarray] = []
     for chosen, begun in ((settings, 0.0), (plain, 0.0), (settings, 1e4)):
-        state = random_start(patches, settings, 0, 0)
+        state = random_start(Patches(patches), settings, 0, 0)
         next(steps(state, patches, chosen))
         higher = state.history[0].log_likelihood_per_patch + begun
         state.history[0] = replace(state.history[0], log_likelihood_per_patch=higher)
@@ -266,7 +267,7 @@ def test_divergence__is_told_and_met_with_a_plain_step(patches: np.ndarray) -> N
         after.append(state.volume_coefficients)
     long, _, told = after
     assert not np.array_equal(long, told)
-    state = random_start(patches, settings, 0, 0)
+    state = random_start(Patches(patches), settings, 0, 0)
     next(steps(state, patches, settings))
     next(steps(state, patches, plain))
     np.testing.assert_array_equal(told, state.volume_coefficients)

@@ -16,6 +16,7 @@ from numbasaem.checkpoint import Iteration, load_checkpoint
 from numbasaem.errors import InputError
 from numbasaem.expectation_maximization import iterations, random_start
 from numbasaem.io.star import read_fsc
+from numbasaem.observations import Patches
 from numbasaem.patches import cut_patches
 from numbasaem.phantom import folded_chain
 from numbasaem.reconstruction import Result, reconstruct
@@ -144,7 +145,7 @@ def test_reconstruct__likelihood_rises(micrographs) -> None:
 
 def test_iterations__adapted_steps_gain_more_than_plain_ones() -> None:
     sample = simulate(folded_chain(SIZE), size=SIZE, pixels=125, snr=1, ell_max=3)
-    patches = cut_patches(sample.micrographs[0], SIZE)
+    patches = Patches(cut_patches(sample.micrographs[0], SIZE))
     adapted = MARCH.model_copy(update={"batching": "full", "iterations": (4, 3)})
     plain = adapted.model_copy(update={"over_relaxation": 1.0})
     reached, steps = [], []
@@ -159,7 +160,7 @@ def test_iterations__adapted_steps_gain_more_than_plain_ones() -> None:
 
 def test_iterations__steps_shorten_where_minibatches_disagree(micrographs) -> None:
     settings = MARCH.model_copy(update={"batch_fraction": 0.02, "iterations": (8, 8)})
-    patches = np.concatenate([cut_patches(one, SIZE) for one in micrographs])
+    patches = Patches(np.concatenate([cut_patches(one, SIZE) for one in micrographs]))
     state = random_start(patches, settings, 0, 0)
     state.step = 8.0
     list(iterations(state, patches, settings, 2, lambda *_: None))
@@ -181,7 +182,8 @@ def test_reconstruct__goes_on_from_the_likeliest_start(
     }
     likeliest = starts[max(likelihood, key=likelihood.__getitem__)]
     patches = np.concatenate([cut_patches(one, SIZE) for one in micrographs])
-    marched = list(iterations(likeliest, patches, SETTINGS, 3, lambda *_: None))
+    data = Patches(patches)
+    marched = list(iterations(likeliest, data, SETTINGS, 3, lambda *_: None))
     np.testing.assert_array_equal(
         likeliest.volume_coefficients, unbroken.volume_coefficients
     )

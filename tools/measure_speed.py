@@ -29,6 +29,7 @@ from numbasaem import machine
 from numbasaem.expectation_maximization import iterations, random_start
 from numbasaem.expectation_step import Statistics, expectation
 from numbasaem.maximization_step import uniform_shift_prior
+from numbasaem.observations import Patches
 from numbasaem.patches import cut_patches
 from numbasaem.phantom import folded_chain
 from numbasaem.rotations import rotation_grid
@@ -211,8 +212,9 @@ def whole_iteration(rounds: int) -> None:
         batching="full",
     )
     problem.expectation()
-    state = random_start(problem.patches, settings, run=0, start=0)
-    run = iterations(state, problem.patches, settings, 1, lambda what, share: None)
+    data = Patches(problem.patches)
+    state = random_start(data, settings, run=0, start=0)
+    run = iterations(state, data, settings, 1, lambda what, share: None)
     basis, rotations = VolumeBasis(size, ELL_MAX), rotation_grid(N_ROTATIONS)
     held = memory("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew

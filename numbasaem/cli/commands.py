@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -18,6 +19,8 @@ from numbasaem.errors import expected
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from distributed import Client
 
     from numbasaem.alignment import Comparison
     from numbasaem.checkpoint import Iteration
@@ -220,6 +223,16 @@ def reconstruct(
     write_report: Annotated[
         bool, typer.Option("--report/--no-report", help="Write report and figures.")
     ] = True,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="tcp://HOST:PORT", help="Work on the Dask cluster that it runs."
+        ),
+    ] = None,
+    local_cluster: Annotated[
+        int | None,
+        typer.Option(metavar="n", help="Work on n Dask workers on this machine."),
+    ] = None,
     settings: Annotated[
         Path | None,
         typer.Option(
@@ -274,16 +287,18 @@ def reconstruct(
                 _print_json(dataclasses.asdict(iteration))
 
         try:
-            result = reconstruction.reconstruct(
-                micrographs,
-                chosen,
-                out=out,
-                resume=resume,
-                flip_hand=flip_hand,
-                on_plan=display.plan,
-                on_iteration=report,
-                on_progress=display.step,
-            )
+            with _cluster(scheduler, local_cluster, threads) as client:
+                result = reconstruction.reconstruct(
+                    micrographs,
+                    chosen,
+                    out=out,
+                    resume=resume,
+                    flip_hand=flip_hand,
+                    on_plan=display.plan,
+                    on_iteration=report,
+                    on_progress=display.step,
+                    client=client,
+                )
         except KeyboardInterrupt:
             raise Interrupted("resume with --resume") from None
     _report_result(result, out, as_json)
@@ -293,6 +308,23 @@ def reconstruct(
         with ProgressDisplay() as display:
             found = micrograph_picking.pick_with_run(micrographs, out, display.step)
         _write_picks(picks, found, as_json)
+
+
+def _cluster(
+    scheduler: str | None, n_workers: int | None, threads: int | None
+) -> AbstractContextManager[Client | None]:
+    """Workers of a Dask cluster, if any are asked for."""
+    if scheduler is not None and n_workers is not None:
+        raise expected("reconstruct", "--scheduler or --local-cluster", "both")
+    if scheduler is not None:
+        from numbasaem.distributed import connected
+
+        return connected(scheduler)
+    if n_workers is not None:
+        from numbasaem.distributed import local_cluster
+
+        return local_cluster(n_workers, threads)
+    return nullcontext()
 
 
 @app.command(

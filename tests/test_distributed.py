@@ -1,0 +1,249 @@
+"""The E-step on Dask workers: the same bytes, whatever becomes of the workers."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+import pytest
+from distributed import Client
+
+import numbasaem
+from numbasaem import cli, distributed
+from numbasaem.checkpoint import Iteration
+from numbasaem.distributed import load_remotely, local_cluster
+from numbasaem.errors import InputError
+from numbasaem.io.micrographs import MicrographFile
+from numbasaem.io.mrc import write_micrograph
+from numbasaem.maximization_step import uniform_shift_prior
+from numbasaem.phantom import folded_chain
+from numbasaem.reconstruction import Result, reconstruct
+from numbasaem.settings import Settings
+from numbasaem.simulation import simulate
+
+SIZE = 7
+SETTINGS = Settings(
+    size=SIZE,
+    ell_max=(2, 3),
+    iterations=(3, 2),
+    rotations=48,
+    starts=1,
+    batch_fraction=0.5,
+)
+
+
+def silent(what: str, share: float) -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("data")
+    sample = simulate(
+        folded_chain(SIZE), size=SIZE, micrographs=3, pixels=210, snr=10, ell_max=3
+    )
+    for number, pixels in enumerate(sample.micrographs):
+        write_micrograph(folder / f"{number}.mrc", pixels, 1.0)
+    return sorted(folder.iterdir())
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Client]:
+    with local_cluster(2, 2) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def alone(paths: list[Path]) -> Result:
+    return reconstruct(paths, SETTINGS)
+
+
+def assert_same(found: Result, wanted: Result) -> None:
+    np.testing.assert_array_equal(found.volume, wanted.volume)
+    np.testing.assert_array_equal(found.half_volumes, wanted.half_volumes)
+    for mine, other in zip(found.history, wanted.history, strict=True):
+        assert mine.log_likelihood_per_patch == other.log_likelihood_per_patch
+        assert mine.noise_variance == other.noise_variance
+
+
+def test_reconstruct__same_bytes_as_alone(
+    client: Client, paths: list[Path], alone: Result
+) -> None:
+    assert_same(reconstruct(paths, SETTINGS, client=client), alone)
+
+
+def test_reconstruct__workers_are_sent_patches_of_arrays(
+    client: Client, paths: list[Path]
+) -> None:
+    settings = SETTINGS.model_copy(
+        update={"batching": "incremental", "halves": False, "ell_max": (3,)}
+        | {"iterations": (3,)}
+    )
+    arrays = [np.random.default_rng(n).standard_normal((160, 90)) for n in range(2)]
+    wanted = reconstruct([*paths, *arrays], settings)
+    assert wanted.half_volumes is None
+    found = reconstruct([*paths, *arrays], settings, client=client)
+    np.testing.assert_array_equal(found.volume, wanted.volume)
+
+
+def test_reconstruct__same_bytes_when_workers_come_and_die(
+    paths: list[Path], alone: Result
+) -> None:
+    with local_cluster(2, 2) as client:
+        cluster: Any = client.cluster
+
+        def disturb(iteration: Iteration) -> None:
+            if iteration.total_done == 2:
+                cluster.scale(3)
+            if iteration.total_done in (4, 9):
+                os.kill(next(iter(client.run(os.getpid).values())), signal.SIGKILL)
+
+        found = reconstruct(paths, SETTINGS, client=client, on_iteration=disturb)
+    assert_same(found, alone)
+
+
+def test_cli__local_cluster_and_resume_without(
+    paths: list[Path], tmp_path: Path, alone: Result
+) -> None:
+    options = "--size 7 --ell-max 2,3 --iterations 3,2 --rotations 48 --starts 1"
+    given = [str(path) for path in paths] + options.split() + ["--no-report"]
+    out = ["--batch-fraction", "0.5", "--out", str(tmp_path)]
+    assert cli.main(["reconstruct", *given, *out, "--local-cluster", "1"]) == 0
+    made = (tmp_path / "volume.mrc").read_bytes()
+    assert cli.main(["reconstruct", *given, *out, "--resume"]) == 0
+    assert (tmp_path / "volume.mrc").read_bytes() == made
+
+
+def problem(
+    size: int, n_rotations: int, n_patches: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    images = np.random.default_rng(0).standard_normal((n_rotations, size, size))
+    return np.arange(n_patches), images, uniform_shift_prior(size, 0.5), 1.0
+
+
+def test_statistics__on_the_wire_within_twice_float32(client: Client) -> None:
+    def sent(dask_worker: Any) -> int:
+        return int(dask_worker.transfer_outgoing_bytes_total)
+
+    size, n_rotations = 11, 552
+    noise = np.random.default_rng(1).standard_normal((220, 220))
+    data = load_remotely(client, [noise], Settings(size=size), silent).part(None, None)
+    asked = problem(size, n_rotations, len(data))
+    data.expectation(*asked)
+    before = sum(client.run(sent).values())
+    data.expectation(*asked)
+    # One worker gets the projections; both pass on sums, the other one to the client.
+    bytes_sent = sum(client.run(sent).values()) - before - 8 * n_rotations * size**2
+    in_float32 = 2 * n_rotations * size**2 * 4
+    assert in_float32 < bytes_sent / 2 < 2 * in_float32
+
+
+def test_worker__runs_on_its_own_threads(client: Client) -> None:
+    def threads(_: Path) -> int:
+        return numba.get_num_threads()
+
+    assert distributed._submit(client, "threads", threads).result() == 1
+
+
+def test_file__that_a_worker_cannot_read_is_named_with_the_host(
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "here_only.mrc"
+    path.touch()
+
+    def header(_: MicrographFile) -> tuple[None, float]:
+        path.unlink()
+        return None, 1.0
+
+    monkeypatch.setattr(MicrographFile, "header", header)
+    with pytest.raises(InputError) as caught:
+        load_remotely(client, [path], SETTINGS, silent)
+    assert str(path) in str(caught.value)
+    assert f"(on {socket.gethostname()})" in str(caught.value)
+
+
+def test_file__that_changed_since_it_was_loaded_is_refused(
+    client: Client, tmp_path: Path
+) -> None:
+    path = tmp_path / "changing.mrc"
+    noise = np.random.default_rng(1).standard_normal((2, 70, 70))
+    write_micrograph(path, noise[0], 1.0)
+    data = load_remotely(client, [path], SETTINGS, silent)
+    write_micrograph(path, noise[1], 1.0)
+    client.restart()  # what was kept is gone
+    with pytest.raises(InputError, match=r"changing.mrc: expected the content that"):
+        data.part(None, None).expectation(*problem(SIZE, 8, 50))
+
+
+def test_worker__of_another_version_is_refused(
+    client: Client, paths: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = numbasaem.__version__
+    monkeypatch.setattr(distributed, "__version__", "9.9")
+    complaint = rf"worker tcp://.*: expected numbasaem 9\.9, found {mine}"
+    with pytest.raises(InputError, match=complaint):
+        load_remotely(client, paths, SETTINGS, silent)
+    # One that came later finds out by itself.
+    with pytest.raises(InputError, match=complaint):
+        distributed._submit(client, "late", lambda _: None).result()
+
+
+@pytest.mark.parametrize("listens", [False, True])
+def test_cli__scheduler_that_does_not_answer(
+    listens: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.socket() as silence:
+        silence.bind(("127.0.0.1", 0))
+        if listens:
+            silence.listen()
+        address = f"tcp://127.0.0.1:{silence.getsockname()[1]}"
+        began = time.monotonic()
+        options = ["--out", str(tmp_path), "--size", "7", "--scheduler", address]
+        assert cli.main(["reconstruct", "some.mrc", *options]) == cli.UNUSABLE
+    assert time.monotonic() - began < 10
+    assert f"--scheduler {address}: expected" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--scheduler", "nonsense"], "--scheduler nonsense: expected"),
+        (["--local-cluster", "0"], "--local-cluster: expected at least 1"),
+        (["--local-cluster", "1", "--scheduler", "tcp://a:1"], "found both"),
+    ],
+)
+def test_cli__unusable_options(
+    options: list[str],
+    complaint: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    given = ["some.mrc", "--size", "7", "--out", str(tmp_path), *options]
+    assert cli.main(["reconstruct", *given]) == cli.UNUSABLE
+    assert complaint in capsys.readouterr().err
+
+
+def test_cli__without_dask_names_the_extra(tmp_path: Path) -> None:
+    program = (
+        "import sys; sys.modules['dask'] = None; import numbasaem.cli as cli;"
+        "sys.exit(cli.main(sys.argv[1:]))"
+    )
+    options = ["reconstruct", "a.mrc", "--out", str(tmp_path), "--size", "7"]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *options, "--local-cluster", "2"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == cli.UNUSABLE
+    assert "pip install 'numbasaem[distributed]'" in done.stderr
+    assert done.stderr.count("\n") == 1

@@ -1,0 +1,254 @@
+"""Weak and strong scaling on Dask workers, and what a campaign would cost.
+
+One process a worker, one thread each, on this machine:
+
+    python tools/measure_scaling.py --workers 1,2
+
+Strong scaling divides the same patches among more workers; weak scaling gives each
+worker as many. Then a model with the terms measured here says what an iteration takes
+on 1 to 1,000 nodes. Its assumptions, besides linear work:
+
+- a node computes as fast as the threads of it times one thread here;
+- projections and statistics pass each node's link once down and once up, and are on
+  their way, added and unpacked once more for each level of a tree over the nodes;
+- asking takes a fixed time, that of an iteration of next to no work here, and one for
+  each worker, that of its tasks if they do nothing; the driver does the M-step alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import pickle
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from distributed import Client
+from numpy.typing import NDArray
+
+from numbasaem.distributed import RemotePatches, load_remotely, local_cluster
+from numbasaem.expectation_step import PartialSums, batch_of, expectation, partial_sums
+from numbasaem.io.mrc import write_micrograph
+from numbasaem.maximization_step import normal_equations, solve, uniform_shift_prior
+from numbasaem.projection import ProjectionOperator
+from numbasaem.rotations import rotation_grid
+from numbasaem.settings import Settings
+from numbasaem.volume_basis import VolumeBasis
+
+SIZES = (11, 21, 31)
+NODES = (1, 3, 10, 30, 100, 300, 1000)
+ELL_MAX, N_ROTATIONS = 10, 552
+SCALING_SIZE = 11
+REPEATS = 3
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Terms of the model at one size, in seconds and bytes.
+
+    Attributes
+    ----------
+    patch : float
+        E-step of a patch on one thread.
+    part : float
+        E-step of a part of a batch, however small.
+    add : float
+        Unpacking and adding up two sets of sums.
+    maximization : float
+        Projections and M-step.
+    projections, statistics : int
+        Bytes on the way to a worker and from it.
+    """
+
+    patch: float
+    part: float
+    add: float
+    maximization: float
+    projections: int
+    statistics: int
+
+
+def seconds(work: Any) -> float:
+    """Least of a few tries."""
+    taken = []
+    for _ in range(REPEATS):
+        began = time.perf_counter()
+        work()
+        taken.append(time.perf_counter() - began)
+    return min(taken)
+
+
+Given = tuple[NDArray[np.float64], NDArray[np.float64], float]
+
+
+def random_volume(size: int) -> tuple[ProjectionOperator, NDArray[np.float64], Given]:
+    """Operator, coefficients, and what the E-step is given of them."""
+    basis = VolumeBasis(size, ELL_MAX)
+    operator = ProjectionOperator(basis, rotation_grid(N_ROTATIONS))
+    coefficients = np.random.default_rng(0).standard_normal(basis.n_coefficients)
+    images = operator.project(coefficients)
+    images /= np.sqrt(np.mean(images**2))
+    return operator, coefficients, (images, uniform_shift_prior(size, 0.5), 1.0)
+
+
+def noise(*shape: int) -> NDArray[np.float32]:
+    """Pixels of variance 1."""
+    return np.random.default_rng(1).standard_normal(shape, dtype=np.float32)
+
+
+def costs(size: int) -> Costs:
+    """Measure the terms at one size."""
+    few, many = 16, 128
+    operator, coefficients, given = random_volume(size)
+    patches = noise(many, size, size)
+    batch = batch_of(many, given[0], float(np.abs(patches).max()))
+
+    def sums(n: int) -> PartialSums:
+        return partial_sums(batch, patches[:n], *given, threads=1)
+
+    small = sums(few)
+    part, whole = seconds(lambda: sums(few)), seconds(lambda: sums(many))
+    sent = pickle.dumps(small)
+    patch = (whole - part) / (many - few)
+    seen = expectation(patches, *given)
+
+    def maximization() -> None:
+        operator.project(coefficients)
+        solve(*normal_equations(operator, seen))
+
+    return Costs(
+        patch=patch,
+        part=max(part - few * patch, 0.0),
+        add=seconds(lambda: pickle.loads(sent) + small),
+        maximization=seconds(maximization),
+        projections=given[0].nbytes,
+        statistics=len(sent),
+    )
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Machines that the model is of.
+
+    Attributes
+    ----------
+    threads : int
+        Of a node.
+    gigabits : float
+        A second, of a node's link.
+    latency, asking : float
+        Seconds that asking takes once an iteration, and for each node.
+    """
+
+    threads: int
+    gigabits: float
+    latency: float
+    asking: float
+
+
+def iteration(
+    terms: Costs, nodes: int, n_patches: int, cluster: Cluster
+) -> dict[str, float]:
+    """Seconds of an iteration, by what they go to."""
+    levels = math.ceil(math.log2(nodes))
+    bandwidth = cluster.gigabits * 1e9 / 8
+    moved = terms.projections + terms.statistics
+    return {
+        "E-step": n_patches * terms.patch / (nodes * cluster.threads) + terms.part,
+        "tree": (levels + 1) * moved / bandwidth + levels * terms.add,
+        "asking": cluster.latency + nodes * cluster.asking,
+        "M-step": terms.maximization,
+    }
+
+
+def print_model(cluster: Cluster, n_patches: int) -> None:
+    """Print the terms and the table of the model."""
+    print(
+        f"\nModel: {n_patches} patches an iteration, K = {N_ROTATIONS}, nodes of "
+        f"{cluster.threads} threads, links of {cluster.gigabits:g} Gbit/s, asking "
+        f"{cluster.latency:.3f} s and {1e3 * cluster.asking:.1f} ms a node\n"
+    )
+    rows = []
+    print("| L | ms a patch | s a part | ms an addition | MB to and from a node |")
+    print("|---|---|---|---|---|")
+    for size in SIZES:
+        terms = costs(size)
+        to, back = terms.projections / 1e6, terms.statistics / 1e6
+        print(
+            f"| {size} | {1e3 * terms.patch:.3f} | {terms.part:.3f} "
+            f"| {1e3 * terms.add:.1f} | {to:.2f} + {back:.2f} |"
+        )
+        for nodes in NODES:
+            took = iteration(terms, nodes, n_patches, cluster)
+            each = " | ".join(f"{value:.3g}" for value in took.values())
+            moved = f"{size} | {nodes} | {nodes * (to + back):.3g}"
+            rows.append(f"| {moved} | {each} | {sum(took.values()):.3g} |")
+    print("\n| L | nodes | MB moved | E-step s | tree s | asking s | M-step s | s |")
+    print("|---|---|---|---|---|---|---|---|", *rows, sep="\n")
+
+
+def measure_scaling(workers: Sequence[int], n_patches: int) -> tuple[float, float]:
+    """Print both scalings; seconds of asking, once and for each worker."""
+    size = SCALING_SIZE
+    *_, given = random_volume(size)
+    side = size * math.ceil(math.sqrt(n_patches * max(workers)))
+    print(f"L = {size}, K = {N_ROTATIONS}, {n_patches} patches\n")
+    print("| workers | strong s | efficiency | weak s | efficiency |")
+    print("|---|---|---|---|---|")
+    base: tuple[float, float] | None = None
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "noise.mrc")
+        write_micrograph(path, noise(side, side), 1.0)
+        for n_workers in workers:
+            with local_cluster(n_workers, n_workers) as client:
+                data = load_remotely(
+                    client, [path], Settings(size=size), lambda what, share: None
+                ).part(None, None)
+
+                def took(n: int, data: RemotePatches = data) -> float:
+                    return seconds(lambda: data.expectation(np.arange(n), *given))
+
+                took(512 * n_workers)  # compiles
+                strong, weak = took(n_patches), took(n_patches * n_workers)
+                latency, asking = took(16), asking_a_worker(client)
+            base = base or (strong * n_workers, weak)
+            print(
+                f"| {n_workers} | {strong:.2f} | {base[0] / (strong * n_workers):.2f} "
+                f"| {weak:.2f} | {base[1] / weak:.2f} |",
+                flush=True,
+            )
+    return latency, asking
+
+
+def asking_a_worker(client: Client) -> float:
+    """Seconds for each worker of an iteration: two parts and two sums."""
+    n_tasks = 400
+
+    def ask() -> None:
+        client.gather([client.submit(int, i, pure=False) for i in range(n_tasks)])
+
+    return 4 * seconds(ask) / n_tasks
+
+
+def main() -> None:
+    """Measure, then model."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--workers", default="1,2", help="numbers of workers")
+    parser.add_argument("--patches", type=int, default=1850, help="of strong scaling")
+    parser.add_argument("--campaign", type=int, default=3_700_000, help="of the model")
+    parser.add_argument("--threads", type=int, default=64, help="of a node")
+    parser.add_argument("--gigabits", type=float, default=10.0, help="of a link")
+    asked = parser.parse_args()
+    workers = [int(n) for n in asked.workers.split(",")]
+    latency, asking = measure_scaling(workers, asked.patches)
+    cluster = Cluster(asked.threads, asked.gigabits, latency, asking)
+    print_model(cluster, asked.campaign)
+
+
+if __name__ == "__main__":
+    main()
