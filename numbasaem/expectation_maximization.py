@@ -7,6 +7,7 @@ import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from .checkpoint import Iteration, RunState
 from .errors import RunWarning, expected
@@ -15,6 +16,7 @@ from .maximization_step import (
     n_unseen_coefficients,
     noise_variance,
     normal_equations,
+    restricted_equations,
     shift_prior_table,
     solve,
     uniform_shift_prior,
@@ -22,6 +24,7 @@ from .maximization_step import (
 from .projection import ProjectionOperator
 from .rotations import rotation_grid
 from .schedule import minibatches
+from .symmetry import invariant_volumes
 from .volume_basis import VolumeBasis
 
 if TYPE_CHECKING:
@@ -71,6 +74,8 @@ def random_start(
     generator = np.random.default_rng([settings.seed, 1, run, start])
     basis = VolumeBasis(size, first.ell_max)
     volume = basis.expand(generator.standard_normal((size, size, size)))
+    symmetric = invariant_volumes(basis, settings.symmetry)
+    volume = symmetric @ (symmetric.T @ volume)
     images = basis.project(volume, rotation_grid(first.n_rotations))
     return RunState(
         volume_coefficients=volume * np.sqrt(variance / np.mean(images**2)),
@@ -136,6 +141,7 @@ def iterations(
             _march(state, settings.size, settings.schedule[state.stage], stage)
         basis = VolumeBasis(settings.size, stage.ell_max)
         operator = ProjectionOperator(basis, rotation_grid(stage.n_rotations))
+        symmetric = invariant_volumes(basis, settings.symmetry)
         batches = minibatches(
             settings.batching, len(data), settings.batch_fraction, settings.seed
         )
@@ -162,7 +168,9 @@ def iterations(
             state.rotation_mass = state.rotation_mass + fresh.rotation_mass - uninformed
             step = 1.0 if _fell(state, fresh) else stage.step
             statistics = batches.combine(fresh)
-            change, n_unseen = _maximize(operator, state, statistics, step, settings)
+            change, n_unseen = _maximize(
+                operator, symmetric, state, statistics, step, settings
+            )
             state.minibatches = batches.state()
             state.iteration += 1
             row = Iteration(
@@ -188,6 +196,7 @@ def iterations(
 
 def _maximize(
     operator: ProjectionOperator,
+    symmetric: NDArray[np.float64],
     state: RunState,
     statistics: Statistics,
     step: float | None,
@@ -197,22 +206,24 @@ def _maximize(
     before = state.volume_coefficients
     if _pixels_in_view(statistics) < _SMALLEST_SHARE:
         _tell("no particle in the patches of an iteration; the volume stays as it was")
-        return 0.0, len(before)
-    matrix, right_side = normal_equations(operator, statistics)
+        return 0.0, symmetric.shape[1]
+    equations = normal_equations(operator, statistics)
+    matrix, right_side = restricted_equations(symmetric, *equations)
     n_unseen = n_unseen_coefficients(matrix)
     if n_unseen > 0:
         _tell(
-            f"nothing seen of {n_unseen} of {len(before)} dimensions of the volume; "
+            f"nothing seen of {n_unseen} of {len(matrix)} dimensions of the volume; "
             "there it stays near zero. More rotations or patches, or a lower degree, "
             "would help"
         )
-    maximum = solve(matrix, right_side)
-    norm = float(np.linalg.norm(maximum))
+    weights = solve(matrix, right_side)
+    norm = float(np.linalg.norm(weights))
     if not np.isfinite(norm):
         raise expected("M-step", "a finite volume", f"one of norm {norm:g}")
+    maximum = symmetric @ weights
     em_step = maximum - before
     if step is None:
-        step = _adapted_step(state, em_step, matrix)
+        step = _adapted_step(state, em_step, equations[0])
     state.volume_coefficients = before + step * em_step
     state.shift_prior = _revived(shift_prior_table(statistics))
     state.noise_variance = settings.noise_variance or _above_rounding(
@@ -232,10 +243,12 @@ def _adapted_step(
     other; near the maximum those of minibatches overshoot and turn round. Agreement is
     the cosine of the angle between them in the metric of the matrix A.
     """
-    last, state.em_step = state.em_step, em_step
-    norms = (em_step @ matrix @ em_step) * (last @ matrix @ last)
-    if norms > 0:
-        agreement = float(em_step @ matrix @ last / np.sqrt(norms))
+    steps = np.stack([state.em_step, em_step])
+    state.em_step = em_step
+    with threadpool_limits(1):
+        (last, between), (_, now) = steps @ matrix @ steps.T
+    if last * now > 0:
+        agreement = between / np.sqrt(last * now)
         step = state.step * np.exp(_PACE * agreement)
         state.step = float(np.clip(step, _SHORTEST_STEP, _LONGEST_STEP))
     return state.step

@@ -166,6 +166,33 @@ def solve(
     return solution
 
 
+def restricted_equations(
+    volumes: NDArray[np.float64],
+    matrix: NDArray[np.float64],
+    right_side: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Normal equations (29) of volumes that are combinations of a few.
+
+    Parameters
+    ----------
+    volumes : float64, shape (M, n)
+        Coefficients of each of the few.
+    matrix : float64, shape (M, M)
+        A.
+    right_side : float64, shape (M,)
+        y.
+
+    Returns
+    -------
+    matrix : float64, shape (n, n)
+        Of the equations for the n weights.
+    right_side : float64, shape (n,)
+        Of the same.
+    """
+    with threadpool_limits(1):
+        return volumes.T @ matrix @ volumes, volumes.T @ right_side
+
+
 def n_unseen_coefficients(matrix: NDArray[np.float64]) -> int:
     """Count what the patches say nothing of: the rank that A lacks.
 

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from .errors import expected
 from .schedule import Batching, Stage
+from .symmetry import check_symmetry
 
 if TYPE_CHECKING:
     import os
@@ -39,6 +40,8 @@ class Settings(BaseModel):
         4000 patches.
     batching : {"stochastic", "incremental", "online", "full"}
         What becomes of the statistics of earlier minibatches.
+    symmetry : str
+        Point group: Cn or Dn with the n-fold axis along z, T, O or I.
     noise_variance : float or None
         sigma**2 of the pixels; None estimates it with the volume.
     starts : int
@@ -94,6 +97,7 @@ class Settings(BaseModel):
     rotations: Annotated[int, Field(ge=1)] = 552
     batch_fraction: Annotated[float, Field(gt=0, le=1)] | None = None
     batching: Batching = "stochastic"
+    symmetry: Annotated[str, AfterValidator(check_symmetry)] = "C1"
     noise_variance: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     starts: Annotated[int, Field(ge=1)] = 4
     over_relaxation: Annotated[float, Field(gt=0, lt=2)] | None = None

@@ -556,7 +556,7 @@ def test_reconstruct__defaults_are_those_of_settings() -> None:
     assert settings.noise_variance is None
     for name in ("rotations", "batch_fraction", "batching", "halves", "seed", "starts"):
         assert stated[name] == getattr(settings, name)
-    for name in ("threads", "invert", "pixel_size", "particle_diameter"):
+    for name in ("symmetry", "threads", "invert", "pixel_size", "particle_diameter"):
         assert stated[name] == getattr(settings, name)
     for name in ("level", "mend", "flatten", "normalise"):
         assert stated[name] == getattr(settings, name)

@@ -15,6 +15,7 @@ PACKAGE = "numbasaem"
 ROWS: tuple[tuple[str, ...], ...] = (
     ("errors", "kernels"),
     ("threads", "rotations", "disc_basis", "coupling", "volume_basis", "projection"),
+    ("symmetry",),
     ("patches", "resampling", "phantom", "io"),
     ("simulation",),
     ("metrics", "alignment"),

@@ -166,6 +166,10 @@ def reconstruct(
         Literal["stochastic", "incremental", "online", "full"],
         typer.Option(help="What becomes of the statistics of earlier batches."),
     ] = "stochastic",
+    symmetry: Annotated[
+        str,
+        typer.Option(metavar="GROUP", help="Point group: C1, Cn, Dn, T, O or I."),
+    ] = "C1",
     noise_variance: Annotated[
         str, typer.Option(metavar="auto|v", help="Noise variance to start from.")
     ] = "auto",
@@ -255,6 +259,7 @@ def reconstruct(
         "rotations": rotations,
         "batch_fraction": batch_fraction,
         "batching": batching,
+        "symmetry": symmetry,
         "noise_variance": _noise_variance(noise_variance),
         "halves": halves,
         "starts": starts,
