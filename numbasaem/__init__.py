@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numbasaem.simulation import SimulationSettings, simulate
     from numbasaem.validation import Validation, validate
     from numbasaem.volume_basis import VolumeBasis
+    from numbasaem.window_step import window_expectation
 
     __version__: str
 
@@ -43,6 +44,7 @@ __all__ = [
     "rotation_grid",
     "simulate",
     "validate",
+    "window_expectation",
 ]
 
 _HOME = {
@@ -62,6 +64,7 @@ _HOME = {
     "rotation_grid": "rotations",
     "simulate": "simulation",
     "validate": "validation",
+    "window_expectation": "window_step",
 }
 
 

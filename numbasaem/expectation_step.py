@@ -62,8 +62,8 @@ class Statistics:
         Sum over patches of log p(I_p), natural, Gaussian constant included.
     patch_energy : float
         Sum over patches of ||I_p||**2.
-    n_patches : int
-        Patches seen.
+    n_patches : float
+        Patches seen; of the window model, windows over L**2.
 
     Examples
     --------
@@ -81,7 +81,7 @@ class Statistics:
     rotation_mass: NDArray[np.float64]
     log_likelihood: float
     patch_energy: float
-    n_patches: int
+    n_patches: float
 
     def __add__(self, other: Statistics) -> Statistics:
         """Statistics of both sets of patches together."""
@@ -405,11 +405,11 @@ class _Problem:
         self.noise_variance = float(noise_variance)
         self._refuse_overflow()
         shape = (2 * self.size, 2 * self.size)
-        self.shift_prior = _probabilities("shift_prior", shift_prior, shape)
+        self.shift_prior = probabilities("shift_prior", shift_prior, shape)
         n_rotations = len(self.images)
         if rotation_prior is None:
             rotation_prior = np.full(n_rotations, 1 / n_rotations)
-        self.rotation_prior = _probabilities(
+        self.rotation_prior = probabilities(
             "rotation_prior", rotation_prior, (n_rotations,)
         )
         seen = [d % (2 * self.size) for d in range(1 - self.size, self.size)]
@@ -603,10 +603,30 @@ class _Slabs:
         self.tallies = np.empty((n_blocks, 2))
 
 
-def _probabilities(
+def probabilities(
     name: str, values: ArrayLike, shape: tuple[int, ...]
 ) -> NDArray[np.float64]:
-    """A probability table of the given shape, checked."""
+    """Check a probability table.
+
+    Parameters
+    ----------
+    name : str
+        What errors call it.
+    values : array
+        The table.
+    shape : tuple of int
+        Shape that it has to have.
+
+    Returns
+    -------
+    float64
+        The same.
+
+    Raises
+    ------
+    InputError
+        If it has another shape, a negative or non-finite value, or another sum than 1.
+    """
     table = np.asarray(values, dtype=np.float64)
     if table.shape != shape:
         raise expected(name, f"shape {shape}", f"shape {table.shape}")

@@ -362,3 +362,130 @@ def wigner_matrices(
         turn = turn @ linalg.expm(-1j * b * about_y)
         turn = turn @ linalg.expm(-1j * c * np.diag(m))
         wigner[k] = (to_real.conj() @ turn @ to_real.T).real
+
+
+def _exponents(
+    pixels: NDArray[np.float64],
+    template: NDArray[np.float64],
+    bias: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """bias[a] + <window at (y, x), template a>; templates are (L, L, n)."""
+    size = len(template)
+    n_rows, n_columns = (n - size + 1 for n in pixels.shape)
+    exponents = np.zeros((n_rows, n_columns, len(bias)))
+    for y, x, a in np.ndindex(exponents.shape):
+        window = pixels[y : y + size, x : x + size]
+        exponents[y, x, a] = bias[a] + np.sum(window * template[:, :, a])
+    return exponents
+
+
+def add_evidence(
+    pixels: NDArray[np.float64],
+    template: NDArray[np.float64],
+    bias: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Powers of two, those of rotation a and of a + n // 2 added up."""
+    powers = 2.0 ** _exponents(pixels, template, bias)
+    half = len(bias) // 2
+    return powers[:, :, :half] + powers[:, :, half:]
+
+
+def weigh_windows(
+    pixels: NDArray[np.float64],
+    template: NDArray[np.float64],
+    bias: NDArray[np.float64],
+    log2_sum: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Powers of two, over the sum of each window."""
+    return 2.0 ** (_exponents(pixels, template, bias) - log2_sum[:, :, None])
+
+
+def add_windows(
+    pixels: NDArray[np.float64], weight: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """All windows, each times its weight for every rotation."""
+    size = len(pixels) - len(weight) + 1
+    sums = np.zeros((size, size, weight.shape[2]))
+    for y, x, a in np.ndindex(weight.shape):
+        sums[:, :, a] += weight[y, x, a] * pixels[y : y + size, x : x + size]
+    return sums
+
+
+def window_evidence(
+    micrograph: NDArray[np.float64],
+    images: NDArray[np.float64],
+    noise_variance: float,
+    rotation_prior: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """pi_k exp a(r, k) of the window model, shape (rows, columns, K)."""
+    size = images.shape[1]
+    n_rows, n_columns = (n - size + 1 for n in micrograph.shape)
+    evidence = np.zeros((n_rows, n_columns, len(images)))
+    for y, x, k in np.ndindex(evidence.shape):
+        window = micrograph[y : y + size, x : x + size]
+        gain = np.sum(2 * window * images[k] - images[k] ** 2) / (2 * noise_variance)
+        evidence[y, x, k] = rotation_prior[k] * np.exp(gain)
+    return evidence
+
+
+def neighbourhood_sums(size: int, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sums over all places less than `size` away on both axes."""
+    sums = np.zeros_like(values)
+    for y, x in np.ndindex(values.shape):
+        top, left = max(0, y - size + 1), max(0, x - size + 1)
+        sums[y, x] = values[top : y + size, left : x + size].sum()
+    return sums
+
+
+def accumulate_windows(
+    micrograph: NDArray[np.float64],
+    images: NDArray[np.float64],
+    noise_variance: float,
+    empty_prior: float,
+    rotation_prior: NDArray[np.float64],
+    whole: NDArray[np.bool_],
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Weights w(r, k) and mixtures D(r) of the window model, and b_k.
+
+    Windows that are not whole have no evidence, no weight and a D of NaN.
+    """
+    size = images.shape[1]
+    particle_prior = (1 - empty_prior) / (2 * size - 1) ** 2
+    evidence = window_evidence(micrograph, images, noise_variance, rotation_prior)
+    evidence[~whole] = 0
+    around = neighbourhood_sums(size, evidence.sum(axis=2))
+    mixture = np.where(whole, empty_prior + particle_prior * around, np.nan)
+    weight = np.zeros_like(evidence)
+    sums = np.zeros(images.shape)
+    for y, x in zip(*np.nonzero(whole), strict=True):
+        weight[y, x] = particle_prior * evidence[y, x] / mixture[y, x]
+        window = micrograph[y : y + size, x : x + size]
+        sums += weight[y, x][:, None, None] * window
+    return weight, mixture, sums
+
+
+def configuration_posterior(
+    evidence: NDArray[np.float64], odds: float, spacing: int
+) -> NDArray[np.float64]:
+    """Posterior of a particle at each place, over all ways to place particles.
+
+    A configuration of n particles, any two at least `spacing` apart on one axis or
+    the other, has prior odds**n and likelihood ratio prod_i S(r_i) to noise alone.
+    """
+    places = list(np.ndindex(evidence.shape))
+    mass = np.zeros(evidence.shape)
+    total = 0.0
+
+    def place_more(first: int, chosen: list[tuple[int, ...]], weight: float) -> None:
+        nonlocal total
+        total += weight
+        for place in chosen:
+            mass[place] += weight
+        for number in range(first, len(places)):
+            y, x = places[number]
+            if all(max(abs(y - b), abs(x - a)) >= spacing for b, a in chosen):
+                more = weight * odds * float(evidence[y, x])
+                place_more(number + 1, [*chosen, (y, x)], more)
+
+    place_more(0, [], 1.0)
+    return mass / total

@@ -48,7 +48,7 @@ def transform_side(size: int) -> int:
 def scratch_length(size: int, lanes: int) -> int:
     """float32 elements of scratch space that the operations need."""
     side = transform_side(size)
-    return side * _row(side) * 2 * lanes
+    return side * row_length(side) * 2 * lanes
 
 
 def template_spectra(templates: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -75,12 +75,12 @@ def template_spectra(templates: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.ascontiguousarray(spectra).view(np.float32).reshape(*spectra.shape, 2)
 
 
-def _row(side: int) -> int:
+def row_length(side: int) -> int:
     """Row length of the scratch image: odd, so that a column meets all cache sets."""
     return side | 1
 
 
-class _Arithmetic:
+class Arithmetic:
     """Complex arithmetic on vectors, emitting nothing for known zeros."""
 
     def __init__(self, v: Vectors) -> None:
@@ -115,9 +115,11 @@ class _Arithmetic:
         return start
 
     def add(self, a: Complex, b: Complex) -> Complex:
+        """Emit a + b."""
         return self._sum(a[0], b[0]), self._sum(a[1], b[1])
 
     def subtract(self, a: Complex, b: Complex) -> Complex:
+        """Emit a - b."""
         return self._difference(a[0], b[0]), self._difference(a[1], b[1])
 
     def subtract_i_times(self, a: Complex, b: Complex) -> Complex:
@@ -164,7 +166,7 @@ class _Arithmetic:
         )
 
 
-def _short_transform(do: _Arithmetic, x: list[Complex]) -> list[Complex]:
+def _short_transform(do: Arithmetic, x: list[Complex]) -> list[Complex]:
     """Discrete Fourier transform of 2, 3, 4 or 5 values."""
     n = len(x)
     if n == 2:
@@ -192,14 +194,14 @@ def _short_transform(do: _Arithmetic, x: list[Complex]) -> list[Complex]:
     return out
 
 
-def _transform(do: _Arithmetic, x: list[Complex]) -> list[Complex]:
+def transform(do: Arithmetic, x: list[Complex]) -> list[Complex]:
     """Discrete Fourier transform, sum_j x[j] exp(-2 pi i j k / n), by Cooley-Tukey."""
     n = len(x)
     radix = next(r for r in _RADICES if n % r == 0)
     length = n // radix
     if length == 1:
         return _short_transform(do, x)
-    strands = [_transform(do, x[q::radix]) for q in range(radix)]
+    strands = [transform(do, x[q::radix]) for q in range(radix)]
     out = [ZERO] * n
     for k in range(length):
         turned = [do.turned(strands[q][k], q * k, n) for q in range(radix)]
@@ -207,13 +209,13 @@ def _transform(do: _Arithmetic, x: list[Complex]) -> list[Complex]:
     return out
 
 
-def _inverse_transform(do: _Arithmetic, x: list[Complex]) -> list[Complex]:
+def inverse_transform(do: Arithmetic, x: list[Complex]) -> list[Complex]:
     """Inverse transform, times n: forward with real and imaginary part swapped."""
-    swapped = _transform(do, [(im, re) for re, im in x])
+    swapped = transform(do, [(im, re) for re, im in x])
     return [(re, im) for im, re in swapped]
 
 
-class _Image:
+class Image:
     """Complex image of side n in memory, `lanes` patches to a pixel."""
 
     def __init__(self, v: Vectors, base: ir.Value, row: int) -> None:
@@ -227,10 +229,12 @@ class _Image:
         return self.v.builder.gep(self.base, [at])
 
     def load(self, line: ir.Value, pixel: int) -> Complex:
+        """Read a pixel of a line."""
         at = 2 * pixel * self.v.lanes
         return self.v.load(line, at), self.v.load(line, at + self.v.lanes)
 
     def store(self, value: Complex, line: ir.Value, pixel: int) -> None:
+        """Write a pixel of a line."""
         at = 2 * pixel * self.v.lanes
         for part, offset in zip(value, (0, self.v.lanes), strict=True):
             zero = self.v.constant(0.0)
@@ -241,21 +245,21 @@ def _emit_patch_spectrum(builder, size, lanes, pointers):  # type: ignore[no-unt
     """Transforms of a group of patches over n**2, column by column."""
     patch, spectrum, scratch = pointers
     v, side = Vectors(builder, lanes), transform_side(size)
-    do, row = _Arithmetic(v), _row(transform_side(size))
-    image, spectra = _Image(v, scratch, row), _Image(v, spectrum, side)
+    do, row = Arithmetic(v), row_length(transform_side(size))
+    image, spectra = Image(v, scratch, row), Image(v, spectrum, side)
 
     def one_row(i: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
         pixels = builder.gep(patch, [builder.mul(i, index(size * lanes))])
         x = [(v.load(pixels, j * lanes), None) for j in range(size)]
         line = image.line(i, row)
-        for j, value in enumerate(_transform(do, x + [ZERO] * (side - size))):
+        for j, value in enumerate(transform(do, x + [ZERO] * (side - size))):
             image.store(value, line, j)
         return []
 
     def one_column(j: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
         line, out = image.line(j, 1), spectra.line(j, side)
         x = [image.load(line, i * row) for i in range(size)]
-        for i, value in enumerate(_transform(do, x + [ZERO] * (side - size))):
+        for i, value in enumerate(transform(do, x + [ZERO] * (side - size))):
             spectra.store(do.scaled_sum([(value, 1 / side**2)]), out, i)
         return []
 
@@ -267,8 +271,8 @@ def _emit_weigh(builder, size, lanes, pointers):  # type: ignore[no-untyped-def]
     """Weights of all shifts, two rotations; what `simd.weigh` computes."""
     spectrum, template, bias, level, weight, total, peak, scratch = pointers
     v, side = Vectors(builder, lanes), transform_side(size)
-    do, row = _Arithmetic(v), _row(transform_side(size))
-    image, spectra = _Image(v, scratch, row), _Image(v, spectrum, side)
+    do, row = Arithmetic(v), row_length(transform_side(size))
+    image, spectra = Image(v, scratch, row), Image(v, spectrum, side)
     n_shifts = 2 * size - 1
     weights = Weights(v, level, total, peak)
 
@@ -280,7 +284,7 @@ def _emit_weigh(builder, size, lanes, pointers):  # type: ignore[no-untyped-def]
             re, im = spectra.load(seen, i)
             heights = v.broadcast(wanted, 2 * i), v.broadcast(wanted, 2 * i + 1)
             products.append(do.product((re, builder.fneg(im)), heights))
-        for i, value in enumerate(_inverse_transform(do, products)[:n_shifts]):
+        for i, value in enumerate(inverse_transform(do, products)[:n_shifts]):
             image.store(value, line, i * row)
         return []
 
@@ -289,9 +293,7 @@ def _emit_weigh(builder, size, lanes, pointers):  # type: ignore[no-untyped-def]
         offset = builder.mul(u, index(n_shifts))
         biases = builder.gep(bias, [offset])
         target = builder.gep(weight, [builder.mul(offset, index(lanes))])
-        correlations = _inverse_transform(
-            do, [image.load(line, j) for j in range(side)]
-        )
+        correlations = inverse_transform(do, [image.load(line, j) for j in range(side)])
         for s, value in enumerate(correlations[:n_shifts]):
             for r in range(2):
                 at = r * n_shifts**2 + s
@@ -318,8 +320,8 @@ def _emit_adjoint(builder, size, lanes, pointers):  # type: ignore[no-untyped-de
     """Weighted patches of two rotations; `simd.adjoint` computes them one by one."""
     spectrum, weight, first, second, scratch = pointers
     v, side = Vectors(builder, lanes), transform_side(size)
-    do, row = _Arithmetic(v), _row(transform_side(size))
-    image, spectra = _Image(v, scratch, row), _Image(v, spectrum, side)
+    do, row = Arithmetic(v), row_length(transform_side(size))
+    image, spectra = Image(v, scratch, row), Image(v, spectrum, side)
     n_shifts = 2 * size - 1
 
     def one_row_of_shifts(u: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
@@ -329,25 +331,25 @@ def _emit_adjoint(builder, size, lanes, pointers):  # type: ignore[no-untyped-de
             for s in range(n_shifts)
         ]
         line = image.line(u, row)
-        for j, value in enumerate(_transform(do, x + [ZERO] * (side - n_shifts))):
+        for j, value in enumerate(transform(do, x + [ZERO] * (side - n_shifts))):
             image.store(value, line, j)
         return []
 
     def one_column(j: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
         seen, line = spectra.line(j, side), image.line(j, 1)
         x = [image.load(line, u * row) for u in range(n_shifts)]
-        weights = _transform(do, x + [ZERO] * (side - n_shifts))
+        weights = transform(do, x + [ZERO] * (side - n_shifts))
         products = [
             do.product(value, spectra.load(seen, i)) for i, value in enumerate(weights)
         ]
-        inside = _inverse_transform(do, products)[size - 1 : 2 * size - 1]
+        inside = inverse_transform(do, products)[size - 1 : 2 * size - 1]
         for y, value in enumerate(inside):
             image.store(value, line, y * row)
         return []
 
     def one_row_of_pixels(y: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
         line = image.line(y, row)
-        products = _inverse_transform(do, [image.load(line, j) for j in range(side)])
+        products = inverse_transform(do, [image.load(line, j) for j in range(side)])
         offset = builder.mul(y, index(size * lanes))
         targets = builder.gep(first, [offset]), builder.gep(second, [offset])
         for x, value in enumerate(products[size - 1 : 2 * size - 1]):

@@ -35,7 +35,7 @@ _SHIFTS_AT_ONCE = 6 if REGISTERS == 16 else 11
 _PIXELS_AT_ONCE = 11 if REGISTERS == 16 else 22
 
 
-def _half_widths(size: int) -> list[int]:
+def half_widths_of_disc(size: int) -> list[int]:
     """Columns on either side of the centre that the disc covers, for each row."""
     radius = size // 2
     return [isqrt(radius**2 - (row - radius) ** 2) for row in range(size)]
@@ -236,7 +236,7 @@ def _emit_add_lanes(builder, size, lanes, pointers):  # type: ignore[no-untyped-
 
 def _emit_weigh_disc(builder, size, lanes, pointers):  # type: ignore[no-untyped-def]
     """Weights under templates that are zero outside of the disc."""
-    _emit_weigh(builder, size, lanes, pointers, _half_widths(size))
+    _emit_weigh(builder, size, lanes, pointers, half_widths_of_disc(size))
 
 
 def _emit_weigh_square(builder, size, lanes, pointers):  # type: ignore[no-untyped-def]

@@ -119,6 +119,17 @@ class Vectors:
         )
         return self.builder.fadd(even, odd)
 
+    def any_greater(self, a: ir.Value, b: ir.Value) -> ir.Value:
+        """Whether a > b in some lane."""
+        builder, bits = self.builder, ir.IntType(self.lanes)
+        found = builder.bitcast(builder.fcmp_ordered(">", a, b), bits)
+        return builder.icmp_unsigned("!=", found, ir.Constant(bits, 0))
+
+    def nearest_integer(self, x: ir.Value) -> ir.Value:
+        """Nearest integer, of values well below 2**22."""
+        shifted = self.builder.fadd(x, self.constant(_ROUND))
+        return self.builder.fsub(shifted, self.constant(_ROUND))
+
     def exp2(self, x: ir.Value) -> ir.Value:
         """2**x for x < 127, exactly zero below `LOG2_FLUSH`; no table, no branch."""
         builder, bits = self.builder, ir.VectorType(_I32, self.lanes)
