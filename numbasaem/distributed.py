@@ -389,6 +389,8 @@ class RemotePatches:
         Those of the run.
     """
 
+    patches_each = 1.0
+
     def __init__(self, data: RemotePatchSet, numbers: NDArray[np.intp]) -> None:
         self._data = data
         self._numbers = numbers

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from .settings import Settings
 
 _FIRST_EMPTY_PROBABILITY = 0.5
+_HELD_ITERATIONS = 5
+"""Of the window model's first stage, in which the first empty probability holds."""
 _SMALLEST_SHARE = 1e-6
 """What float32 sums cannot tell from nothing."""
 _PACE = 0.5
@@ -143,7 +145,11 @@ def iterations(
         operator = ProjectionOperator(basis, rotation_grid(stage.n_rotations))
         symmetric = invariant_volumes(basis, settings.symmetry)
         batches = minibatches(
-            settings.batching, len(data), settings.batch_fraction, settings.seed
+            settings.batching,
+            len(data),
+            settings.batch_fraction,
+            settings.seed,
+            data.patches_each,
         )
         if state.minibatches:
             batches.restore(state.minibatches)
@@ -225,7 +231,8 @@ def _maximize(
     if step is None:
         step = _adapted_step(state, em_step, equations[0])
     state.volume_coefficients = before + step * em_step
-    state.shift_prior = _revived(shift_prior_table(statistics))
+    if not _prior_held(state, settings):
+        state.shift_prior = _revived(shift_prior_table(statistics))
     state.noise_variance = settings.noise_variance or _above_rounding(
         noise_variance(operator, maximum, statistics), state.noise_variance, statistics
     )
@@ -252,6 +259,16 @@ def _adapted_step(
         step = state.step * np.exp(_PACE * agreement)
         state.step = float(np.clip(step, _SHORTEST_STEP, _LONGEST_STEP))
     return state.step
+
+
+def _prior_held(state: RunState, settings: Settings) -> bool:
+    """Whether it is too early to learn how often windows are empty.
+
+    Whole particles of a random volume explain nothing, and the prior would soon say
+    that there are none.
+    """
+    first = state.stage == 0 and state.iteration < _HELD_ITERATIONS
+    return settings.model == "window" and first
 
 
 def _pixels_in_view(statistics: Statistics) -> float:

@@ -16,6 +16,7 @@ from .io.micrographs import MicrographFile, list_micrographs
 from .observations import Patches, PixelSums, pixel_sums
 from .patches import cut_patches
 from .preparation import Preparation, Prepared, preparation_of
+from .window_data import Windows, pixels_of, tiles_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -104,6 +105,69 @@ class PatchSet(DataSet):
 
 
 @dataclass(frozen=True)
+class WindowSet(DataSet):
+    """Tiles of windows of all micrographs, in the memory of this process.
+
+    Attributes
+    ----------
+    prepared : list of Prepared
+        The micrographs; `micrograph` counts their tiles.
+    size : int
+        L, side of a window, pixels.
+    """
+
+    prepared: list[Prepared]
+    size: int
+
+    def halves(self, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Two halves of the micrographs, or the upper and lower tiles of a single one.
+
+        Parameters
+        ----------
+        seed : int
+            Of the random split.
+
+        Returns
+        -------
+        two intp arrays
+            Numbers of the tiles in each half.
+        """
+        if len(self.prepared) > 1:
+            return super().halves(seed)
+        first, second = np.array_split(np.arange(len(self.micrograph)), 2)
+        return first, second
+
+    def part(self, chosen: NDArray[np.intp] | None, threads: int | None) -> Windows:
+        """Tiles of one run, which sees no pixel of the others.
+
+        Parameters
+        ----------
+        chosen : intp, shape (n,), or None
+            Their numbers; None is all.
+        threads : int or None
+            Threads to work on them.
+
+        Returns
+        -------
+        Windows
+            What the run sees.
+        """
+        usable = [~one.dead for one in self.prepared]
+        if chosen is not None:
+            seen = np.isin(np.arange(len(self.micrograph)), chosen)
+            for number, live in enumerate(usable):
+                shape, own = live.shape, np.zeros_like(live)
+                tiles = tiles_of(shape, self.size)
+                for tile, one in zip(
+                    tiles, seen[self.micrograph == number], strict=True
+                ):
+                    own[pixels_of(tile, shape, self.size)] = one
+                live &= own
+        pixels = [one.pixels for one in self.prepared]
+        return Windows(pixels, usable, self.size, self.pixel_sums, threads)
+
+
+@dataclass(frozen=True)
 class InputShape:
     """Shape of one input.
 
@@ -153,31 +217,85 @@ def load_patches(
         If there is no micrograph, one cannot be read or prepared, or pixel sizes differ
         or are missing.
     """
-    items = list_inputs(micrographs)
-    preparation = preparation_of(settings)
-    pixel_sizes = PixelSizes(settings.pixel_size)
-    pieces: list[NDArray[np.float32]] = []
-    sources: list[dict[str, Any]] = []
-    for number, item in enumerate(items):
-        on_progress("reading micrographs", number / len(items))
-        if isinstance(item, MicrographFile):
-            pixel_size = settings.pixel_size or item.header()[1]
-            sources.append(source_of_file(item) | {"pixel_size": pixel_size})
-            prepared = prepared_micrographs(item, preparation, pixel_sizes)
-        else:
-            name = _name(number)
-            sources.append(_source_of_array(name, item))
-            prepared = iter([preparation(name, item, settings.pixel_size)])
-        pieces += live_patches(prepared, settings.size, change)
+    reading = _Reading(settings)
+    prepared = reading.prepared(micrographs, on_progress)
+    pieces = list(live_patches(prepared, settings.size, change))
     counts = [len(piece) for piece in pieces]
-    pixel_size = preparation.pixel_size or pixel_sizes.common
     return PatchSet(
         patches=np.concatenate(pieces),
         micrograph=np.repeat(np.arange(len(pieces)), counts),
-        pixel_size=pixel_size,
-        sources=sources,
+        pixel_size=reading.pixel_size,
+        sources=reading.sources,
         pixel_sums=[pixel_sums(piece) for piece in pieces],
     )
+
+
+def load_windows(
+    micrographs: Micrographs, settings: Settings, on_progress: OnProgress
+) -> WindowSet:
+    """Read and prepare micrographs for the window model.
+
+    Parameters
+    ----------
+    micrographs, settings, on_progress
+        As in :func:`load_patches`.
+
+    Returns
+    -------
+    WindowSet
+        The micrographs.
+
+    Raises
+    ------
+    InputError
+        As :func:`load_patches`.
+    """
+    reading, size = _Reading(settings), settings.size
+    prepared = list(reading.prepared(micrographs, on_progress))
+    n_tiles = [len(tiles_of(one.pixels.shape, size)) for one in prepared]
+    return WindowSet(
+        prepared=prepared,
+        size=size,
+        micrograph=np.repeat(np.arange(len(prepared)), n_tiles),
+        pixel_size=reading.pixel_size,
+        sources=reading.sources,
+        pixel_sums=[
+            pixel_sums(one.pixels[~one.dead].reshape(-1, 1, 1)) for one in prepared
+        ],
+    )
+
+
+class _Reading:
+    """Micrographs of a run one after the other, and what comes to be known of them."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._given = settings.pixel_size
+        self._preparation = preparation_of(settings)
+        self._pixel_sizes = PixelSizes(settings.pixel_size)
+        self.sources: list[dict[str, Any]] = []
+
+    def prepared(
+        self, micrographs: Micrographs, on_progress: OnProgress
+    ) -> Iterator[Prepared]:
+        """Read and prepare each, and note its source."""
+        items = list_inputs(micrographs)
+        for number, item in enumerate(items):
+            on_progress("reading micrographs", number / len(items))
+            if isinstance(item, MicrographFile):
+                pixel_size = self._given or item.header()[1]
+                self.sources.append(source_of_file(item) | {"pixel_size": pixel_size})
+                yield from prepared_micrographs(
+                    item, self._preparation, self._pixel_sizes
+                )
+            else:
+                name = _name(number)
+                self.sources.append(_source_of_array(name, item))
+                yield self._preparation(name, item, self._given)
+
+    @property
+    def pixel_size(self) -> float | None:
+        """Angstrom per pixel, once all are read."""
+        return self._preparation.pixel_size or self._pixel_sizes.common
 
 
 def live_patches(

@@ -12,6 +12,8 @@ from .errors import expected
 from .inputs import input_shapes
 from .schedule import minibatch_length
 from .volume_basis import VolumeBasis
+from .window_data import TILES_AT_ONCE, region_windows, tile_bounds
+from .window_step import tile_windows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +28,8 @@ _LANES = 16
 """Patches that the widest processors work on in step."""
 _CHUNK_BYTES = 32_000_000
 """Of the matrices that the normal equations are summed from, at a time."""
+_WINDOW_BYTES = 60
+"""Of a window of the tiles that are worked on at a time: evidence, sums, weights."""
 _NUMBERS = 6
 """Of a patch that is elsewhere: micrograph, run, half and those of drawing it."""
 _GIGABYTE = 10**9
@@ -147,6 +151,8 @@ def plan_memory(
         shape.n_micrographs * prod(n // size for n in shape.prepared)
         for shape in shapes
     )
+    if settings.model == "window":
+        return _plan_windows(settings, shapes, n_threads)
     patches = 4 * n_patches * size**2
     reading = 2 * patches + max(_preparing(shape) for shape in shapes)
     n_chosen = _n_chosen(settings, n_patches)
@@ -163,6 +169,37 @@ def plan_memory(
     )
 
 
+def _plan_windows(
+    settings: Settings, shapes: Sequence[InputShape], n_threads: int
+) -> MemoryPlan:
+    """Memory of the window model: micrographs stay as they are, tiles are copied."""
+    size = settings.size
+    shape_of = [one.prepared for one in shapes for _ in range(one.n_micrographs)]
+    n_pixels = sum(prod(shape) for shape in shape_of)
+    n_tiles = sum(prod(len(tile_bounds(n, size)) for n in shape) for shape in shape_of)
+    n_runs = 3 if settings.halves else 1
+    at_once = min(n_tiles, TILES_AT_ONCE) * (region_windows(size) + size) ** 2
+    held = (4 + 1 + 2 * n_runs) * n_pixels + _WINDOW_BYTES * at_once
+    reading = 5 * n_pixels + max(_preparing(shape) for shape in shapes)
+    fewest = max(1, n_pixels // (size**2 * n_tiles))
+    return MemoryPlan(
+        process=_PROCESS_BYTES,
+        patches=max(reading, held),
+        projections=max(_projections(stage, size) for stage in settings.schedule),
+        statistics=_statistics(settings, n_tiles, fewest),
+        thread=_window_thread(settings.rotations, size),
+        n_threads=n_threads,
+    )
+
+
+def _window_thread(n_rotations: int, size: int) -> int:
+    """What a block of tiles writes, and what its kernel works on."""
+    n_padded = n_rotations + 2 * _LANES
+    slab = 8 * n_padded * (size**2 + 1)
+    side = tile_windows(size) + size
+    return slab + 4 * side**2 * (2 * _LANES * 3 + 4)
+
+
 def _preparing(shape: InputShape) -> int:
     """A file as it may be unpacked, and one micrograph of it in every guise."""
     stored = 4 * shape.n_micrographs * prod(shape.given)
@@ -171,9 +208,10 @@ def _preparing(shape: InputShape) -> int:
     return stored + raw + (4 + 4 + 8 + 1) * prod(shape.prepared)
 
 
-def _n_chosen(settings: Settings, n_patches: int) -> int:
-    full = settings.batching == "full"
-    return n_patches if full else minibatch_length(n_patches, settings.batch_fraction)
+def _n_chosen(settings: Settings, n_patches: int, patches_each: float = 1.0) -> int:
+    if settings.batching == "full":
+        return n_patches
+    return minibatch_length(n_patches, settings.batch_fraction, patches_each)
 
 
 def _projections(stage: Stage, size: int) -> int:
@@ -191,12 +229,12 @@ def _projections(stage: Stage, size: int) -> int:
     return 8 * (images + operator + max(energies, equations, samples))
 
 
-def _statistics(settings: Settings, n_patches: int) -> int:
+def _statistics(settings: Settings, n_patches: int, patches_each: float = 1.0) -> int:
     """Those of an iteration, their sum with others, those kept, and the checkpoint."""
     one = 2 * 8 * settings.rotations * settings.size**2
     n_kept = {"stochastic": 0, "full": 0, "online": 1}.get(settings.batching)
     if n_kept is None:
-        n_blocks = round(n_patches / _n_chosen(settings, n_patches))
+        n_blocks = round(n_patches / _n_chosen(settings, n_patches, patches_each))
         n_kept = min(max(1, n_blocks), max(settings.iterations))
     # Kept ones three times: in use, in the file as it is made, and its image.
     return one * (4 + 3 * n_kept)

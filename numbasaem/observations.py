@@ -22,9 +22,12 @@ class Observations(Protocol):
     ----------
     variance : float
         Of all pixels of all runs: the noise variance that a run starts from.
+    patches_each : float
+        How many patches one is worth, on average.
     """
 
     variance: float
+    patches_each: float
 
     def __len__(self) -> int:
         """How many there are to choose from."""
@@ -114,6 +117,8 @@ class Patches:
     threads : int, optional
         Threads to run on; all that Numba may use if left out.
     """
+
+    patches_each = 1.0
 
     def __init__(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from datetime import timedelta
@@ -109,13 +110,15 @@ def make_plan(
         for patches in parts.values():
             n_seen = len(patches)
             if settings.batching != "full":
-                n_seen = minibatch_length(n_seen, settings.batch_fraction)
+                n_seen = minibatch_length(
+                    n_seen, settings.batch_fraction, patches.patches_each
+                )
             once = n_seen * per_patch + per_iteration
             seconds += searched * stage.n_iterations * once
     n_left = max(n_total - n_done, 0)
     return Plan(
         n_micrographs=len(data.pixel_sums),
-        n_patches=len(data.micrograph),
+        n_patches=round(len(parts["full"]) * parts["full"].patches_each),
         size=settings.size,
         n_rotations=settings.rotations,
         n_runs=len(parts),
@@ -132,7 +135,7 @@ def _trial(
     operator = ProjectionOperator(
         VolumeBasis(size, ell_max), rotation_grid(n_rotations)
     )
-    n_chosen = min(len(data), _TRIAL_PATCHES)
+    n_chosen = min(len(data), math.ceil(_TRIAL_PATCHES / data.patches_each))
     coefficients = np.random.default_rng(0).standard_normal(
         operator.basis.n_coefficients
     )

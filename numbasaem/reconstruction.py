@@ -12,9 +12,10 @@ import numpy as np
 
 from .alignment import align
 from .checkpoint import Iteration, Journal, RunState
+from .errors import expected
 from .expectation_maximization import iterations, random_start
 from .expectation_step import compile_kernels
-from .inputs import OnProgress, load_patches
+from .inputs import OnProgress, load_patches, load_windows
 from .io import written_whole
 from .io.chimerax import write_chimerax_script
 from .io.mrc import write_volume
@@ -26,13 +27,14 @@ from .preparation import preparation_of
 from .rotations import rotation_grid
 from .settings import Settings
 from .volume_basis import VolumeBasis
+from .window_step import compile_window_kernels
 
 if TYPE_CHECKING:
     from distributed import Client
     from numpy.typing import NDArray
 
     from .distributed import RemotePatchSet
-    from .inputs import Micrographs, PatchSet
+    from .inputs import Micrographs, PatchSet, WindowSet
     from .observations import Observations
 
 __all__ = ["Iteration", "Plan", "Result", "Settings", "reconstruct"]
@@ -198,8 +200,12 @@ def _load(
     micrographs: Micrographs,
     settings: Settings,
     on_progress: OnProgress,
-) -> PatchSet | RemotePatchSet:
-    """Patches here, or on the workers of a cluster."""
+) -> PatchSet | WindowSet | RemotePatchSet:
+    """Data of the model here, or on the workers of a cluster."""
+    if settings.model == "window":
+        if client is not None:
+            raise expected("model", "patch on a cluster", settings.model)
+        return load_windows(micrographs, settings, on_progress)
     if client is None:
         return load_patches(micrographs, settings, on_progress)
     from .distributed import load_remotely  # Dask is optional.
@@ -236,7 +242,10 @@ def take_to_the_end(
     """
     total = len(parts) * settings.iterations_per_run
     watch.on_progress("compiling kernels", 0.0)
-    compile_kernels(settings.size)
+    if settings.model == "window":
+        compile_window_kernels(settings.size)
+    else:
+        compile_kernels(settings.size)
 
     def advance(run: str, state: RunState, n_stages: int) -> None:
         """Take a run to the end of its first stages, recording each iteration."""

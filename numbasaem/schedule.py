@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -111,7 +112,8 @@ class OnlineBatches(StochasticBatches):
             self.average = replace(
                 _scaled(self.average, 1 - step) + _scaled(fresh, step),
                 log_likelihood=fresh.log_likelihood,
-                n_patches=fresh.n_patches,
+                n_patches=self.average.n_patches
+                + step * (fresh.n_patches - self.average.n_patches),
             )
         self.n_averaged += 1
         return self.average
@@ -180,6 +182,7 @@ def minibatches(
     n_patches: int,
     fraction: float | None,
     seed: int,
+    patches_each: float = 1.0,
 ) -> Minibatches:
     """Minibatches by name.
 
@@ -193,13 +196,15 @@ def minibatches(
         S, in (0, 1], or as :func:`minibatch_length` has it.
     seed : int
         Deals the patches to incremental blocks.
+    patches_each : float
+        As :func:`minibatch_length` has it.
 
     Returns
     -------
     Minibatches
         The scheme, at its beginning.
     """
-    n_chosen = minibatch_length(n_patches, fraction)
+    n_chosen = minibatch_length(n_patches, fraction, patches_each)
     if batching == "incremental":
         dealer = np.random.default_rng([seed, 4])
         return IncrementalBatches(n_patches, n_chosen, dealer)
@@ -208,7 +213,9 @@ def minibatches(
     return StochasticBatches(n_patches, n_patches if batching == "full" else n_chosen)
 
 
-def minibatch_length(n_patches: int, fraction: float | None) -> int:
+def minibatch_length(
+    n_patches: int, fraction: float | None, patches_each: float = 1.0
+) -> int:
     """Patches of a minibatch.
 
     Parameters
@@ -218,6 +225,8 @@ def minibatch_length(n_patches: int, fraction: float | None) -> int:
     fraction : float or None
         S, in (0, 1]. None is the paper's 0.05, but no fewer than 4000 patches unless
         there are fewer: that many see every coefficient from all sides.
+    patches_each : float
+        How many patches one of them is worth, where they are larger pieces.
 
     Returns
     -------
@@ -230,7 +239,8 @@ def minibatch_length(n_patches: int, fraction: float | None) -> int:
     [1000, 4000, 15000]
     """
     if fraction is None:
-        return max(int(_SHARE * n_patches), min(n_patches, _FEWEST))
+        fewest = math.ceil(_FEWEST / patches_each)
+        return max(int(_SHARE * n_patches), min(n_patches, fewest))
     return max(1, int(fraction * n_patches))
 
 

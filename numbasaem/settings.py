@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tomli_w
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -29,6 +29,9 @@ class Settings(BaseModel):
     ----------
     size : int
         L, side of a patch, a projection and the volume, pixels; at least 5.
+    model : {"patch", "window"}
+        What is looked at: patches, as in the paper, or every position of the
+        micrographs with the whole particle in view.
     ell_max : tuple of int
         Highest degree of each stage of frequency marching.
     iterations : tuple of int
@@ -92,6 +95,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     size: Annotated[int, Field(ge=5)]
+    model: Literal["patch", "window"] = "patch"
     ell_max: tuple[Annotated[int, Field(ge=0)], ...] = (6, 8, 10)
     iterations: tuple[Annotated[int, Field(ge=1)], ...] = (25, 15, 15)
     rotations: Annotated[int, Field(ge=1)] = 552

@@ -17,16 +17,12 @@ from .maximization_step import uniform_shift_prior
 from .threads import running_threads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import ArrayLike, NDArray
 
 _LARGEST_EXPONENT = 1e9
 """Whole numbers as large as that are counted exactly, and no data give larger ones."""
 _ENOUGH_BLOCKS, _LONGEST_BLOCK = 64, 16
 """Blocks to share among threads; tiles of the longest, about a second's work."""
-_EVIDENCE_SHARE = 1 / 3
-"""Of the time, that the first pass takes."""
 
 
 def window_expectation(
@@ -65,9 +61,10 @@ def window_expectation(
         terms of the patches, so that the M-step is the same: `visible_weight` is
         m_k = sum_r w(r, k) at every pixel, `weighted_patch` is b_k = sum_r w(r, k) W_r.
         A window counts as 1 / L**2 patch and stands for its central pixel: those
-        pixels are `patch_energy`. `shift_mass` is the mean posterior of an empty
-        neighbourhood, and of one that is not spread evenly over its positions;
-        `rotation_mass` divides the latter as m_k. `log_likelihood` is the composite
+        pixels are `patch_energy`. `shift_mass` holds the mean posterior of an empty
+        neighbourhood, 1 - sum_{r' in N(r), k} w(r', k) where that is positive, and
+        spreads the rest evenly over the positions; `rotation_mass` divides the rest as
+        m_k. `log_likelihood` is the composite
         objective below.
     float32, shape (rows - L + 1, columns - L + 1)
         sum_k w(r, k), the posterior of a particle whose window begins at pixel r: its
@@ -107,8 +104,10 @@ def window_expectation(
                 - log(2 pi sigma**2) / 2 ].
 
     Its own EM weighs a particle by the mean of 1 / D over N(r) instead of 1 / D(r), and
-    so never falls; that of w is close to it, and can lower the objective in the last
-    digits. The update of rho_0 from `shift_mass` is the composite's own.
+    so never falls. The iteration of w is not that EM, but close to it: from random
+    volumes the objective was seen to rise at every step. The composite's own update of
+    rho_0, the mean of rho_0 / D, takes the rims of particles outside N(r) for
+    particles inside and comes out too low, 0.16 in place of 0.38; hence that by w.
 
     Examples
     --------
@@ -135,9 +134,26 @@ def window_expectation(
     whole = whole_windows(usable, size)
     if not whole.any():
         raise expected("mask", f"{size} x {size} usable pixels", "none")
-    regions = Regions(pixels[None], whole[None], margin=0)
+    regions = Regions(pixels[None], whole[None], whole[None])
     statistics, positions = hypotheses.statistics(regions, threads)
     return statistics, positions[0]
+
+
+def tile_windows(size: int) -> int:
+    """Windows along a side of the tiles that are worked on in one go.
+
+    Parameters
+    ----------
+    size : int
+        L, side of a window.
+
+    Returns
+    -------
+    int
+        Regions whose windows are a multiple of it leave no part of a tile idle.
+    """
+    spectral = FOURIER_FROM <= size <= sliding_spectra.LARGEST
+    return windows.tile_windows(routes.SPECTRAL if spectral else routes.SQUARE, size)
 
 
 def whole_windows(usable: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:
@@ -170,30 +186,25 @@ class Regions:
         Pixels, finite.
     whole : bool, shape (n_regions, rows - L + 1, columns - L + 1)
         Windows that may hold a particle.
-    margin : int
-        Windows this near to the edge are looked at for the sake of their neighbours,
-        but not summed up.
+    counting : bool, of the same shape
+        Those of them that are summed up; the others are there for their neighbours.
     """
 
     pixels: NDArray[np.float32]
     whole: NDArray[np.bool_]
-    margin: int
+    counting: NDArray[np.bool_]
 
-    @property
-    def counting(self) -> NDArray[np.bool_]:
-        """Windows that are summed up, of the shape of `whole`."""
-        inside = np.zeros_like(self.whole)
-        rows, columns = (n - self.margin for n in self.whole.shape[1:])
-        inside[:, self.margin : rows, self.margin : columns] = True
-        return inside & self.whole
-
-    def tiles(self, side: int, margin: int) -> NDArray[np.int64]:
-        """Region, row and column of the tiles that cover all but a margin."""
-        rows, columns = (range(margin, n - margin, side) for n in self.whole.shape[1:])
-        return np.array(
-            [(n, y, x) for n in range(len(self.pixels)) for y in rows for x in columns],
-            np.int64,
-        )
+    def tiles(self, side: int, wanted: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Region, row and column of the tiles with a window that is wanted."""
+        rows, columns = (range(0, n, side) for n in wanted.shape[1:])
+        found = [
+            (n, y, x)
+            for n in range(len(wanted))
+            for y in rows
+            for x in columns
+            if wanted[n, y : y + side, x : x + side].any()
+        ]
+        return np.array(found, np.int64).reshape(-1, 3)
 
 
 class Hypotheses:
@@ -234,18 +245,14 @@ class Hypotheses:
     @property
     def route(self) -> int:
         """Fastest way to the products with these projections."""
-        fits = FOURIER_FROM <= self.size <= sliding_spectra.LARGEST
-        if LANES > 1 and fits:
+        if LANES > 1 and FOURIER_FROM <= self.size <= sliding_spectra.LARGEST:
             return routes.SPECTRAL
         squares = (np.arange(self.size) - self.size // 2) ** 2
         outside = np.add.outer(squares, squares) > (self.size // 2) ** 2
         return routes.SQUARE if self.images[:, outside].any() else routes.DISC
 
     def statistics(
-        self,
-        regions: Regions,
-        threads: int | None = None,
-        on_progress: Callable[[float], None] | None = None,
+        self, regions: Regions, threads: int | None = None
     ) -> tuple[Statistics, NDArray[np.float32]]:
         """Statistics of the windows of some regions, and their posterior.
 
@@ -255,8 +262,6 @@ class Hypotheses:
             Where to look.
         threads : int, optional
             Threads to run on; all that Numba may use if left out.
-        on_progress : callable, optional
-            Called with the share that is done.
 
         Returns
         -------
@@ -272,16 +277,17 @@ class Hypotheses:
         """
         self._refuse_overflow(regions.pixels)
         size = self.size
-        kernels = _Kernels(self, threads, on_progress or _silent)
+        kernels = _Kernels(self, threads)
         log2_sum, posterior = kernels.neighbourhoods(regions)
         counting = regions.counting
-        images, mass = kernels.weighted(regions, log2_sum, counting)
+        images, mass = kernels.weighted(regions, log2_sum)
         if not (np.isfinite(images).all() and np.isfinite(mass).all()):
             raise expected("micrograph and images", "sums within float32", "overflow")
         n_windows = int(counting.sum())
         n_patches = n_windows / size**2
         logarithms = log2_sum[counting].astype(np.float64)
-        empty = float(np.exp2(-logarithms).mean()) if n_windows else 1.0
+        shown = kernels.box_sums(posterior)[counting]
+        empty = float(np.maximum(1 - shown, 0).mean()) if n_windows else 1.0
         occupied = (1 - empty) * mass / max(mass.sum(), np.finfo(float).tiny)
         rows, columns = (np.arange(n) + size // 2 for n in counting.shape[1:])
         centres = regions.pixels[:, rows][:, :, columns][counting].astype(np.float64)
@@ -335,15 +341,21 @@ class Hypotheses:
         return np.ascontiguousarray(split.transpose(0, 3, 4, 1, 2)), bias
 
 
+def compile_window_kernels(size: int) -> None:
+    """Compile what :func:`window_expectation` runs for windows of a size.
+
+    Parameters
+    ----------
+    size : int
+        L, side of a window, pixels.
+    """
+    window_expectation(np.zeros((size, size)), np.zeros((1, size, size)), 1.0, 0.5)
+
+
 class _Kernels:
     """The two passes over the windows, with what both of them are given."""
 
-    def __init__(
-        self,
-        hypotheses: Hypotheses,
-        threads: int | None,
-        on_progress: Callable[[float], None],
-    ) -> None:
+    def __init__(self, hypotheses: Hypotheses, threads: int | None) -> None:
         route, self.size = hypotheses.route, hypotheses.size
         self.n_rotations = len(hypotheses.images)
         panels, self.bias = hypotheses.panels()
@@ -354,7 +366,7 @@ class _Kernels:
         self.templates = panels.ravel()
         self.literals = (0,) * route, (0,) * self.size, (0,) * LANES
         self.side = windows.tile_windows(route, self.size)
-        self.threads, self.on_progress = threads, on_progress
+        self.threads = threads
 
     def neighbourhoods(
         self, regions: Regions
@@ -362,46 +374,48 @@ class _Kernels:
         """log2 of D / rho_0 for each window, and the posterior of a particle there."""
         significand = np.empty(regions.whole.shape)
         exponent = np.empty(regions.whole.shape, np.int32)
-        tiles = regions.tiles(self.side, margin=0)
-        with running_threads(self.threads) as n_threads:
-            step = n_threads * _LONGEST_BLOCK
-            for first in range(0, len(tiles), step):
-                windows.window_evidence(
-                    *self.literals,
-                    regions.pixels,
-                    tiles[first : first + step],
-                    self.side,
-                    self.templates,
-                    self.bias,
-                    self.scratch_length,
-                    significand,
-                    exponent,
-                )
-                done = min(first + step, len(tiles)) / len(tiles)
-                self.on_progress(_EVIDENCE_SHARE * done)
-            significand[~regions.whole] = 0
-            exponent[~regions.whole] = 0
-            log2_sum = np.empty(regions.whole.shape, np.float32)
-            windows.neighbourhood_sums(
-                self.size,
+        tiles = regions.tiles(self.side, regions.whole)
+        with running_threads(self.threads):
+            windows.window_evidence(
+                *self.literals,
+                regions.pixels,
+                tiles,
+                self.side,
+                self.templates,
+                self.bias,
+                self.scratch_length,
                 significand,
                 exponent,
-                np.empty(regions.whole.shape),
-                np.empty(regions.whole.shape, np.int64),
-                log2_sum,
             )
+        significand[~regions.whole] = 0
+        exponent[~regions.whole] = 0
+        log2_sum = self._log2_sums(significand, exponent)
         posterior = significand * np.exp2(exponent - log2_sum.astype(np.float64))
         return log2_sum, posterior.astype(np.float32)
 
+    def box_sums(self, posterior: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Sum of the posteriors in each window's neighbourhood."""
+        significand = posterior.astype(np.float64)
+        logarithms = self._log2_sums(significand, np.zeros(posterior.shape, np.int32))
+        return np.exp2(logarithms.astype(np.float64)) - 1
+
+    def _log2_sums(
+        self, significand: NDArray[np.float64], exponent: NDArray[np.int32]
+    ) -> NDArray[np.float32]:
+        log2_sum = np.empty(significand.shape, np.float32)
+        sums, exponents = np.empty_like(significand), np.empty(exponent.shape, np.int64)
+        with running_threads(self.threads):
+            windows.neighbourhood_sums(
+                self.size, significand, exponent, sums, exponents, log2_sum
+            )
+        return log2_sum
+
     def weighted(
-        self,
-        regions: Regions,
-        log2_sum: NDArray[np.float32],
-        counting: NDArray[np.bool_],
+        self, regions: Regions, log2_sum: NDArray[np.float32]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """b_k and sum_r w(r, k), over the windows that count."""
-        divisor = np.where(counting, log2_sum, np.float32(windows.NOWHERE))
-        tiles = regions.tiles(self.side, regions.margin)
+        divisor = np.where(regions.counting, log2_sum, np.float32(windows.NOWHERE))
+        tiles = regions.tiles(self.side, regions.counting)
         length = max(1, min(len(tiles) // _ENOUGH_BLOCKS, _LONGEST_BLOCK))
         n_blocks = -(-len(tiles) // length)
         sums = np.zeros(self.bias.size * self.size**2)
@@ -428,12 +442,6 @@ class _Kernels:
                 for block in range(n_now):  # in order: the same bits always
                     sums += block_sums[block]
                     mass += block_mass[block]
-                done = (first + n_now) / n_blocks
-                self.on_progress(_EVIDENCE_SHARE + (1 - _EVIDENCE_SHARE) * done)
         split = sums.reshape(-1, self.size, self.size, 2, LANES)
         images = split.transpose(0, 3, 4, 1, 2).reshape(-1, self.size, self.size)
         return images[: self.n_rotations], mass[: self.n_rotations]
-
-
-def _silent(share: float) -> None:
-    """Report nothing."""

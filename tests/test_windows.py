@@ -83,7 +83,8 @@ def plain_sums(
     )
     half = size // 2
     centres = pixels[half : half + len(whole), half : half + whole.shape[1]][whole]
-    empty = np.mean(given["empty_prior"] / mixture[whole])
+    shown = reference.neighbourhood_sums(size, weight.sum(axis=2))
+    empty = np.mean(np.maximum(1 - shown[whole], 0))
     mass = weight.sum(axis=(0, 1))
     n_patches = whole.sum() / size**2
     rotation = (1 - empty) * mass / mass.sum() + empty * given["rotation_prior"]

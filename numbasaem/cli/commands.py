@@ -148,6 +148,13 @@ def reconstruct(
             help="Side L of a patch and of the volume, pixels; here or in --settings."
         ),
     ] = None,
+    model: Annotated[
+        Literal["patch", "window"],
+        typer.Option(
+            help="Look at patches, as in the paper, or at every position with the "
+            "whole particle in view."
+        ),
+    ] = "patch",
     ell_max: Annotated[
         str, typer.Option(metavar="L,L,...", help="Degree of the expansion per stage.")
     ] = "6,8,10",
@@ -254,6 +261,7 @@ def reconstruct(
 
     options: dict[str, Any] = {
         "size": size,
+        "model": model,
         "ell_max": _integers("--ell-max", ell_max),
         "iterations": _integers("--iterations", iterations),
         "rotations": rotations,
