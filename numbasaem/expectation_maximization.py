@@ -45,7 +45,11 @@ _SMALLEST_SHARE = 1e-6
 """What float32 sums cannot tell from nothing."""
 _PACE = 0.5
 """Logarithm by which a step grows when it goes where the one before went."""
-_SHORTEST_STEP, _LONGEST_STEP = 0.3, 8.0
+_SHORTEST_STEP = 0.3
+_LONGEST_STEP = {"patch": 8.0, "window": 1.8}
+"""Whole particles leave less in doubt, so that long steps overshoot: of up to 8, from
+the truth at SNR 0.5, ten took the correlation from 0.999 to 0.923, those of 1 to 0.984.
+"""
 _BEYOND_CHANCE = 10.0
 """Standard deviations of the mean log-likelihood of a minibatch of noise."""
 
@@ -229,7 +233,8 @@ def _maximize(
     maximum = symmetric @ weights
     em_step = maximum - before
     if step is None:
-        step = _adapted_step(state, em_step, equations[0])
+        longest = _LONGEST_STEP[settings.model]
+        step = _adapted_step(state, em_step, equations[0], longest)
     state.volume_coefficients = before + step * em_step
     if not _prior_held(state, settings):
         state.shift_prior = _revived(shift_prior_table(statistics))
@@ -242,7 +247,10 @@ def _maximize(
 
 
 def _adapted_step(
-    state: RunState, em_step: NDArray[np.float64], matrix: NDArray[np.float64]
+    state: RunState,
+    em_step: NDArray[np.float64],
+    matrix: NDArray[np.float64],
+    longest: float,
 ) -> float:
     """Longer if this step of EM agrees with the one before, shorter if it opposes it.
 
@@ -257,7 +265,7 @@ def _adapted_step(
     if last * now > 0:
         agreement = between / np.sqrt(last * now)
         step = state.step * np.exp(_PACE * agreement)
-        state.step = float(np.clip(step, _SHORTEST_STEP, _LONGEST_STEP))
+        state.step = float(np.clip(step, _SHORTEST_STEP, longest))
     return state.step
 
 
