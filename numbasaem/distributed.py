@@ -44,11 +44,17 @@ from .inputs import (
     list_inputs,
     live_patches,
     load_patches,
+    optics_of,
     prepared_micrographs,
     source_of_file,
 )
 from .io.micrographs import MicrographFile
-from .observations import PixelSums, pixel_sums, variance_and_brightest
+from .observations import (
+    PixelSums,
+    by_optics_group,
+    pixel_sums,
+    variance_and_brightest,
+)
 from .preparation import preparation_of
 from .threads import running_threads
 
@@ -69,8 +75,9 @@ if TYPE_CHECKING:
     from distributed import Future
     from numpy.typing import NDArray
 
-    from .expectation_step import Batch
+    from .expectation_step import Batch, Statistics
     from .inputs import Micrographs, OnProgress
+    from .optics import PointSpread
     from .preparation import Preparation
     from .settings import Settings
 
@@ -163,8 +170,13 @@ class _File:
     pixel_size: float | None
     sha256: str | None = None
 
-    def load(self, scratch: Path) -> tuple[dict[str, Any], list[PixelSums]]:
-        """Fingerprint, and sums of each micrograph; its patches are kept on disk."""
+    def load(
+        self, scratch: Path
+    ) -> tuple[dict[str, Any], list[PixelSums], list[PointSpread | None]]:
+        """Fingerprint, and sums and point spread of each micrograph.
+
+        Patches are kept on disk.
+        """
         source = source_of_file(self.file)
         if self.sha256 not in (None, source["sha256"]):
             what = "the content that the run began with"
@@ -172,15 +184,16 @@ class _File:
         kept = replace(self, sha256=source["sha256"]).folder(scratch)
         pixel_sizes = PixelSizes(self.pixel_size)
         prepared = prepared_micrographs(self.file, self.preparation, pixel_sizes)
-        sums = []
+        sums, seen = [], []
         with TemporaryDirectory(dir=scratch, ignore_cleanup_errors=True) as part:
-            pieces = live_patches(prepared, self.preparation.size)
-            for number, patches in enumerate(pieces):
+            for number, one in enumerate(prepared):
+                (patches,) = live_patches([one], self.preparation.size)
                 np.save(Path(part, f"{number}.npy"), patches)
                 sums.append(pixel_sums(patches))
+                seen.append(one.point_spread)
             if not kept.exists():
                 os.rename(part, kept)
-        return source, sums
+        return source, sums, seen
 
     def folder(self, scratch: Path) -> Path:
         """Where a worker keeps the patches, one array a micrograph."""
@@ -362,17 +375,19 @@ def load_remotely(
         ]
         _follow(tasks, partial(on_progress, "reading micrographs"))
         found = client.gather(tasks)
-    sums, pieces, sources = [], [], []
-    for file, (source, each) in zip(asked, found, strict=True):
+    sums, seen, pieces, sources = [], [], [], []
+    for file, (source, each, spreads) in zip(asked, found, strict=True):
         sources.append(source | {"pixel_size": file.pixel_size})
         stored = replace(file, sha256=source["sha256"])
         pieces += [(stored, number) for number in range(len(each))]
         sums += each
+        seen += spreads
     return RemotePatchSet(
         micrograph=np.repeat(np.arange(len(sums)), [one.n_patches for one in sums]),
         pixel_size=preparation.pixel_size or pixel_sizes.common,
         sources=sources,
         pixel_sums=sums,
+        optics=optics_of(seen),
         client=client,
         pieces=pieces,
     )
@@ -395,6 +410,8 @@ class RemotePatches:
         self._data = data
         self._numbers = numbers
         self.variance, self._brightest = variance_and_brightest(data.pixel_sums)
+        owners = data.micrograph[numbers]
+        self.optics = None if data.optics is None else data.optics.take(owners)
 
     def __len__(self) -> int:
         """How many patches there are."""
@@ -409,9 +426,21 @@ class RemotePatches:
         on_progress: Callable[[float], None] | None = None,
     ) -> Statistics:
         """Statistics of the chosen patches; see :class:`Observations`."""
-        hypotheses = images, shift_prior, noise_variance
-        batch = batch_of(len(chosen), images, self._brightest)
-        numbers = self._numbers[chosen]
+
+        def of_group(mine: NDArray[np.intp], images: NDArray[np.float64]) -> Statistics:
+            hypotheses = images, shift_prior, noise_variance
+            return self._of_group(self._numbers[mine], hypotheses, on_progress)
+
+        return by_optics_group(self.optics, chosen, images, of_group)
+
+    def _of_group(
+        self,
+        numbers: NDArray[np.intp],
+        hypotheses: _Hypotheses,
+        on_progress: Callable[[float], None] | None,
+    ) -> Statistics:
+        """Statistics of patches under the same projections."""
+        batch = batch_of(len(numbers), hypotheses[0], self._brightest)
         client = self._data.client
         with _answering(client):
             given = _submit(client, "projections", _given, hypotheses)

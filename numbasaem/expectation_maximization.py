@@ -82,7 +82,7 @@ def random_start(
     volume = basis.expand(generator.standard_normal((size, size, size)))
     symmetric = invariant_volumes(basis, settings.symmetry)
     volume = symmetric @ (symmetric.T @ volume)
-    images = basis.project(volume, rotation_grid(first.n_rotations))
+    images = projections_as_seen(basis, first.n_rotations, data).project(volume)
     return RunState(
         volume_coefficients=volume * np.sqrt(variance / np.mean(images**2)),
         shift_prior=uniform_shift_prior(size, _FIRST_EMPTY_PROBABILITY),
@@ -146,7 +146,7 @@ def iterations(
         if number > state.stage:
             _march(state, settings.size, settings.schedule[state.stage], stage)
         basis = VolumeBasis(settings.size, stage.ell_max)
-        operator = ProjectionOperator(basis, rotation_grid(stage.n_rotations))
+        operator = projections_as_seen(basis, stage.n_rotations, data)
         symmetric = invariant_volumes(basis, settings.symmetry)
         batches = minibatches(
             settings.batching,
@@ -202,6 +202,29 @@ def iterations(
             )
             state.history.append(row)
             yield row
+
+
+def projections_as_seen(
+    basis: VolumeBasis, n_rotations: int, data: Observations
+) -> ProjectionOperator:
+    """Projections in the rotations of the grid, as the data see them.
+
+    Parameters
+    ----------
+    basis : VolumeBasis
+        Basis of the volume.
+    n_rotations : int
+        K.
+    data : Observations
+        Data of a run.
+
+    Returns
+    -------
+    ProjectionOperator
+        Of each optics group of the data.
+    """
+    spreads = None if data.optics is None else data.optics.point_spreads
+    return ProjectionOperator(basis, rotation_grid(n_rotations), spreads)
 
 
 def _maximize(

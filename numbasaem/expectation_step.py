@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -16,11 +16,12 @@ from .patches import check_patches
 from .threads import running_threads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
 _NOTHING = np.empty((0, 0), np.float32)
+_NO_IMAGES = np.empty((0, 0, 0))
 _SUM_BITS = 46
 """Of the largest sum there can be: far beyond the float32 sums of a block, and with
 sign and carry in the bytes that it travels in."""
@@ -50,8 +51,9 @@ class Statistics:
     Attributes
     ----------
     visible_weight : float64, shape (n_rotations, L, L)
-        m_k: posterior weight with which each projection pixel was inside a patch.
-    weighted_patch : float64, shape (n_rotations, L, L)
+        m_k: posterior weight with which each projection pixel was inside a patch. Of
+        several optics groups one after the other, (n_groups * n_rotations, L, L).
+    weighted_patch : float64, of the same shape
         b_k: patches moved back onto the projection, weighted by their posterior.
     shift_mass : float64, shape (2L, 2L)
         Posterior of each shift of equation (17), summed over patches. The shifts that
@@ -95,6 +97,30 @@ class Statistics:
             )
         pairs = ((getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
         return Statistics(*(a + b for a, b in pairs))
+
+    @staticmethod
+    def of_groups(groups: Sequence[Statistics]) -> Statistics:
+        """Statistics of optics groups, each under its own views of the volume.
+
+        Parameters
+        ----------
+        groups : sequence of Statistics
+            One for each group.
+
+        Returns
+        -------
+        Statistics
+            Of all patches, the images of the groups one after the other.
+        """
+        first, *others = (
+            replace(one, visible_weight=_NO_IMAGES, weighted_patch=_NO_IMAGES)
+            for one in groups
+        )
+        return replace(
+            sum(others, start=first),
+            visible_weight=np.concatenate([one.visible_weight for one in groups]),
+            weighted_patch=np.concatenate([one.weighted_patch for one in groups]),
+        )
 
     @property
     def empty_mass(self) -> float:

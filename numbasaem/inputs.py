@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy as np
 from .errors import expected
 from .io.micrographs import MicrographFile, list_micrographs
 from .observations import Patches, PixelSums, pixel_sums
+from .optics import ContrastTransfer, group_point_spreads
 from .patches import cut_patches
 from .preparation import Preparation, Prepared, preparation_of
 from .window_data import Windows, pixels_of, tiles_of
@@ -21,13 +23,16 @@ from .window_data import Windows, pixels_of, tiles_of
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from .optics import OpticsGroups, PointSpread
     from .settings import Settings
 
-Micrographs = Sequence["NDArray[np.floating] | str | os.PathLike[str]"]
+Micrographs = Sequence["NDArray[np.floating] | str | os.PathLike[str] | MicrographFile"]
 OnProgress = Callable[[str, float], None]
 
 _SAME_PIXEL_SIZE = 1e-3
 """Headers hold float32: sizes that agree to this are the same."""
+
+_MUCH_OUTSIDE = 0.1
 
 _log = logging.getLogger(__name__)
 
@@ -46,12 +51,15 @@ class DataSet:
         Name, size in bytes and SHA-256 of each input, and the pixel size of files.
     pixel_sums : list of PixelSums
         Of each micrograph.
+    optics : OpticsGroups or None
+        Groups of the micrographs, where their point spreads are known.
     """
 
     micrograph: NDArray[np.intp]
     pixel_size: float | None
     sources: list[dict[str, Any]]
     pixel_sums: list[PixelSums]
+    optics: OpticsGroups | None
 
     def halves(self, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Two independent halves of the micrographs, or of a single one's patches.
@@ -100,8 +108,11 @@ class PatchSet(DataSet):
         Patches
             What the run sees.
         """
-        patches = self.patches if chosen is None else self.patches[chosen]
-        return Patches(patches, self.pixel_sums, threads)
+        numbers = slice(None) if chosen is None else chosen
+        optics = None
+        if self.optics is not None:
+            optics = self.optics.take(self.micrograph[numbers])
+        return Patches(self.patches[numbers], self.pixel_sums, threads, optics)
 
 
 @dataclass(frozen=True)
@@ -164,7 +175,8 @@ class WindowSet(DataSet):
                     own[pixels_of(tile, shape, self.size)] = one
                 live &= own
         pixels = [one.pixels for one in self.prepared]
-        return Windows(pixels, usable, self.size, self.pixel_sums, threads)
+        sums = self.pixel_sums
+        return Windows(pixels, usable, self.size, sums, threads, self.optics)
 
 
 @dataclass(frozen=True)
@@ -227,17 +239,21 @@ def load_patches(
         pixel_size=reading.pixel_size,
         sources=reading.sources,
         pixel_sums=[pixel_sums(piece) for piece in pieces],
+        optics=reading.optics,
     )
 
 
 def load_windows(
-    micrographs: Micrographs, settings: Settings, on_progress: OnProgress
+    micrographs: Micrographs,
+    settings: Settings,
+    on_progress: OnProgress,
+    change: Callable[[NDArray[np.float32]], NDArray[np.float32]] | None = None,
 ) -> WindowSet:
     """Read and prepare micrographs for the window model.
 
     Parameters
     ----------
-    micrographs, settings, on_progress
+    micrographs, settings, on_progress, change
         As in :func:`load_patches`.
 
     Returns
@@ -252,6 +268,8 @@ def load_windows(
     """
     reading, size = _Reading(settings), settings.size
     prepared = list(reading.prepared(micrographs, on_progress))
+    if change is not None:
+        prepared = [replace(one, pixels=change(one.pixels)) for one in prepared]
     n_tiles = [len(tiles_of(one.pixels.shape, size)) for one in prepared]
     return WindowSet(
         prepared=prepared,
@@ -262,6 +280,7 @@ def load_windows(
         pixel_sums=[
             pixel_sums(one.pixels[~one.dead].reshape(-1, 1, 1)) for one in prepared
         ],
+        optics=reading.optics,
     )
 
 
@@ -273,17 +292,26 @@ class _Reading:
         self._preparation = preparation_of(settings)
         self._pixel_sizes = PixelSizes(settings.pixel_size)
         self.sources: list[dict[str, Any]] = []
+        self._seen: list[PointSpread | None] = []
 
     def prepared(
         self, micrographs: Micrographs, on_progress: OnProgress
     ) -> Iterator[Prepared]:
-        """Read and prepare each, and note its source."""
+        """Read and prepare each, and note its source and point spread."""
+        for one in self._each(micrographs, on_progress):
+            self._seen.append(one.point_spread)
+            yield one
+
+    def _each(
+        self, micrographs: Micrographs, on_progress: OnProgress
+    ) -> Iterator[Prepared]:
         items = list_inputs(micrographs)
         for number, item in enumerate(items):
             on_progress("reading micrographs", number / len(items))
             if isinstance(item, MicrographFile):
                 pixel_size = self._given or item.header()[1]
-                self.sources.append(source_of_file(item) | {"pixel_size": pixel_size})
+                source = source_of_file(item) | {"pixel_size": pixel_size}
+                self.sources.append(source)
                 yield from prepared_micrographs(
                     item, self._preparation, self._pixel_sizes
                 )
@@ -293,9 +321,40 @@ class _Reading:
                 yield self._preparation(name, item, self._given)
 
     @property
+    def optics(self) -> OpticsGroups | None:
+        """Groups of the micrographs, once all are read."""
+        return optics_of(self._seen)
+
+    @property
     def pixel_size(self) -> float | None:
         """Angstrom per pixel, once all are read."""
         return self._preparation.pixel_size or self._pixel_sizes.common
+
+
+def optics_of(seen: Sequence[PointSpread | None]) -> OpticsGroups | None:
+    """Put micrographs into optics groups, and say what their boxes do not hold.
+
+    Parameters
+    ----------
+    seen : sequence of PointSpread or None
+        Of each micrograph.
+
+    Returns
+    -------
+    OpticsGroups or None
+        None if the micrographs have no point spreads.
+    """
+    known = [one for one in seen if one is not None]
+    if not known:
+        return None
+    largest = max(one.share_outside for one in known)
+    if largest > _MUCH_OUTSIDE:
+        _log.warning(
+            "up to %.0f %% of a particle's energy leaves its box; less with a larger "
+            "--size at the same pixel size",
+            100 * largest,
+        )
+    return group_point_spreads([one.values for one in known])
 
 
 def live_patches(
@@ -453,7 +512,7 @@ def prepared_micrographs(
     for number, image in enumerate(sections, start=1):
         several = len(sections) > 1
         where = f"{file.path} section {number}" if several else str(file.path)
-        yield preparation(where, image, pixel_size)
+        yield preparation(where, image, pixel_size, file.lens)
 
 
 def list_inputs(
@@ -484,6 +543,9 @@ def list_inputs(
         return list(list_micrographs(micrographs).files)  # type: ignore[arg-type]
     items: list[NDArray[np.floating] | MicrographFile] = []
     for item in micrographs:
+        if isinstance(item, MicrographFile):
+            items.append(item)
+            continue
         if isinstance(item, str | os.PathLike):
             items += list_micrographs([item]).files
         else:
@@ -507,7 +569,7 @@ def source_of_file(file: MicrographFile) -> dict[str, Any]:
     Returns
     -------
     dict
-        Name, size in bytes and SHA-256.
+        Name, size in bytes and SHA-256, and the lens if that is known.
 
     Raises
     ------
@@ -521,7 +583,30 @@ def source_of_file(file: MicrographFile) -> dict[str, Any]:
     except OSError as error:
         what = "a file that can be read"
         raise expected(file.path, what, error.strerror) from error
-    return {"name": str(file.path.resolve()), "size": size, "sha256": digest}
+    source = {"name": str(file.path.resolve()), "size": size, "sha256": digest}
+    return source if file.lens is None else source | {"lens": asdict(file.lens)}
+
+
+def file_of_source(source: Mapping[str, Any]) -> MicrographFile:
+    """File that a source names; the inverse of :func:`source_of_file`.
+
+    Parameters
+    ----------
+    source : mapping
+        As a run has kept it.
+
+    Returns
+    -------
+    MicrographFile
+        The file, its pixel size and its lens as they were.
+    """
+    path, lens = Path(source["name"]), source.get("lens")
+    return MicrographFile(
+        path,
+        path.name,
+        source.get("pixel_size"),
+        lens=None if lens is None else ContrastTransfer(**lens),
+    )
 
 
 def _source_of_array(name: str, array: NDArray[np.floating]) -> dict[str, Any]:

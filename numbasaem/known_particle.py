@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +11,7 @@ from .checkpoint import load_checkpoint
 from .errors import expected
 from .expectation_step import expectation
 from .maximization_step import shift_prior_table, uniform_shift_prior
+from .optics import seen_through
 from .projection import project
 from .rotations import rotation_grid
 from .settings import Settings
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import ArrayLike, NDArray
+
+    from .optics import PointSpread
 
 _ELL_MAX = 10
 _ROTATIONS = 552
@@ -47,6 +50,23 @@ class KnownParticle:
     images: NDArray[np.float64]
     shift_prior: NDArray[np.float64]
     noise_variance: float
+
+    def seen_through(self, spread: PointSpread | None) -> KnownParticle:
+        """Particle as a micrograph shows it.
+
+        Parameters
+        ----------
+        spread : PointSpread or None
+            Of the prepared micrograph; None changes nothing.
+
+        Returns
+        -------
+        KnownParticle
+            With other projections.
+        """
+        if spread is None:
+            return self
+        return replace(self, images=seen_through(self.images, spread.values))
 
 
 def particle_of_run(folder: Path) -> tuple[KnownParticle, Settings]:

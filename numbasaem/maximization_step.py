@@ -97,7 +97,7 @@ def normal_equations(
     On one thread, so that the sum is the same bits wherever it is taken.
     """
     size = operator.basis.size
-    shape = (operator.n_rotations, size, size)
+    shape = (operator.n_groups * operator.n_rotations, size, size)
     if stats.visible_weight.shape != shape:
         raise expected(
             "statistics",
@@ -105,16 +105,19 @@ def normal_equations(
             f"shape {stats.visible_weight.shape}",
         )
     n_coefficients = operator.basis.n_coefficients
-    weight = stats.visible_weight.reshape(operator.n_rotations, size**2, 1)
-    root = np.sqrt(weight[:, operator.disc])
+    weight = stats.visible_weight.reshape(
+        operator.n_groups, operator.n_rotations, size**2, 1
+    )
+    roots = np.sqrt(weight[:, :, operator.disc])
     matrix = np.zeros((n_coefficients, n_coefficients))
     step = max(1, _CHUNK_BYTES // (8 * size**2 * n_coefficients))
     with threadpool_limits(1):
-        for start in range(0, operator.n_rotations, step):
-            stop = min(start + step, operator.n_rotations)
-            seen = root[start:stop] * operator.matrices(start, stop, operator.disc)
-            flat = seen.reshape(-1, n_coefficients)
-            matrix += flat.T @ flat
+        for group, root in enumerate(roots):
+            for start in range(0, operator.n_rotations, step):
+                stop = min(start + step, operator.n_rotations)
+                views = operator.matrices(start, stop, operator.disc, group)
+                flat = (root[start:stop] * views).reshape(-1, n_coefficients)
+                matrix += flat.T @ flat
         return matrix, operator.adjoint(stats.weighted_patch)
 
 

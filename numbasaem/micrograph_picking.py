@@ -188,7 +188,8 @@ def _picked(
             name = f"{number:06d}@{file.name}" if several else file.name
             on_progress(f"picking {name}", 0.0)
             progress = partial(on_progress, f"picking {name}")
-            centres, probability = pick_on_four_grids(one.pixels, particle, progress)
+            seen = particle.seen_through(one.point_spread)
+            centres, probability = pick_on_four_grids(one.pixels, seen, progress)
             live = one.live_particles(centres, size)
             coordinates.append(one.original_coordinates(centres[live]))
             merits.append(probability[live])

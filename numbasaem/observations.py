@@ -14,6 +14,8 @@ from .expectation_step import Statistics, batch_of, partial_sums, total
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from .optics import OpticsGroups
+
 
 class Observations(Protocol):
     """An observation model with its data: patches, or whatever else is summed over.
@@ -24,10 +26,14 @@ class Observations(Protocol):
         Of all pixels of all runs: the noise variance that a run starts from.
     patches_each : float
         How many patches one is worth, on average.
+    optics : OpticsGroups or None
+        Groups of observations that see the volume alike, if not all do; images and
+        statistics are those of the groups one after the other.
     """
 
     variance: float
     patches_each: float
+    optics: OpticsGroups | None
 
     def __len__(self) -> int:
         """How many there are to choose from."""
@@ -105,6 +111,66 @@ def variance_and_brightest(sums: Sequence[PixelSums]) -> tuple[float, float]:
     return square - mean**2, max(one.brightest for one in sums)
 
 
+def by_optics_group(
+    optics: OpticsGroups | None,
+    chosen: NDArray[np.intp],
+    images: NDArray[np.float64],
+    statistics: Callable[[NDArray[np.intp], NDArray[np.float64]], Statistics],
+) -> Statistics:
+    """Statistics of observations, each under the images of its optics group.
+
+    Parameters
+    ----------
+    optics : OpticsGroups or None
+        Groups of all observations; None if there are none.
+    chosen : intp, shape (n,)
+        Numbers of the observations.
+    images : float64, shape (n_groups * n_rotations, L, L)
+        Projections as each group sees them.
+    statistics : callable
+        Statistics of some observations, at least one, under some images.
+
+    Returns
+    -------
+    Statistics
+        Of all.
+    """
+    if optics is None:
+        return statistics(chosen, images)
+    groups = np.split(images, len(optics.point_spreads))
+    group = optics.group[chosen]
+    found = []
+    for number, seen in enumerate(groups):
+        mine = chosen[group == number]
+        found.append(statistics(mine, seen) if len(mine) else nothing_seen(seen))
+    return Statistics.of_groups(found)
+
+
+def nothing_seen(images: NDArray[np.float64]) -> Statistics:
+    """Statistics of no observation.
+
+    Parameters
+    ----------
+    images : float64, shape (n_rotations, L, L)
+        Projections.
+
+    Returns
+    -------
+    Statistics
+        Zeros.
+    """
+    n_rotations, size, _ = images.shape
+    return Statistics(
+        visible_weight=np.zeros_like(images),
+        weighted_patch=np.zeros_like(images),
+        shift_mass=np.zeros((2 * size, 2 * size)),
+        rotation_mass=np.zeros(n_rotations),
+        log_likelihood=0.0,
+        patch_energy=0.0,
+        n_patches=0,
+    )
+
+
 class Patches:
     """Patches in the memory of this process.
 
@@ -116,6 +182,8 @@ class Patches:
         Of all micrographs, where the run sees a part of them.
     threads : int, optional
         Threads to run on; all that Numba may use if left out.
+    optics : OpticsGroups, optional
+        Groups of the patches.
     """
 
     patches_each = 1.0
@@ -125,9 +193,11 @@ class Patches:
         patches: NDArray[np.float32],
         sums: Sequence[PixelSums] | None = None,
         threads: int | None = None,
+        optics: OpticsGroups | None = None,
     ) -> None:
         self._patches = patches
         self._threads = threads
+        self.optics = optics
         self.variance, self._brightest = variance_and_brightest(
             sums or [pixel_sums(patches)]
         )
@@ -145,8 +215,12 @@ class Patches:
         on_progress: Callable[[float], None] | None = None,
     ) -> Statistics:
         """Statistics of the chosen patches; see :class:`Observations`."""
-        hypotheses = images, shift_prior, noise_variance
-        batch = batch_of(len(chosen), images, self._brightest)
-        patches = self._patches[chosen]
-        sums = partial_sums(batch, patches, *hypotheses, self._threads, on_progress)
-        return total(batch, sums, *hypotheses)
+
+        def of_group(mine: NDArray[np.intp], images: NDArray[np.float64]) -> Statistics:
+            hypotheses = images, shift_prior, noise_variance
+            batch = batch_of(len(mine), images, self._brightest)
+            patches = self._patches[mine]
+            sums = partial_sums(batch, patches, *hypotheses, self._threads, on_progress)
+            return total(batch, sums, *hypotheses)
+
+        return by_optics_group(self.optics, chosen, images, of_group)

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .expectation_maximization import projections_as_seen
 from .maximization_step import normal_equations, uniform_shift_prior
-from .projection import ProjectionOperator
-from .rotations import rotation_grid
 from .schedule import minibatch_length
 from .volume_basis import VolumeBasis
 
@@ -132,9 +131,7 @@ def _trial(
     data: Observations, size: int, ell_max: int, n_rotations: int
 ) -> tuple[float, float]:
     """Seconds that an iteration takes for each patch, and in any case."""
-    operator = ProjectionOperator(
-        VolumeBasis(size, ell_max), rotation_grid(n_rotations)
-    )
+    operator = projections_as_seen(VolumeBasis(size, ell_max), n_rotations, data)
     n_chosen = min(len(data), math.ceil(_TRIAL_PATCHES / data.patches_each))
     coefficients = np.random.default_rng(0).standard_normal(
         operator.basis.n_coefficients

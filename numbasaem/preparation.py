@@ -23,6 +23,9 @@ level
 normalise
     Divided by the standard deviation, told from the median of absolute values, so that
     the camera's gain drops out.
+ctf, whiten
+    Phases that the lens has turned are turned back, and noise is made white; see
+    :mod:`numbasaem.optics`.
 
 Simulated micrographs have no background and their own units: for them only the level is
 found, and the noise stays as it is. Flattening takes a ninth of a particle's height
@@ -31,19 +34,21 @@ along with the background, and is for raw micrographs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import ndimage, optimize, special
 
 from .errors import expected
+from .optics import corrected
 from .patches import patch_origins
 from .resampling import fourier_crop
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+    from .optics import ContrastTransfer, PointSpread
     from .settings import Settings
 
 _FAINTEST = 1e-15
@@ -71,7 +76,7 @@ class Preparation:
         L, side of a patch in prepared pixels.
     pixel_size : float or None
         Angstrom per prepared pixel; None leaves the pixels as they are.
-    mend, invert, flatten, level, normalise : bool
+    mend, invert, flatten, level, normalise, ctf, whiten : bool
         Whether to take these steps.
     """
 
@@ -82,9 +87,15 @@ class Preparation:
     flatten: bool = False
     level: bool = True
     normalise: bool = False
+    ctf: bool = False
+    whiten: bool = False
 
     def __call__(
-        self, where: str, micrograph: ArrayLike, pixel_size: float | None
+        self,
+        where: str,
+        micrograph: ArrayLike,
+        pixel_size: float | None,
+        lens: ContrastTransfer | None = None,
     ) -> Prepared:
         """Prepare one micrograph.
 
@@ -96,6 +107,8 @@ class Preparation:
             Its pixels; left as they are.
         pixel_size : float or None
             Angstrom per pixel.
+        lens : ContrastTransfer, optional
+            Its contrast transfer function.
 
         Returns
         -------
@@ -105,8 +118,9 @@ class Preparation:
         Raises
         ------
         InputError
-            If the micrograph is too small, constant or not finite, or its pixels are
-            larger than those wanted or of unknown size.
+            If the micrograph is too small, constant or not finite, its pixels are
+            larger than those wanted or of unknown size, or its contrast transfer
+            function is wanted and unknown.
         """
         pixels = _checked(where, micrograph)
         shape = self.prepared_shape(where, pixels.shape, pixel_size)
@@ -129,9 +143,25 @@ class Preparation:
         if self.normalise:
             prepared = prepared / np.float32(_deviation(prepared[~mask]))
         result = Prepared(prepared, mask, pixels.shape)
+        if self.ctf or self.whiten:
+            seen = self._lens(where, lens, pixel_size) if self.ctf else None
+            white, spread = corrected(prepared, mask, self.size, seen, self.whiten)
+            result = replace(result, pixels=white, point_spread=spread)
         if not result.live_patches(self.size).any():
             raise expected(where, "patches without dead areas, or --no-mend", "none")
         return result
+
+    def _lens(
+        self, where: str, lens: ContrastTransfer | None, pixel_size: float | None
+    ) -> tuple[ContrastTransfer, float]:
+        """Contrast transfer function and the size of the pixels it is taken over."""
+        prepared_size = self.pixel_size or pixel_size
+        if lens is None:
+            what = "its defocus in a STAR list of micrographs, or no --ctf"
+            raise expected(where, what, "none")
+        if prepared_size is None:
+            raise expected(where, "a pixel size, or --pixel-size", "none")
+        return lens, prepared_size
 
     def prepared_shape(
         self, where: str, shape: tuple[int, ...], pixel_size: float | None
@@ -185,11 +215,14 @@ class Prepared:
         Where the camera saw nothing.
     original_shape : tuple of int
         Rows and columns before downsampling.
+    point_spread : PointSpread or None
+        What particles in `pixels` have been through, if that is known.
     """
 
     pixels: NDArray[np.float32]
     dead: NDArray[np.bool_]
     original_shape: tuple[int, ...]
+    point_spread: PointSpread | None = None
 
     def live_patches(self, size: int) -> NDArray[np.bool_]:
         """Which patches touch no dead area.
@@ -285,6 +318,8 @@ def preparation_of(settings: Settings) -> Preparation:
         flatten=raw if settings.flatten is None else settings.flatten,
         level=settings.level,
         normalise=raw if settings.normalise is None else settings.normalise,
+        ctf=settings.ctf,
+        whiten=settings.whiten,
     )
 
 

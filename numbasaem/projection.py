@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from .coupling import coupling_coefficients
 from .disc_basis import DiscBasis
 from .errors import expected
+from .optics import image_filter
 from .rotations import check_rotations, real_wigner
 from .volume_basis import VolumeBasis
 
@@ -106,6 +107,10 @@ class ProjectionOperator:
         The volume basis.
     rotations
         Shape (K, 3, 3). Rotation matrices on (x, y, z) columns.
+    point_spreads
+        Shape (G, 2L - 1, 2L - 1), optional. What the projections of each of G optics
+        groups are convolved with before they are cropped to their box; the images of
+        the groups follow each other, G K in all.
 
     Attributes
     ----------
@@ -113,6 +118,8 @@ class ProjectionOperator:
         The volume basis, M coefficients, side L.
     n_rotations : int
         Number of orientations K.
+    n_groups : int
+        Number of optics groups G, 1 without any.
     disc : bool, shape (L * L,)
         Pixels that any projection reaches; all others are zero.
 
@@ -124,16 +131,28 @@ class ProjectionOperator:
     Notes
     -----
     With F the :func:`image_basis` and D the Wigner matrices of rotation k, the
-    L^2 x M matrix of the k-th projection is Phi_k = F D_k.
+    L^2 x M matrix of the k-th projection is Phi_k = F D_k; a point spread acts on the
+    columns of F.
     """
 
-    def __init__(self, basis: VolumeBasis, rotations: ArrayLike) -> None:
+    def __init__(
+        self,
+        basis: VolumeBasis,
+        rotations: ArrayLike,
+        point_spreads: NDArray[np.float64] | None = None,
+    ) -> None:
         checked = check_rotations(rotations)
         self.basis = basis
         self.n_rotations = len(checked)
         self._wigner = real_wigner(checked, basis.ell_max)
-        self._image_basis = image_basis(basis)
-        self.disc: NDArray[np.bool_] = np.any(self._image_basis, axis=1)
+        sharp = image_basis(basis)
+        self._image_bases = (
+            [sharp]
+            if point_spreads is None
+            else [image_filter(spread) @ sharp for spread in point_spreads]
+        )
+        self.n_groups = len(self._image_bases)
+        self.disc: NDArray[np.bool_] = np.any(self._image_bases, axis=(0, 2))
 
     def project(self, coefficients: ArrayLike) -> NDArray[np.float64]:
         """Project a volume in every orientation, equation (16).
@@ -146,7 +165,7 @@ class ProjectionOperator:
         Returns
         -------
         ndarray
-            Shape (K, L, L).
+            Shape (G K, L, L).
 
         Raises
         ------
@@ -165,7 +184,8 @@ class ProjectionOperator:
                 self.n_rotations, -1
             )
         size = self.basis.size
-        return (rotated @ self._image_basis.T).reshape(-1, size, size)
+        views = [rotated @ image_basis.T for image_basis in self._image_bases]
+        return np.concatenate(views).reshape(-1, size, size)
 
     def adjoint(self, images: ArrayLike) -> NDArray[np.float64]:
         """Sum over orientations of Phi_k^T times an image, as in (30).
@@ -173,7 +193,7 @@ class ProjectionOperator:
         Parameters
         ----------
         images
-            Shape (K, L, L).
+            Shape (G K, L, L).
 
         Returns
         -------
@@ -183,13 +203,17 @@ class ProjectionOperator:
         Raises
         ------
         InputError
-            If there is not one L x L image per orientation.
+            If there is not one L x L image per group and orientation.
         """
         stack = np.asarray(images, dtype=np.float64)
-        shape = (self.n_rotations, self.basis.size, self.basis.size)
+        size = self.basis.size
+        shape = (self.n_groups * self.n_rotations, size, size)
         if stack.shape != shape:
             raise expected("images", f"shape {shape}", stack.shape)
-        seen = stack.reshape(self.n_rotations, self.basis.size**2) @ self._image_basis
+        by_group = stack.reshape(self.n_groups, self.n_rotations, size**2)
+        seen = np.zeros((self.n_rotations, self.basis.n_coefficients))
+        for group, image_basis in zip(by_group, self._image_bases, strict=True):
+            seen += group @ image_basis
         result = np.empty(self.basis.n_coefficients)
         for wigner, block in zip(self._wigner, self._blocks(), strict=True):
             order = wigner.shape[1]
@@ -204,6 +228,7 @@ class ProjectionOperator:
         start: int = 0,
         stop: int | None = None,
         pixels: NDArray[np.bool_] | slice = slice(None),
+        group: int = 0,
     ) -> NDArray[np.float64]:
         """Matrices Phi_k of a range of orientations.
 
@@ -213,6 +238,8 @@ class ProjectionOperator:
             Orientations ``start <= k < stop``; all from `start` on by default.
         pixels
             Which of the L * L rows to take, such as those of `disc`; all by default.
+        group
+            Optics group, 0 to G - 1.
 
         Returns
         -------
@@ -221,7 +248,7 @@ class ProjectionOperator:
             orientations as memory holds.
         """
         chosen = range(self.n_rotations)[start:stop]
-        image_basis = self._image_basis[pixels]
+        image_basis = self._image_bases[group][pixels]
         n_pixels, n_coefficients = image_basis.shape
         result = np.empty((len(chosen), n_pixels, n_coefficients))
         for wigner, block in zip(self._wigner, self._blocks(), strict=True):

@@ -79,6 +79,11 @@ class Settings(BaseModel):
         Replace hot pixels and leave out dead areas; subtract a background that varies
         slowly; divide by the standard deviation. None does so for raw micrographs,
         which are those with a `particle_diameter`. See :mod:`numbasaem.preparation`.
+    ctf : bool
+        Take the contrast transfer function of each micrograph, which a STAR list tells,
+        into account.
+    whiten : bool
+        Take noise to have the spectrum of each micrograph. See :mod:`numbasaem.optics`.
 
     Raises
     ------
@@ -117,6 +122,8 @@ class Settings(BaseModel):
     mend: bool | None = None
     flatten: bool | None = None
     normalise: bool | None = None
+    ctf: bool = False
+    whiten: bool = False
 
     @model_validator(mode="after")
     def _one_count_a_stage(self) -> Settings:

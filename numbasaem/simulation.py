@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
+from itertools import repeat
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,8 +18,13 @@ from scipy.spatial import cKDTree
 
 from numbasaem.errors import expected
 from numbasaem.io import written_whole
-from numbasaem.io.mrc import write_micrograph, write_volume
-from numbasaem.io.star import optics_table, write_particles
+from numbasaem.io.mrc import read_micrographs, write_micrograph, write_volume
+from numbasaem.io.star import (
+    optics_table,
+    write_micrograph_table,
+    write_particles,
+)
+from numbasaem.optics import ContrastTransfer, RadialSpectrum
 from numbasaem.resampling import fourier_crop, fourier_crop_axis
 from numbasaem.rotations import random_rotations, relion_angles
 from numbasaem.volume_basis import VolumeBasis
@@ -36,8 +42,10 @@ SLICE_OVERSAMPLING = 1.25
 # Share of useful draws below which the free area is looked at more finely.
 FEW_ACCEPTED = 0.05
 
+_CONE = np.radians(30)
+
 RECORD = "simulation.json"
-# Of the microscope that a table has to name, kV; the simulator has no lens.
+# Of the microscope, kV.
 VOLTAGE = 300.0
 
 Float = NDArray[np.float64]
@@ -77,6 +85,15 @@ class SimulationSettings:
         Of every random number. Micrograph i does not depend on how many follow.
     pixel_size : float
         Angstrom per pixel of the micrographs as written.
+    defocus : (float, float), optional
+        Lowest and highest defocus of a micrograph, angstrom, at 300 kV; without it
+        there is no lens. The lens takes from the particles, not from `snr`, which is
+        that of their projections.
+    noise_like : path-like, optional
+        Micrograph whose radial power spectrum, over frequencies in cycles per pixel,
+        the noise has; white without it.
+    preferred : float
+        Share of the particles that are seen within 30 degrees of the molecule's z axis.
 
     Raises
     ------
@@ -99,6 +116,9 @@ class SimulationSettings:
     ell_max: int = 10
     seed: int = 0
     pixel_size: float = 1.0
+    defocus: tuple[float, float] | None = None
+    noise_like: str | os.PathLike[str] | None = None
+    preferred: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse what cannot be simulated."""
@@ -117,6 +137,13 @@ class SimulationSettings:
             raise expected("method", "expanded or original", self.method)
         if self.density is not None and not 0 < self.density <= 1:
             raise expected("density", "a number above 0 and up to 1", self.density)
+        if self.defocus is not None and not (
+            0 < self.defocus[0] <= self.defocus[1] < np.inf
+        ):
+            what = "two numbers of angstrom above 0 that do not fall"
+            raise expected("defocus", what, self.defocus)
+        if not 0 <= self.preferred <= 1:
+            raise expected("preferred", "a share from 0 to 1", self.preferred)
         if self.requested == 0:
             what = "enough for one particle per micrograph"
             raise expected("density", what, self.density)
@@ -150,12 +177,15 @@ class SimulatedMicrograph:
         Rotation of each particle.
     noise_variance : float
         Of the noise in a pixel.
+    lens : ContrastTransfer or None
+        Contrast transfer function, if there is a lens.
     """
 
     micrograph: Image
     coordinates: Float
     rotations: Float
     noise_variance: float
+    lens: ContrastTransfer | None = None
 
 
 @dataclass(frozen=True)
@@ -178,6 +208,8 @@ class Simulation:
         Particles per micrograph that there are.
     volume_true : ndarray, shape (L, L, L)
         The volume to be recovered; its projections are in micrograph units.
+    lenses : list of ContrastTransfer
+        Of each micrograph; empty if there is no lens.
     """
 
     micrographs: list[Image]
@@ -187,6 +219,7 @@ class Simulation:
     requested: int | None
     placed: list[int]
     volume_true: Float
+    lenses: list[ContrastTransfer] = field(default_factory=list)
 
 
 def simulate(
@@ -240,6 +273,7 @@ def simulate(
         requested=settings.requested,
         placed=[len(one.rotations) for one in drawn],
         volume_true=scene.volume_true,
+        lenses=[one.lens for one in drawn if one.lens is not None],
     )
 
 
@@ -309,7 +343,8 @@ def write_simulation(
     """Write micrographs, truth and settings.
 
     The folder gets ``micrograph_0001.mrc`` and so on, ``truth.star``,
-    ``volume_true.mrc`` and, last, ``simulation.json``.
+    ``volume_true.mrc``, with a lens RELION's list ``micrographs.star``, and, last,
+    ``simulation.json``.
 
     Parameters
     ----------
@@ -326,11 +361,14 @@ def write_simulation(
         If the folder cannot be written or holds a simulation already.
     """
     _prepare(folder)
+    variances = repeat(simulation.noise_variance)
     drawn = map(
-        partial(SimulatedMicrograph, noise_variance=simulation.noise_variance),
+        SimulatedMicrograph,
         simulation.micrographs,
         simulation.coordinates,
         simulation.rotations,
+        variances,
+        simulation.lenses or repeat(None),
     )
     _write(folder, drawn, simulation.volume_true, settings)
 
@@ -344,6 +382,11 @@ class _Scene:
         volume = _checked(volume, settings.size)
         self.settings = settings
         self.expanded = settings.method == "expanded"
+        self.noise = None
+        if settings.noise_like is not None:
+            sections, _ = read_micrographs(settings.noise_like)
+            measured = np.asarray(next(iter(sections)), dtype=np.float32)
+            self.noise = RadialSpectrum(measured, np.zeros(measured.shape, bool))
         if self.expanded:
             basis = VolumeBasis(settings.size, settings.ell_max)
             coefficients = basis.expand(downsampled(volume, settings.size))
@@ -366,17 +409,38 @@ class _Scene:
             sequence = np.random.SeedSequence(settings.seed, spawn_key=(number,))
             generator = np.random.default_rng(sequence)
             corners = self._places(generator)
-            rotations = random_rotations(len(corners), generator)
+            rotations = self._rotations(len(corners), generator)
             micrograph, energy = self._clean(corners, rotations)
             if noise_variance is None:
                 noise_variance = self._noise_variance(energy)
             noise = generator.standard_normal(micrograph.shape, dtype=np.float32)
+            lens = None
+            if settings.defocus is not None:
+                defocus = float(generator.uniform(*settings.defocus))
+                lens = ContrastTransfer(defocus, defocus, voltage=VOLTAGE)
+                micrograph = _filtered(micrograph, lens, settings.pixel_size)
+            if self.noise is not None:
+                noise = _coloured(noise, self.noise)
             micrograph += np.float32(np.sqrt(noise_variance)) * noise
             yield SimulatedMicrograph(
-                micrograph, self._centres(corners), rotations, noise_variance
+                micrograph, self._centres(corners), rotations, noise_variance, lens
             )
             if progress is not None:
                 progress(number + 1, settings.micrographs)
+
+    def _rotations(self, n: int, generator: np.random.Generator) -> Float:
+        """Uniform, but for the preferred ones: those have R^T z near z."""
+        rotations = random_rotations(n, generator)
+        if self.settings.preferred == 0:
+            return rotations
+        preferred = generator.random(n) < self.settings.preferred
+        cosine = generator.uniform(np.cos(_CONE), 1, n)
+        sine, zero = np.sqrt(1 - cosine**2), np.zeros(n)
+        first, last = (_about_z(2 * np.pi * generator.random(n)) for _ in range(2))
+        tilt = np.array(
+            [[cosine, zero, -sine], [zero, zero + 1, zero], [sine, zero, cosine]]
+        ).transpose(2, 0, 1)
+        return np.where(preferred[:, None, None], last @ tilt @ first, rotations)
 
     def _places(self, generator: np.random.Generator) -> NDArray[np.int64]:
         """First pixels (y, x) of the projections, whole in the micrograph."""
@@ -432,6 +496,34 @@ class _Scene:
             for (y, x), image in zip(places, images, strict=True):
                 strip[y : y + size, x : x + size] += image
         return energy
+
+
+def _about_z(angle: Float) -> Float:
+    """Rotations about z, shape (n, 3, 3)."""
+    cosine, sine = np.cos(angle), np.sin(angle)
+    zero, one = np.zeros_like(angle), np.ones_like(angle)
+    matrices = np.array(
+        [[cosine, -sine, zero], [sine, cosine, zero], [zero, zero, one]]
+    )
+    return matrices.transpose(2, 0, 1)
+
+
+def _filtered(image: Image, lens: ContrastTransfer, pixel_size: float) -> Image:
+    """Take a micrograph without noise through a lens."""
+    rows, columns = image.shape
+    y, x = fft.fftfreq(rows, pixel_size)[:, None], fft.rfftfreq(columns, pixel_size)
+    spectrum = fft.rfft2(image) * lens(y, x).astype(np.float32)
+    return np.asarray(fft.irfft2(spectrum, image.shape), dtype=np.float32)
+
+
+def _coloured(noise: Image, power: RadialSpectrum) -> Image:
+    """Give white noise a spectrum and leave its variance."""
+    rows, columns = noise.shape
+    gain = np.sqrt(power(fft.fftfreq(rows)[:, None], fft.fftfreq(columns)))
+    gain /= np.sqrt(np.mean(gain**2))
+    half = gain[:, : columns // 2 + 1].astype(np.float32)
+    spectrum = fft.rfft2(noise) * half
+    return np.asarray(fft.irfft2(spectrum, noise.shape), dtype=np.float32)
 
 
 def place_squares(
@@ -642,7 +734,7 @@ def _write(
 ) -> None:
     place = Path(folder)
     names: list[str] = []
-    coordinates, rotations, placed = [], [], []
+    coordinates, rotations, placed, lenses = [], [], [], []
     for number, one in enumerate(drawn, start=1):
         name = f"micrograph_{number:04d}.mrc"
         write_micrograph(place / name, one.micrograph, settings.pixel_size)
@@ -650,6 +742,12 @@ def _write(
         coordinates.append(one.coordinates)
         rotations.append(one.rotations)
         placed.append(len(one.rotations))
+        if one.lens is not None:
+            lenses.append((name, one.lens))
+    if lenses:
+        listed, seen = zip(*lenses, strict=True)
+        table = place / "micrographs.star"
+        write_micrograph_table(table, listed, settings.pixel_size, seen)
     write_volume(place / "volume_true.mrc", volume_true, settings.pixel_size)
     write_particles(
         place / "truth.star",
@@ -663,7 +761,8 @@ def _write(
     record = {
         # JSON has no infinity.
         "settings": asdict(settings)
-        | {"snr": settings.snr if np.isfinite(settings.snr) else None},
+        | {"snr": settings.snr if np.isfinite(settings.snr) else None}
+        | {"noise_like": settings.noise_like and os.fspath(settings.noise_like)},
         "noise_variance": one.noise_variance,
         "requested": settings.requested,
         "placed": placed,

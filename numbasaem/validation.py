@@ -27,14 +27,11 @@ from .checkpoint import (
     refuse_other_sources,
 )
 from .errors import expected
-from .expectation_step import expectation
-from .inputs import load_patches
+from .expectation_maximization import projections_as_seen
+from .inputs import file_of_source, load_patches, load_windows
 from .io import written_whole
 from .metrics import fourier_shell_correlation
-from .observations import Patches
-from .projection import project
 from .reconstruction import HALVES, Watch, take_to_the_end
-from .rotations import rotation_grid
 from .settings import Settings
 from .volume_basis import VolumeBasis
 
@@ -45,7 +42,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .checkpoint import Iteration, RunState
-    from .inputs import OnProgress, PatchSet
+    from .inputs import OnProgress, PatchSet, WindowSet
+    from .observations import Observations
 
 _GROUPS = 20
 """Of patches, for the standard deviation of a mean over them."""
@@ -138,9 +136,9 @@ class Validation:
 
 @dataclass(frozen=True)
 class _Sample:
-    """Patches in two halves and the runs on them."""
+    """Two halves of the data and the runs on them."""
 
-    halves: tuple[NDArray[np.float32], ...]
+    halves: tuple[Observations, ...]
     runs: Mapping[str, RunState]
 
 
@@ -208,14 +206,14 @@ def validate(
     work = _Work(settings, on_iteration, progress)
     seen = data.halves(settings.seed)
     sample = _Sample(
-        tuple(data.patches[half] for half in seen),
+        tuple(data.part(half, settings.threads) for half in seen),
         {name: runs[name] for name in ("full", *HALVES) if name in runs},
     )
-    noise = _Sample(tuple(control.patches[half] for half in seen), {})
+    noise = _Sample(tuple(control.part(half, settings.threads) for half in seen), {})
     if not settings.halves:
         sample = replace(sample, runs={**sample.runs, **work.halves(sample, "")})
     noise = replace(noise, runs=work.halves(noise, "noise "))
-    other = work.again(data.patches)
+    other = work.again(data.part(None, settings.threads))
     checks, fsc, control_fsc = _checks(sample, noise, other, settings, progress)
     result = Validation(checks, fsc, control_fsc)
     with written_whole(place / VALIDATION) as part:
@@ -284,13 +282,13 @@ class _Work:
         parts = dict(zip(HALVES, sample.halves, strict=True))
         return self._run(parts, self._settings, prefix)
 
-    def again(self, patches: NDArray[np.float32]) -> RunState:
-        """Another run on all patches, from other random numbers."""
+    def again(self, data: Observations) -> RunState:
+        """Another run on all data, from other random numbers."""
         other = self._settings.model_copy(update={"seed": self._settings.seed + 1})
-        return self._run({"full": patches}, other, "again ")["full"]
+        return self._run({"full": data}, other, "again ")["full"]
 
     def _run(
-        self, parts: dict[str, NDArray[np.float32]], settings: Settings, prefix: str
+        self, parts: dict[str, Observations], settings: Settings, prefix: str
     ) -> dict[str, RunState]:
         def tell(row: Iteration) -> None:
             if self._on_iteration is not None:
@@ -300,10 +298,7 @@ class _Work:
 
         before = self._done
         journal = Journal(None, False, {})
-        data = {
-            run: Patches(each, threads=settings.threads) for run, each in parts.items()
-        }
-        take_to_the_end(journal, data, settings, Watch(tell, self._on_progress))
+        take_to_the_end(journal, parts, settings, Watch(tell, self._on_progress))
         self._done += len(parts) * settings.iterations_per_run
         return journal.runs
 
@@ -313,17 +308,18 @@ def _data_and_control(
     sources: list[dict[str, object]],
     settings: Settings,
     on_progress: OnProgress,
-) -> tuple[PatchSet, PatchSet]:
-    """Patches of the run's micrographs, and of noise like them."""
+) -> tuple[PatchSet | WindowSet, PatchSet | WindowSet]:
+    """Data of the run's micrographs, and of noise like them."""
     if settings.pixel_size is None and "pixel_size" in sources[0]:
         settings = settings.model_copy(update={"pixel_size": sources[0]["pixel_size"]})
     reach = _ENVELOPE_REACH * settings.size
-    paths = [str(source["name"]) for source in sources]
-    data = load_patches(paths, settings, on_progress)
+    files = [file_of_source(source) for source in sources]
+    load = load_windows if settings.model == "window" else load_patches
+    data = load(files, settings, on_progress)
     refuse_other_sources(folder / "run.h5", sources, data.sources)
     generator = np.random.default_rng([settings.seed, 4])
-    control = load_patches(
-        paths,
+    control = load(
+        files,
         settings,
         on_progress,
         lambda pixels: noise_like(pixels, reach, generator),
@@ -375,10 +371,15 @@ def _ahead(question: str, found: Mean, in_noise: Mean) -> Check:
 
 def _starts_agree(data: _Sample, other: RunState, settings: Settings) -> Check:
     """Check that another start finds the same map, or one that is less likely."""
-    full, patches = data.runs["full"], np.concatenate(data.halves)
+    full = data.runs["full"]
     correlation, _ = _agreement(full, other, settings)
     lead = _mean(
-        _evidence(full, patches, settings) - _evidence(other, patches, settings)
+        np.concatenate(
+            [
+                _evidence(full, half, settings) - _evidence(other, half, settings)
+                for half in data.halves
+            ]
+        )
     )
     less_likely = lead.ahead_of(Mean(0.0, 0.0)) > _SURE
     return Check(
@@ -391,15 +392,15 @@ def _starts_agree(data: _Sample, other: RunState, settings: Settings) -> Check:
 
 def _held_out_evidence(
     runs: Mapping[str, RunState],
-    halves: tuple[NDArray[np.float32], ...],
+    halves: tuple[Observations, ...],
     settings: Settings,
 ) -> Mean:
-    """Evidence of each half of the patches for the map of the other half."""
+    """Evidence of each half of the data for the map of the other half."""
     return _mean(
         np.concatenate(
             [
-                _evidence(runs[of_map], patches, settings)
-                for of_map, patches in zip(HALVES, halves[::-1], strict=True)
+                _evidence(runs[of_map], half, settings)
+                for of_map, half in zip(HALVES, halves[::-1], strict=True)
             ]
         )
     )
@@ -409,33 +410,24 @@ def _mean(values: NDArray[np.float64]) -> Mean:
     return Mean(float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values))))
 
 
-def _images(state: RunState, settings: Settings) -> NDArray[np.float64]:
-    """Projections of a run's map in its last state, shape (K, L, L)."""
-    stage = settings.schedule[state.stage]
-    basis = VolumeBasis(settings.size, stage.ell_max)
-    return project(basis, state.volume_coefficients, rotation_grid(stage.n_rotations))
-
-
 def _evidence(
-    state: RunState, patches: NDArray[np.float32], settings: Settings
+    state: RunState, data: Observations, settings: Settings
 ) -> NDArray[np.float64]:
     """Log-likelihood per patch above the likeliest white noise, of groups."""
-    images = _images(state, settings)
-    power = float(np.einsum("pij,pij->", patches, patches, dtype=np.float64))
-    variance = power / patches.size
-    found = []
-    for group in np.array_split(patches, _GROUPS):
-        under_map = expectation(
-            group,
-            images,
-            state.shift_prior,
-            state.noise_variance,
-            threads=settings.threads,
-        )
-        constant = group.size * np.log(2 * np.pi * variance)
-        white = -(under_map.patch_energy / variance + constant) / 2
-        found.append((under_map.log_likelihood - white) / len(group))
-    return np.array(found)
+    stage = settings.schedule[state.stage]
+    basis = VolumeBasis(settings.size, stage.ell_max)
+    operator = projections_as_seen(basis, stage.n_rotations, data)
+    images = operator.project(state.volume_coefficients)
+    found = [
+        data.expectation(group, images, state.shift_prior, state.noise_variance)
+        for group in np.array_split(np.arange(len(data)), min(_GROUPS, len(data)))
+    ]
+    n_pixels = np.array([one.n_patches for one in found]) * settings.size**2
+    energy = np.array([one.patch_energy for one in found])
+    variance = energy.sum() / n_pixels.sum()
+    white = -(energy / variance + n_pixels * np.log(2 * np.pi * variance)) / 2
+    evidence = np.array([one.log_likelihood for one in found]) - white
+    return np.asarray(evidence * settings.size**2 / n_pixels)
 
 
 def _agreement(

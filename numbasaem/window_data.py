@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .errors import expected
-from .observations import variance_and_brightest
+from .observations import by_optics_group, variance_and_brightest
 from .window_step import Hypotheses, Regions, tile_windows, whole_windows
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from .expectation_step import Statistics
     from .observations import PixelSums
+    from .optics import OpticsGroups
 
 TILES_AT_ONCE = 8
 """Tiles held with their margins at a time."""
@@ -125,6 +126,8 @@ class Windows:
         Of all micrographs, also where the run sees a part of them.
     threads : int, optional
         Threads to run on; all that Numba may use if left out.
+    optics : OpticsGroups, optional
+        Groups of the micrographs.
     """
 
     def __init__(
@@ -134,6 +137,7 @@ class Windows:
         size: int,
         sums: Sequence[PixelSums],
         threads: int | None = None,
+        optics: OpticsGroups | None = None,
     ) -> None:
         self._micrographs, self._size, self._threads = micrographs, size, threads
         self._whole = [whole_windows(one, size) for one in usable]
@@ -146,6 +150,8 @@ class Windows:
         if not self._tiles:
             found = "none in a run's micrographs or half micrograph"
             raise expected("micrographs", f"{size} x {size} usable pixels", found)
+        owners = np.array([number for number, _ in self._tiles])
+        self.optics = None if optics is None else optics.take(owners)
         self.variance, _ = variance_and_brightest(sums)
         n_windows = sum(int(whole.sum()) for whole in self._whole)
         self.patches_each = n_windows / size**2 / len(self._tiles)
@@ -169,14 +175,18 @@ class Windows:
         size = self._size
         shown = np.delete(np.delete(shift_prior, size, 0), size, 1).sum()
         empty = float(np.clip(1 - shown, _SMALLEST_EMPTY, 1 - _SMALLEST_EMPTY))
-        hypotheses = Hypotheses(images, noise_variance, empty)
-        found = []
-        for first in range(0, len(chosen), TILES_AT_ONCE):
-            regions = self._regions(chosen[first : first + TILES_AT_ONCE])
-            found.append(hypotheses.statistics(regions, self._threads)[0])
-            if on_progress is not None:
-                on_progress(min(1.0, (first + TILES_AT_ONCE) / len(chosen)))
-        return reduce(add, found)
+
+        def of_group(mine: NDArray[np.intp], images: NDArray[np.float64]) -> Statistics:
+            hypotheses = Hypotheses(images, noise_variance, empty)
+            found = []
+            for first in range(0, len(mine), TILES_AT_ONCE):
+                regions = self._regions(mine[first : first + TILES_AT_ONCE])
+                found.append(hypotheses.statistics(regions, self._threads)[0])
+                if on_progress is not None:
+                    on_progress(min(1.0, (first + TILES_AT_ONCE) / len(mine)))
+            return reduce(add, found)
+
+        return by_optics_group(self.optics, chosen, images, of_group)
 
     def _regions(self, chosen: NDArray[np.intp]) -> Regions:
         """Copy tiles with the margin of their neighbourhoods, what is there of it."""

@@ -14,7 +14,15 @@ from pathlib import Path
 PACKAGE = "numbasaem"
 ROWS: tuple[tuple[str, ...], ...] = (
     ("errors", "kernels"),
-    ("threads", "rotations", "disc_basis", "coupling", "volume_basis", "projection"),
+    (
+        "optics",
+        "threads",
+        "rotations",
+        "disc_basis",
+        "coupling",
+        "volume_basis",
+        "projection",
+    ),
     ("symmetry",),
     ("patches", "resampling", "phantom", "io"),
     ("simulation",),

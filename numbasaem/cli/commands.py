@@ -95,6 +95,19 @@ def simulate(
         typer.Option(help="Project the volume's expansion, or the volume itself."),
     ] = "expanded",
     ell_max: Annotated[int, typer.Option(help="Degree of the expansion.")] = 10,
+    defocus: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,A", help="Lowest and highest defocus, angstrom; else no lens."
+        ),
+    ] = None,
+    noise_like: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Micrograph whose spectrum the noise has."),
+    ] = None,
+    preferred: Annotated[
+        float, typer.Option(help="Share of particles seen within 30 degrees of z.")
+    ] = 0.0,
     seed: Seed = 0,
 ) -> None:
     """Simulate micrographs of a molecule and keep the truth beside them."""
@@ -111,6 +124,9 @@ def simulate(
         method=method,
         ell_max=ell_max,
         seed=seed,
+        defocus=None if defocus is None else _two_numbers("--defocus", defocus),
+        noise_like=noise_like,
+        preferred=preferred,
     )
     density_map, voxel_size = load_volume(volume, size)
     if voxel_size is not None:
@@ -221,6 +237,15 @@ def reconstruct(
         bool | None,
         typer.Option(help="Divide by the standard deviation.", **RAW_ONLY),
     ] = None,
+    ctf: Annotated[
+        bool,
+        typer.Option(
+            "--ctf", help="Take the contrast transfer function of a list into account."
+        ),
+    ] = False,
+    whiten: Annotated[
+        bool, typer.Option("--whiten", help="Noise has the micrograph's spectrum.")
+    ] = False,
     flip_hand: Annotated[
         bool, typer.Option("--flip-hand", help="Write the mirror images of the maps.")
     ] = False,
@@ -281,6 +306,8 @@ def reconstruct(
         "mend": mend,
         "flatten": flatten,
         "normalise": normalise,
+        "ctf": ctf,
+        "whiten": whiten,
     }
     if settings is not None:
         options = read_settings(settings) | _given(context, options)
@@ -561,6 +588,15 @@ def _integers(option: str, text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise expected(option, "comma-separated integers", repr(text)) from None
+
+
+def _two_numbers(option: str, text: str) -> tuple[float, float]:
+    """Read two comma-separated numbers given to an option."""
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError:
+        raise expected(option, "two comma-separated numbers", repr(text)) from None
+    return low, high
 
 
 def _noise_variance(text: str) -> float | None:

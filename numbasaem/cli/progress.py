@@ -32,8 +32,8 @@ _ROWS = 12
 _HEADER = (
     "run",
     "stage",
-    "iteration",
-    "log-likelihood\nper patch",
+    "iter.",
+    "log-lik.\nper patch",
     "empty",
     "noise\nvariance",
     "change",
@@ -168,7 +168,7 @@ class ProgressDisplay:
         """What the live display shows now."""
         if not self._rows:
             return Group(self._bars)
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
         for number, name in enumerate(_HEADER):
             table.add_column(
                 name, justify="left" if number < 2 else "right", no_wrap=True

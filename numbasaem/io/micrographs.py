@@ -18,6 +18,8 @@ from numbasaem.io.tiff import SUFFIXES, read_tiff, read_tiff_shape
 if TYPE_CHECKING:
     import pandas as pd
 
+    from numbasaem.optics import ContrastTransfer
+
 PathLike = str | os.PathLike[str]
 
 WILDCARDS = "*?["
@@ -37,12 +39,15 @@ class MicrographFile:
         Angstrom per pixel, where a list states it.
     optics_group : int
         Its row of the list's optics table; 1 without one.
+    lens : ContrastTransfer or None
+        Contrast transfer function, where a list states it.
     """
 
     path: Path
     name: str
     listed_pixel_size: float | None = None
     optics_group: int = 1
+    lens: ContrastTransfer | None = None
 
     def open(self) -> tuple[Sections, float | None]:
         """Open the file.
@@ -151,13 +156,13 @@ def _listed(source: PathLike) -> MicrographList:
     table = read_micrograph_table(source)
     rows = table.micrographs
     files = []
-    for name, group in zip(
-        rows["rlnMicrographName"], rows["rlnOpticsGroup"], strict=True
+    for name, group, lens in zip(
+        rows["rlnMicrographName"], rows["rlnOpticsGroup"], table.lenses, strict=True
     ):
         places = (Path(source).parent / name, Path(name))
         path = next((place for place in places if place.exists()), None)
         if path is None:
             what = "files in rlnMicrographName, from its folder or the working folder"
             raise expected(source, what, f"no {name}")
-        files.append(MicrographFile(path, name, table.pixel_size, int(group)))
+        files.append(MicrographFile(path, name, table.pixel_size, int(group), lens))
     return MicrographList(tuple(files), table.optics)

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from numbasaem.errors import expected
+from numbasaem.errors import InputError, expected
 from numbasaem.io import written_whole
+from numbasaem.optics import ContrastTransfer
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,6 +35,19 @@ NAMES = (
     "rlnMtfFileName",
 )
 MICROGRAPH_PIXEL_SIZES = ("rlnMicrographPixelSize", "rlnMicrographOriginalPixelSize")
+# Columns of a contrast transfer function, and our names of what they hold.
+LENS_OF_MICROGRAPH = {
+    "rlnDefocusU": "defocus_u",
+    "rlnDefocusV": "defocus_v",
+    "rlnDefocusAngle": "defocus_angle",
+    "rlnPhaseShift": "phase_shift",
+    "rlnCtfBfactor": "b_factor",
+}
+LENS_OF_OPTICS = {
+    "rlnVoltage": "voltage",
+    "rlnSphericalAberration": "spherical_aberration",
+    "rlnAmplitudeContrast": "amplitude_contrast",
+}
 FREQUENCY, CORRELATION = "rlnResolution", "rlnFourierShellCorrelation"
 # Of half maps, as RELION's post-processing calls them.
 CORRELATIONS = (
@@ -73,11 +87,14 @@ class MicrographTable:
         One row per optics group.
     pixel_size : float
         Angstrom per pixel of the micrographs.
+    lenses : list of ContrastTransfer or None
+        Of each micrograph; None where the list has no defocus.
     """
 
     micrographs: pd.DataFrame
     optics: pd.DataFrame
     pixel_size: float
+    lenses: Sequence[ContrastTransfer | None]
 
 
 def read_micrograph_table(path: PathLike) -> MicrographTable:
@@ -96,8 +113,8 @@ def read_micrograph_table(path: PathLike) -> MicrographTable:
     Raises
     ------
     InputError
-        If the file is missing or damaged, lacks the optics table or a column, or its
-        groups differ in pixel size.
+        If the file is missing or damaged, lacks the optics table or a column, its
+        groups differ in pixel size, or a value of the microscope is impossible.
     """
     tables = _read(path)
     for name in ("optics", "micrographs"):
@@ -123,7 +140,73 @@ def read_micrograph_table(path: PathLike) -> MicrographTable:
         found = " and ".join(f"{size:g} A" for size in sizes) or "no micrograph"
         what = f"one positive {column} for all; run its groups one by one"
         raise expected(path, what, found)
-    return MicrographTable(micrographs, optics, sizes[0])
+    lenses = _lenses(path, micrographs, optics)
+    return MicrographTable(micrographs, optics, sizes[0], lenses)
+
+
+def _lenses(
+    path: PathLike, micrographs: pd.DataFrame, optics: pd.DataFrame
+) -> list[ContrastTransfer | None]:
+    """Contrast transfer functions, if the list has the defocus of its micrographs."""
+    if not {"rlnDefocusU", "rlnDefocusV"} <= set(micrographs):
+        return [None] * len(micrographs)
+    of_group = optics[
+        ["rlnOpticsGroup", *(c for c in LENS_OF_OPTICS if c in optics)]
+    ].drop_duplicates("rlnOpticsGroup")
+    own = micrographs[
+        ["rlnOpticsGroup", *(c for c in LENS_OF_MICROGRAPH if c in micrographs)]
+    ]
+    table = own.merge(of_group, on="rlnOpticsGroup", how="left")
+    _require(path, table, "rlnVoltage")
+    names = LENS_OF_MICROGRAPH | LENS_OF_OPTICS
+    columns = [column for column in table if column in names]
+    _require_numbers(path, table, columns)
+    lenses: list[ContrastTransfer | None] = []
+    for values in table[columns].to_numpy(np.float64):
+        named = zip(columns, values, strict=True)
+        try:
+            lens = ContrastTransfer(**{names[c]: float(value) for c, value in named})
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
+        lenses.append(lens)
+    return lenses
+
+
+def write_micrograph_table(
+    path: PathLike,
+    names: Sequence[str],
+    pixel_size: float,
+    lenses: Sequence[ContrastTransfer] = (),
+) -> None:
+    """Write a list of micrographs as RELION 3.1 does.
+
+    Parameters
+    ----------
+    path : path-like
+        Where to write it.
+    names : sequence of str
+        Files of the micrographs.
+    pixel_size : float
+        Angstrom per pixel.
+    lenses : sequence of ContrastTransfer, optional
+        Of each, all of one microscope.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be written.
+    """
+    import pandas as pd
+
+    rows = pd.DataFrame({"rlnMicrographName": list(names)})
+    rows["rlnOpticsGroup"] = 1
+    optics = optics_table(pixel_size)
+    if lenses:
+        for column, field in LENS_OF_MICROGRAPH.items():
+            rows[column] = [getattr(lens, field) for lens in lenses]
+        for column, field in LENS_OF_OPTICS.items():
+            optics[column] = getattr(lenses[0], field)
+    _write(path, {"optics": optics, "micrographs": rows})
 
 
 def write_particles(

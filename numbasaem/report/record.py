@@ -12,8 +12,7 @@ import numpy as np
 
 from ..checkpoint import VALIDATION, load_checkpoint
 from ..errors import InputError, expected
-from ..inputs import PixelSizes, prepared_micrographs
-from ..io.micrographs import MicrographFile
+from ..inputs import PixelSizes, file_of_source, prepared_micrographs
 from ..io.mrc import read_volume
 from ..io.star import read_fsc
 from ..known_particle import particle_of_run
@@ -130,8 +129,7 @@ class RunRecord:
     @cached_property
     def excerpt(self) -> Excerpt | None:
         """Picks in a corner of the first micrograph; None if its file is gone."""
-        path, found = Path(self.sources[0]["name"]), self.sources[0].get("pixel_size")
-        file = MicrographFile(path, path.name, found)
+        file = file_of_source(self.sources[0])
         preparation = preparation_of(self.settings)
         pixel_sizes = PixelSizes(self.settings.pixel_size)
         try:
@@ -140,7 +138,7 @@ class RunRecord:
             return None
         side = _EXCERPT_PATCHES * self.settings.size
         pixels = prepared.pixels[:side, :side]
-        particle, _ = particle_of_run(self.folder)
+        particle = particle_of_run(self.folder)[0].seen_through(prepared.point_spread)
         picks = pick(
             pixels,
             particle.images,
@@ -148,7 +146,7 @@ class RunRecord:
             particle.noise_variance,
             threads=self.settings.threads,
         )
-        return Excerpt(path.name, pixels, picks)
+        return Excerpt(file.name, pixels, picks)
 
     @property
     def warnings(self) -> list[str]:

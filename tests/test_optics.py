@@ -1,0 +1,339 @@
+"""The lens, the colour of the noise, and what projections look like through both."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy import fft, signal
+
+from numbasaem import (
+    InputError,
+    Settings,
+    VolumeBasis,
+    expectation,
+    fourier_shell_correlation,
+    reconstruct,
+    rotation_grid,
+    simulate,
+)
+from numbasaem.alignment import align
+from numbasaem.checkpoint import Journal
+from numbasaem.inputs import load_patches
+from numbasaem.io.star import read_micrograph_table, write_micrograph_table
+from numbasaem.maximization_step import normal_equations
+from numbasaem.observations import Patches
+from numbasaem.optics import (
+    ContrastTransfer,
+    OpticsGroups,
+    RadialSpectrum,
+    corrected,
+    group_point_spreads,
+    image_filter,
+    seen_through,
+)
+from numbasaem.phantom import folded_chain
+from numbasaem.projection import ProjectionOperator
+from numbasaem.reconstruction import Watch, take_to_the_end
+from numbasaem.simulation import SimulationSettings, simulate_to_folder
+
+SIZE, PIXEL_SIZE = 7, 5.0
+LENS = ContrastTransfer(15_000.0, 14_000.0, 30.0)
+RNG = np.random.default_rng(5)
+
+
+def white(side: int = 256) -> NDArray[np.float32]:
+    return RNG.standard_normal((side, side), dtype=np.float32)
+
+
+def nothing_dead(pixels: NDArray[np.float32]) -> NDArray[np.bool_]:
+    return np.zeros(pixels.shape, bool)
+
+
+def through(image: NDArray[np.floating], lens: ContrastTransfer) -> NDArray[np.float32]:
+    """Image of a lens, everywhere on a periodic micrograph."""
+    y, x = (fft.fftfreq(n, PIXEL_SIZE) for n in image.shape)
+    seen = fft.ifft2(fft.fft2(image) * lens(y[:, None], x))
+    return seen.real.astype(np.float32)
+
+
+def spreads() -> NDArray[np.float64]:
+    pixels = white()
+    lenses = (LENS, ContrastTransfer(8_000.0, 8_000.0))
+    found = [
+        corrected(pixels, nothing_dead(pixels), SIZE, (lens, PIXEL_SIZE))[1]
+        for lens in lenses
+    ]
+    return np.array([one.values for one in found])
+
+
+def test_lens__agrees_with_aspire() -> None:
+    """Signs, units and axes are those of another program that follows RELION."""
+    filters = pytest.importorskip("aspire.operators")
+    theirs = filters.CTFFilter(
+        voltage=300,
+        defocus_u=15_000,
+        defocus_v=14_000,
+        defocus_ang=np.radians(30),
+        Cs=2.7,
+        alpha=0.1,
+    )
+    side = 32
+    omega = 2 * np.pi * fft.fftfreq(side)
+    x, y = np.meshgrid(omega, omega)
+    expected = theirs.evaluate(np.stack([x.ravel(), y.ravel()]), pixel_size=PIXEL_SIZE)
+    frequency = fft.fftfreq(side, PIXEL_SIZE)
+    found = LENS(frequency[:, None], frequency)
+    np.testing.assert_allclose(np.abs(found).ravel(), np.abs(expected), atol=2e-3)
+
+
+def test_lens__first_zero_and_envelope() -> None:
+    """The phase is pi where defocus alone says so, and the envelope halves at its B."""
+    lens = ContrastTransfer(
+        10_000, 10_000, spherical_aberration=0, amplitude_contrast=0
+    )
+    assert abs(float(lens(0, (10_000 * lens.wavelength) ** -0.5))) < 1e-12
+    damped = ContrastTransfer(10_000, 10_000, b_factor=4 * np.log(2) / 0.05**2)
+    sharp = ContrastTransfer(10_000, 10_000)
+    assert float(damped(0.03, 0.04)) == pytest.approx(float(sharp(0.03, 0.04)) / 2)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("voltage", 0.0), ("defocus_u", np.nan), ("amplitude_contrast", 1.5)],
+)
+def test_lens__refuses(field: str, value: float) -> None:
+    with pytest.raises(InputError, match=field):
+        ContrastTransfer(**{"defocus_u": 1e4, "defocus_v": 1e4, field: value})
+
+
+def test_correction__particle_appears_as_its_point_spread_says() -> None:
+    """A particle seen through the lens, phases flipped, is the filtered particle."""
+    particle = np.zeros((256, 256), np.float32)
+    image = RNG.standard_normal((SIZE, SIZE))
+    box = slice(100, 100 + SIZE), slice(60, 60 + SIZE)
+    particle[box] = image
+    lens = LENS, PIXEL_SIZE
+    seen = through(particle, LENS)
+    pixels, spread = corrected(seen, nothing_dead(seen), SIZE, lens)
+    there = seen_through(image[None], spread.values)[0]
+    np.testing.assert_allclose(pixels[box], there, atol=2e-3 * np.abs(there).max())
+    inside = np.sum(pixels[box] ** 2) / np.sum(pixels.astype(np.float64) ** 2)
+    raw = np.sum(seen[box] ** 2) / np.sum(seen.astype(np.float64) ** 2)
+    assert inside > 1.3 * raw  # fringes come back into the box
+    assert 0.02 < spread.share_outside < 0.4
+
+
+def test_correction__flipping_leaves_noise_as_it_is() -> None:
+    pixels = white()
+    flipped, _ = corrected(pixels, nothing_dead(pixels), SIZE, (LENS, PIXEL_SIZE))
+    before, after = (np.abs(fft.rfft2(one)) for one in (pixels, flipped))
+    np.testing.assert_allclose(after, before, rtol=1e-3, atol=1e-2)
+
+
+def test_whitening__makes_coloured_noise_white() -> None:
+    y, x = fft.fftfreq(256)[:, None], fft.rfftfreq(256)
+    colour = 1 / (1 + (np.hypot(y, x) / 0.1) ** 2)
+    pixels = (3 * fft.irfft2(fft.rfft2(white()) * colour)).astype(np.float32)
+    found, spread = corrected(pixels, nothing_dead(pixels), SIZE, None, whiten=True)
+    assert found.std() == pytest.approx(pixels.std(), rel=1e-5)
+    shells = RadialSpectrum(found, nothing_dead(found))
+    frequencies = np.linspace(0.02, 0.5, 20)
+    power = shells(frequencies, np.zeros(20))
+    before = RadialSpectrum(pixels, nothing_dead(pixels))(frequencies, np.zeros(20))
+    assert before.max() / before.min() > 9
+    assert power.max() / power.min() < 1.3
+    assert spread.values[SIZE - 1, SIZE - 1] == spread.values.max()
+
+
+def test_image_filter__is_a_cropped_convolution() -> None:
+    spread = RNG.standard_normal((2 * SIZE - 1, 2 * SIZE - 1))
+    image = RNG.standard_normal((SIZE, SIZE))
+    found = (image_filter(spread) @ image.ravel()).reshape(SIZE, SIZE)
+    whole = signal.convolve2d(image, spread)
+    middle = slice(SIZE - 1, 2 * SIZE - 1)
+    np.testing.assert_allclose(found, whole[middle, middle], atol=1e-12)
+
+
+def test_groups__put_alike_micrographs_together() -> None:
+    first, second = spreads()
+    groups = group_point_spreads([first, second, 1.001 * first])
+    assert groups.group.tolist() == [0, 1, 0]
+    np.testing.assert_allclose(groups.point_spreads[0], 1.0005 * first)
+    many = [first + 0.2 * n * second for n in range(60)]
+    assert len(group_point_spreads(many).point_spreads) <= 16
+
+
+def test_operator__adjoint_and_matrices_of_groups() -> None:
+    basis, rotations = VolumeBasis(SIZE, 3), rotation_grid(10)
+    operator = ProjectionOperator(basis, rotations, spreads())
+    x = RNG.standard_normal(basis.n_coefficients)
+    images = operator.project(x)
+    sharp = ProjectionOperator(basis, rotations).project(x)
+    expected = np.concatenate([seen_through(sharp, spread) for spread in spreads()])
+    np.testing.assert_allclose(images, expected, atol=1e-12)
+    other = RNG.standard_normal(images.shape)
+    assert np.vdot(images, other) == pytest.approx(np.vdot(x, operator.adjoint(other)))
+    for group in range(2):
+        matrices = operator.matrices(group=group)
+        views = np.einsum("kpm,m->kp", matrices, x).reshape(-1, SIZE, SIZE)
+        np.testing.assert_allclose(views, np.split(images, 2)[group], atol=1e-12)
+
+
+def test_statistics__of_groups_are_those_of_each_alone() -> None:
+    """Every patch is compared with the volume as its own micrograph shows it."""
+    basis, rotations = VolumeBasis(SIZE, 3), rotation_grid(10)
+    operator = ProjectionOperator(basis, rotations, spreads())
+    images = operator.project(RNG.standard_normal(basis.n_coefficients))
+    patches = RNG.standard_normal((40, SIZE, SIZE)).astype(np.float32)
+    group = RNG.integers(0, 2, 40)
+    prior = np.full((2 * SIZE, 2 * SIZE), (2 * SIZE) ** -2.0)
+    data = Patches(patches, optics=OpticsGroups(spreads(), group))
+    found = data.expectation(np.arange(40), images, prior, 1.0)
+    alone = [
+        expectation(patches[group == g], np.split(images, 2)[g], prior, 1.0)
+        for g in range(2)
+    ]
+    for number, one in enumerate(alone):
+        mine = np.split(found.weighted_patch, 2)[number]
+        scale = np.abs(one.weighted_patch).max()
+        np.testing.assert_allclose(mine, one.weighted_patch, atol=1e-5 * scale)
+    likelihood = sum(one.log_likelihood for one in alone)
+    assert found.log_likelihood == pytest.approx(likelihood, rel=1e-9)
+    matrix, right_side = normal_equations(operator, found)
+    each = [
+        normal_equations(ProjectionOperator(basis, rotations, spread[None]), one)
+        for spread, one in zip(spreads(), alone, strict=True)
+    ]
+    for whole, parts in ((matrix, 0), (right_side, 1)):
+        expected = each[0][parts] + each[1][parts]
+        np.testing.assert_allclose(whole, expected, atol=1e-5 * np.abs(whole).max())
+
+
+def through_lenses(folder: Path, snr: float = 10.0) -> Path:
+    """Micrographs of two defoci; the folder of their list."""
+    settings = SimulationSettings(
+        size=SIZE,
+        pixels=320,
+        snr=snr,
+        micrographs=2,
+        ell_max=4,
+        pixel_size=PIXEL_SIZE,
+        defocus=(8_000, 20_000),
+        seed=4,
+    )
+    simulate_to_folder(folder, folded_chain(SIZE), settings)
+    return folder
+
+
+def plan(**changes: object) -> Settings:
+    return Settings(
+        size=SIZE,
+        ell_max=(4,),
+        iterations=(12,),
+        rotations=120,
+        batching="full",
+        starts=3,
+        halves=False,
+    ).model_copy(update=changes)
+
+
+@pytest.mark.parametrize("model", ["patch", "window"])
+def test_reconstruct__with_the_lens_is_better_than_without(
+    tmp_path: Path, model: str
+) -> None:
+    place = through_lenses(tmp_path / "data")
+    listed = [place / "micrographs.star"]
+    truth = VolumeBasis(SIZE, 4)
+    true = truth.evaluate(truth.expand(folded_chain(SIZE)))
+    found = {
+        ctf: align(reconstruct(listed, plan(ctf=ctf, model=model)).volume, true)
+        for ctf in (True, False)
+    }
+    assert found[True].correlation > 0.9
+    assert found[True].correlation > found[False].correlation + 0.05
+    assert fourier_shell_correlation(found[True].volume, true)[1:3].min() > 0.8
+
+
+def test_likelihood__never_falls_with_the_lens(tmp_path: Path) -> None:
+    """Full batch and plain steps: EM, whatever stands between molecule and pixels."""
+    listed = [through_lenses(tmp_path / "data", snr=1.0) / "micrographs.star"]
+    settings = plan(ctf=True, whiten=True, starts=1, over_relaxation=1.0)
+    data = load_patches(listed, settings, lambda *_: None)
+    assert data.optics is not None
+    assert len(data.optics.point_spreads) == 2
+    journal = Journal(None, False, {})
+    silent = Watch(None, lambda *_: None)
+    take_to_the_end(journal, {"full": data.part(None, None)}, settings, silent)
+    rows = journal.runs["full"].history
+    likelihoods = np.array([row.log_likelihood_per_patch for row in rows])
+    assert np.diff(likelihoods).min() > -1e-5
+    assert likelihoods[-1] > likelihoods[0] + 0.01
+
+
+def test_list__keeps_the_microscope(tmp_path: Path) -> None:
+    path = tmp_path / "micrographs.star"
+    lenses = [LENS, ContrastTransfer(9_000, 8_500, -20, phase_shift=90, b_factor=40)]
+    write_micrograph_table(path, ["a.mrc", "b.mrc"], PIXEL_SIZE, lenses)
+    table = read_micrograph_table(path)
+    assert list(table.lenses) == lenses
+    write_micrograph_table(path, ["a.mrc"], PIXEL_SIZE)
+    assert read_micrograph_table(path).lenses == [None]
+
+
+def test_list__names_what_is_wrong(tmp_path: Path) -> None:
+    path = tmp_path / "micrographs.star"
+    write_micrograph_table(path, ["a.mrc"], PIXEL_SIZE, [LENS])
+    text = path.read_text()
+    path.write_text(text.replace("_rlnVoltage", "_rlnOther"))
+    with pytest.raises(InputError, match="rlnVoltage"):
+        read_micrograph_table(path)
+    path.write_text(re.sub(r"15000\S*", "nan", text))
+    with pytest.raises(InputError, match="finite rlnDefocusU"):
+        read_micrograph_table(path)
+
+
+def test_reconstruct__refuses_a_lens_that_it_does_not_know() -> None:
+    pixels = simulate(folded_chain(SIZE), size=SIZE, pixels=96, snr=10, ell_max=4)
+    with pytest.raises(InputError, match="defocus"):
+        reconstruct(pixels.micrographs, plan(ctf=True))
+
+
+def test_simulation__views_noise_and_lens() -> None:
+    plain = SimulationSettings(size=SIZE, pixels=400, snr=0.5, ell_max=4, seed=1)
+    sample = simulate(folded_chain(SIZE), plain, preferred=0.5)
+    cosine = np.concatenate(sample.rotations)[:, 2, 2]
+    share = np.mean(cosine > np.cos(np.radians(30)))
+    assert abs(share - (0.5 + 0.5 * (1 - np.cos(np.radians(30))) / 2)) < 0.06
+    np.testing.assert_allclose(np.linalg.det(sample.rotations[0]), 1)
+    assert simulate(folded_chain(SIZE), plain).lenses == []
+    seen = simulate(folded_chain(SIZE), plain, defocus=(9_000, 9_000))
+    assert [lens.defocus_u for lens in seen.lenses] == [9_000]
+
+
+def test_simulation__noise_like_a_micrograph(tmp_path: Path) -> None:
+    from numbasaem.io.mrc import write_micrograph
+
+    y, x = fft.fftfreq(256)[:, None], fft.rfftfreq(256)
+    colour = 1 / (1 + (np.hypot(y, x) / 0.1) ** 2)
+    measured = fft.irfft2(fft.rfft2(white()) * colour).astype(np.float32)
+    write_micrograph(tmp_path / "a.mrc", measured, 1.0)
+    sample = simulate(
+        folded_chain(SIZE),
+        size=SIZE,
+        pixels=256,
+        snr=0.001,
+        ell_max=4,
+        noise_like=tmp_path / "a.mrc",
+    )
+    (found,) = sample.micrographs
+    assert found.var() == pytest.approx(sample.noise_variance, rel=0.1)
+    frequencies = np.linspace(0.03, 0.5, 15)
+    power = [
+        RadialSpectrum(one / one.std(), nothing_dead(one))(frequencies, np.zeros(15))
+        for one in (measured, found)
+    ]
+    np.testing.assert_allclose(power[0], power[1], rtol=0.35)
