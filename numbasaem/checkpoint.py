@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 VALIDATION = "validation.json"
 """Beside the checkpoint: the verdict on the run."""
-_FORMAT = b"numbasaem run, format 3, SHA-256 "
+_FORMAT = b"numbasaem run, format 4, SHA-256 "
 _SEAL_LENGTH = 512
 _ALIEN = (AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError)
 """What reading HDF5 that this program did not write may raise."""
@@ -112,6 +112,9 @@ class RunState:
     rotation_mass : float64, shape (K,)
         Posterior of each rotation, summed over the particles that the patches of the
         current stage's iterations showed.
+    view_weights : float64, shape (K,)
+        Current prior of view directions, as weights of the columns of
+        :func:`numbasaem.rotations.view_kernel`.
     generator : numpy.random.Generator
         Draws the minibatches.
     stage, iteration : int
@@ -130,6 +133,7 @@ class RunState:
     shift_prior: NDArray[np.float64]
     noise_variance: float
     rotation_mass: NDArray[np.float64]
+    view_weights: NDArray[np.float64]
     generator: np.random.Generator
     stage: int
     iteration: int
@@ -174,6 +178,7 @@ def save_checkpoint(
             group["em_step"] = state.em_step
             group["shift_prior"] = state.shift_prior
             group["rotation_mass"] = state.rotation_mass
+            group["view_weights"] = state.view_weights
             group["history"] = np.array([_numbers(row) for row in state.history], _ROW)
             _write(group.create_group("minibatches"), state.minibatches)
         file.flush()
@@ -314,6 +319,7 @@ def _run_state(group: h5py.Group) -> RunState:
         shift_prior=group["shift_prior"][()],
         noise_variance=float(group.attrs["noise_variance"]),
         rotation_mass=group["rotation_mass"][()],
+        view_weights=group["view_weights"][()],
         generator=generator,
         stage=stage,
         iteration=iteration,

@@ -218,7 +218,9 @@ class _Chosen:
         return chosen
 
 
-_Hypotheses = tuple["NDArray[np.float64]", "NDArray[np.float64]", float]
+_Hypotheses = tuple[
+    "NDArray[np.float64]", "NDArray[np.float64]", float, "NDArray[np.float64] | None"
+]
 
 
 def _sums(
@@ -423,12 +425,13 @@ class RemotePatches:
         images: NDArray[np.float64],
         shift_prior: NDArray[np.float64],
         noise_variance: float,
+        rotation_prior: NDArray[np.float64] | None = None,
         on_progress: Callable[[float], None] | None = None,
     ) -> Statistics:
         """Statistics of the chosen patches; see :class:`Observations`."""
 
         def of_group(mine: NDArray[np.intp], images: NDArray[np.float64]) -> Statistics:
-            hypotheses = images, shift_prior, noise_variance
+            hypotheses = images, shift_prior, noise_variance, rotation_prior
             return self._of_group(self._numbers[mine], hypotheses, on_progress)
 
         return by_optics_group(self.optics, chosen, images, of_group)

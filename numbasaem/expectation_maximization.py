@@ -22,7 +22,7 @@ from .maximization_step import (
     uniform_shift_prior,
 )
 from .projection import ProjectionOperator
-from .rotations import rotation_grid
+from .rotations import rotation_grid, view_kernel
 from .schedule import minibatches
 from .symmetry import invariant_volumes
 from .volume_basis import VolumeBasis
@@ -40,7 +40,8 @@ if TYPE_CHECKING:
 
 _FIRST_EMPTY_PROBABILITY = 0.5
 _HELD_ITERATIONS = 5
-"""Of the window model's first stage, in which the first empty probability holds."""
+"""Of the window model's first stage, in which the first empty probability holds, and of
+each stage before view directions are learned: a poor volume has none to tell."""
 _SMALLEST_SHARE = 1e-6
 """What float32 sums cannot tell from nothing."""
 _PACE = 0.5
@@ -88,6 +89,7 @@ def random_start(
         shift_prior=uniform_shift_prior(size, _FIRST_EMPTY_PROBABILITY),
         noise_variance=variance,
         rotation_mass=np.zeros(first.n_rotations),
+        view_weights=_all_views(first.n_rotations),
         generator=np.random.default_rng([settings.seed, 3, run]),
         stage=0,
         iteration=0,
@@ -159,11 +161,13 @@ def iterations(
             batches.restore(state.minibatches)
         while state.iteration < stage.n_iterations and not _stalled(state, settings):
             started = time.perf_counter()
+            views = rotation_prior(state, settings)
             fresh = data.expectation(
                 batches.choose(state.generator),
                 operator.project(state.volume_coefficients),
                 state.shift_prior,
                 state.noise_variance,
+                views,
                 lambda share: on_progress("expectation", share),
             )
             q = expected_log_likelihood(
@@ -172,9 +176,12 @@ def iterations(
                 state.shift_prior,
                 state.noise_variance,
                 fresh,
+                views,
             )
             # An empty patch tells nothing of rotations: all are as likely as before.
-            uninformed = fresh.empty_mass / stage.n_rotations
+            uninformed = fresh.empty_mass * (
+                1 / stage.n_rotations if views is None else views
+            )
             state.rotation_mass = state.rotation_mass + fresh.rotation_mass - uninformed
             step = 1.0 if _fell(state, fresh) else stage.step
             statistics = batches.combine(fresh)
@@ -261,6 +268,8 @@ def _maximize(
     state.volume_coefficients = before + step * em_step
     if not _prior_held(state, settings):
         state.shift_prior = _revived(shift_prior_table(statistics))
+    if settings.views == "learned" and state.iteration >= _HELD_ITERATIONS:
+        _learn_views(state, statistics, step)
     state.noise_variance = settings.noise_variance or _above_rounding(
         noise_variance(operator, maximum, statistics), state.noise_variance, statistics
     )
@@ -290,6 +299,44 @@ def _adapted_step(
         step = state.step * np.exp(_PACE * agreement)
         state.step = float(np.clip(step, _SHORTEST_STEP, longest))
     return state.step
+
+
+def rotation_prior(state: RunState, settings: Settings) -> NDArray[np.float64] | None:
+    """Prior of the rotations of a run.
+
+    Parameters
+    ----------
+    state : RunState
+        Current state.
+    settings : Settings
+        Settings of the reconstruction.
+
+    Returns
+    -------
+    float64, shape (K,), or None
+        None is the uniform prior.
+    """
+    if settings.views == "uniform":
+        return None
+    prior = view_kernel(len(state.view_weights)) @ state.view_weights
+    return np.asarray(prior / prior.sum())
+
+
+def _learn_views(state: RunState, statistics: Statistics, step: float) -> None:
+    """One step of EM for the weights of view directions: a mixture of known kernels.
+
+    Only what is not empty has a view. A step of more than 1 is taken in the logarithm.
+    """
+    kernel = view_kernel(len(state.view_weights))
+    prior = kernel @ state.view_weights
+    odds = np.maximum(statistics.rotation_mass / prior - statistics.empty_mass, 0)
+    weights = state.view_weights * (odds @ kernel) ** step
+    state.view_weights = weights / weights.sum()
+
+
+def _all_views(n_rotations: int) -> NDArray[np.float64]:
+    """Weights of view directions that are all alike."""
+    return np.full(n_rotations, 1 / n_rotations)
 
 
 def _prior_held(state: RunState, settings: Settings) -> bool:
@@ -373,4 +420,7 @@ def _march(state: RunState, size: int, last: Stage, following: Stage) -> None:
     state.volume_coefficients = basis.lift(state.volume_coefficients, following.ell_max)
     state.em_step = np.zeros_like(state.volume_coefficients)
     state.rotation_mass = np.zeros(following.n_rotations)
+    if following.n_rotations != last.n_rotations:
+        weights = view_kernel(following.n_rotations, last.n_rotations)
+        state.view_weights = weights @ state.view_weights
     state.stage, state.iteration, state.minibatches = state.stage + 1, 0, {}

@@ -295,6 +295,7 @@ def partial_sums(
     images: ArrayLike,
     shift_prior: ArrayLike,
     noise_variance: float,
+    rotation_prior: ArrayLike | None = None,
     threads: int | None = None,
     on_progress: Callable[[float], None] | None = None,
 ) -> PartialSums:
@@ -306,7 +307,7 @@ def partial_sums(
         The whole batch.
     patches : array, shape (n, L, L)
         Patches of whole blocks.
-    images, shift_prior, noise_variance, threads, on_progress
+    images, shift_prior, noise_variance, rotation_prior, threads, on_progress
         As in :func:`expectation`.
 
     Returns
@@ -319,7 +320,7 @@ def partial_sums(
     InputError
         As :func:`expectation`.
     """
-    problem = _Problem(patches, images, shift_prior, noise_variance, None)
+    problem = _Problem(patches, images, shift_prior, noise_variance, rotation_prior)
     return problem.sums(batch, threads, 0.0, _NOTHING, on_progress)
 
 
@@ -329,6 +330,7 @@ def total(
     images: ArrayLike,
     shift_prior: ArrayLike,
     noise_variance: float,
+    rotation_prior: ArrayLike | None = None,
 ) -> Statistics:
     """Statistics of a batch from the sums over all of its blocks.
 
@@ -338,7 +340,7 @@ def total(
         The batch.
     sums : PartialSums
         Over all of its blocks.
-    images, shift_prior, noise_variance
+    images, shift_prior, noise_variance, rotation_prior
         As the sums were made with.
 
     Returns
@@ -348,7 +350,7 @@ def total(
     """
     size = np.shape(images)[1]
     nothing = np.empty((0, size, size), np.float32)
-    problem = _Problem(nothing, images, shift_prior, noise_variance, None)
+    problem = _Problem(nothing, images, shift_prior, noise_variance, rotation_prior)
     return problem.statistics(batch, sums)
 
 

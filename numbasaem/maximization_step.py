@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import linalg
+from scipy import linalg, special
 from threadpoolctl import threadpool_limits
 
 from .errors import expected
@@ -250,13 +250,14 @@ def expected_log_likelihood(
     shift_prior: NDArray[np.float64],
     variance: float,
     stats: Statistics,
+    rotation_prior: NDArray[np.float64] | None = None,
 ) -> float:
     """Expected complete log-likelihood Q of equations (22) and (25).
 
     Parameters
     ----------
     operator : ProjectionOperator
-        Projections in the rotations that `stats` refers to, uniform prior.
+        Projections in the rotations that `stats` refers to.
     coefficients : float64, shape (M,)
         Volume at which Q is taken.
     shift_prior : float64, shape (2L, 2L)
@@ -265,6 +266,8 @@ def expected_log_likelihood(
         Noise variance at which Q is taken.
     stats : Statistics
         Statistics under the current estimate.
+    rotation_prior : float64, shape (K,), optional
+        Probability of each rotation; uniform if left out.
 
     Returns
     -------
@@ -277,7 +280,11 @@ def expected_log_likelihood(
     with np.errstate(divide="ignore"):
         log_prior = np.where(stats.shift_mass > 0, np.log(shift_prior), 0.0)
     prior = np.sum(stats.shift_mass * log_prior)
-    return float(prior - gaussian / 2 - stats.n_patches * np.log(operator.n_rotations))
+    if rotation_prior is None:
+        views = -stats.n_patches * np.log(operator.n_rotations)
+    else:
+        views = special.xlogy(stats.rotation_mass, rotation_prior).sum()
+    return float(prior + views - gaussian / 2)
 
 
 def shift_prior_table(stats: Statistics) -> NDArray[np.float64]:

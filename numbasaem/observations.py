@@ -44,6 +44,7 @@ class Observations(Protocol):
         images: NDArray[np.float64],
         shift_prior: NDArray[np.float64],
         noise_variance: float,
+        rotation_prior: NDArray[np.float64] | None = None,
         on_progress: Callable[[float], None] | None = None,
     ) -> Statistics:
         """Statistics of those chosen, whose numbers ascend; the E-step."""
@@ -212,12 +213,13 @@ class Patches:
         images: NDArray[np.float64],
         shift_prior: NDArray[np.float64],
         noise_variance: float,
+        rotation_prior: NDArray[np.float64] | None = None,
         on_progress: Callable[[float], None] | None = None,
     ) -> Statistics:
         """Statistics of the chosen patches; see :class:`Observations`."""
 
         def of_group(mine: NDArray[np.intp], images: NDArray[np.float64]) -> Statistics:
-            hypotheses = images, shift_prior, noise_variance
+            hypotheses = images, shift_prior, noise_variance, rotation_prior
             batch = batch_of(len(mine), images, self._brightest)
             patches = self._patches[mine]
             sums = partial_sums(batch, patches, *hypotheses, self._threads, on_progress)

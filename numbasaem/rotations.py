@@ -19,6 +19,8 @@ from .kernels.wigner import wigner_matrices
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+_STEP_OF_ONE = np.radians(246)
+"""Step of the grid of n rotations, times the cube root of n."""
 _PHI = 2**0.5
 _PSI = 1.533751168755204288118041
 """Positive root of psi^4 = psi + 4, Alexa's choice to go with sqrt(2)."""
@@ -61,6 +63,33 @@ def rotation_grid(n: int) -> NDArray[np.float64]:
     _check_number(n, at_least=1)
     s = np.arange(n, dtype=np.float64) + 0.5
     return _from_torus(s / n, 2 * np.pi * s / _PHI, 2 * np.pi * s / _PSI)
+
+
+@lru_cache(maxsize=4)
+def view_kernel(n: int, n_sources: int | None = None) -> NDArray[np.float64]:
+    """How view directions of the grid stand for those near them.
+
+    Parameters
+    ----------
+    n : int
+        Number of rotations of :func:`rotation_grid`, at least 1.
+    n_sources : int, optional
+        Number of rotations of the grid that the directions are of; `n` if left out.
+
+    Returns
+    -------
+    float64, shape (n, n_sources), read-only
+        Column j is the probability of each rotation about direction j: as a Gaussian of
+        half the sources' step in the angle between directions, in-plane angles alike.
+    """
+    n_sources = n_sources or n
+    directions, sources = rotation_grid(n)[:, 2], rotation_grid(n_sources)[:, 2]
+    step = _STEP_OF_ONE / n_sources ** (1 / 3)
+    closeness = np.clip(directions @ sources.T, -1, 1) - 1
+    kernel: NDArray[np.float64] = np.exp(closeness / (step / 2) ** 2)
+    kernel /= kernel.sum(axis=0)
+    kernel.flags.writeable = False
+    return kernel
 
 
 def random_rotations(n: int, generator: np.random.Generator) -> NDArray[np.float64]:

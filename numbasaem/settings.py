@@ -84,6 +84,8 @@ class Settings(BaseModel):
         into account.
     whiten : bool
         Take noise to have the spectrum of each micrograph. See :mod:`numbasaem.optics`.
+    views : {"uniform", "learned"}
+        Prior of view directions: all alike, or found with the volume.
 
     Raises
     ------
@@ -124,6 +126,7 @@ class Settings(BaseModel):
     normalise: bool | None = None
     ctf: bool = False
     whiten: bool = False
+    views: Literal["uniform", "learned"] = "uniform"
 
     @model_validator(mode="after")
     def _one_count_a_stage(self) -> Settings:

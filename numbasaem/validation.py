@@ -27,7 +27,7 @@ from .checkpoint import (
     refuse_other_sources,
 )
 from .errors import expected
-from .expectation_maximization import projections_as_seen
+from .expectation_maximization import projections_as_seen, rotation_prior
 from .inputs import file_of_source, load_patches, load_windows
 from .io import written_whole
 from .metrics import fourier_shell_correlation
@@ -418,8 +418,10 @@ def _evidence(
     basis = VolumeBasis(settings.size, stage.ell_max)
     operator = projections_as_seen(basis, stage.n_rotations, data)
     images = operator.project(state.volume_coefficients)
+    hypotheses = images, state.shift_prior, state.noise_variance
+    views = rotation_prior(state, settings)
     found = [
-        data.expectation(group, images, state.shift_prior, state.noise_variance)
+        data.expectation(group, *hypotheses, views)
         for group in np.array_split(np.arange(len(data)), min(_GROUPS, len(data)))
     ]
     n_pixels = np.array([one.n_patches for one in found]) * settings.size**2

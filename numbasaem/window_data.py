@@ -166,6 +166,7 @@ class Windows:
         images: NDArray[np.float64],
         shift_prior: NDArray[np.float64],
         noise_variance: float,
+        rotation_prior: NDArray[np.float64] | None = None,
         on_progress: Callable[[float], None] | None = None,
     ) -> Statistics:
         """Statistics of the chosen tiles; see `Observations`.
@@ -177,7 +178,7 @@ class Windows:
         empty = float(np.clip(1 - shown, _SMALLEST_EMPTY, 1 - _SMALLEST_EMPTY))
 
         def of_group(mine: NDArray[np.intp], images: NDArray[np.float64]) -> Statistics:
-            hypotheses = Hypotheses(images, noise_variance, empty)
+            hypotheses = Hypotheses(images, noise_variance, empty, rotation_prior)
             found = []
             for first in range(0, len(mine), TILES_AT_ONCE):
                 regions = self._regions(mine[first : first + TILES_AT_ONCE])

@@ -46,7 +46,7 @@ def refusal(do: Callable[[], object]) -> str:
 
 def sealed(content: bytes) -> bytes:
     """Return a file of this format around any content."""
-    seal = b"numbasaem run, format 3, SHA-256 %s\n"
+    seal = b"numbasaem run, format 4, SHA-256 %s\n"
     digest = hashlib.sha256(content).hexdigest().encode()
     return (seal % digest).ljust(512, b"\0") + content
 
@@ -93,6 +93,7 @@ def test_checkpoint__round_trip(
         shift_prior=np.full((2, 2), 0.25),
         noise_variance=0.5,
         rotation_mass=np.arange(3.0),
+        view_weights=np.full(3, 1 / 3),
         generator=generator,
         stage=1,
         iteration=2,

@@ -246,6 +246,10 @@ def reconstruct(
     whiten: Annotated[
         bool, typer.Option("--whiten", help="Noise has the micrograph's spectrum.")
     ] = False,
+    views: Annotated[
+        Literal["uniform", "learned"],
+        typer.Option(help="Whether all view directions are alike, or to be found."),
+    ] = "uniform",
     flip_hand: Annotated[
         bool, typer.Option("--flip-hand", help="Write the mirror images of the maps.")
     ] = False,
@@ -308,6 +312,7 @@ def reconstruct(
         "normalise": normalise,
         "ctf": ctf,
         "whiten": whiten,
+        "views": views,
     }
     if settings is not None:
         options = read_settings(settings) | _given(context, options)
