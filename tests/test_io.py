@@ -321,7 +321,7 @@ def test_load_volume__too_small(tmp_path: Path) -> None:
         ("text.pdb", b"hello\nworld\n"),
         ("text.cif", b"hello"),
         ("table.cif", b"data_x\n_cell.a 1\n"),
-        ("cut.cif.gz", gzip.compress(b"data_x\n" * 99)[:20]),
+        ("cut.cif.gz", gzip.compress(b"data_x\n" * 99, mtime=0)[:20]),
     ],
 )
 def test_density_from_model__bad_file(
