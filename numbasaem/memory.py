@@ -10,6 +10,7 @@ import numba
 
 from .errors import expected
 from .inputs import input_shapes
+from .optics import LARGEST_COUNT
 from .schedule import minibatch_length
 from .volume_basis import VolumeBasis
 from .window_data import TILES_AT_ONCE, region_windows, tile_bounds
@@ -30,6 +31,8 @@ _CHUNK_BYTES = 32_000_000
 """Of the matrices that the normal equations are summed from, at a time."""
 _WINDOW_BYTES = 60
 """Of a window of the tiles that are worked on at a time: evidence, sums, weights."""
+_LENS_BYTES, _WHITENING_BYTES, _BOX_MEANS_BYTES = 32, 16, 12
+"""Of a pixel, measured: its transform and what is computed of it."""
 _NUMBERS = 6
 """Of a patch that is elsewhere: micrograph, run, half and those of drawing it."""
 _GIGABYTE = 10**9
@@ -154,7 +157,8 @@ def plan_memory(
     if settings.model == "window":
         return _plan_windows(settings, shapes, n_threads)
     patches = 4 * n_patches * size**2
-    reading = 2 * patches + max(_preparing(shape) for shape in shapes)
+    reading = patches + max(patches, _preparing(settings, shapes))
+    n_groups = _n_optics_groups(settings, shapes)
     n_chosen = _n_chosen(settings, n_patches)
     # With what the checks of a minibatch and drawing it take.
     minibatch = n_chosen * size**2 * (4 + 4 + 1) + 2 * 8 * n_patches
@@ -162,8 +166,8 @@ def plan_memory(
     return MemoryPlan(
         process=_PROCESS_BYTES,
         patches=_NUMBERS * 8 * n_patches if elsewhere else max(reading, held),
-        projections=max(_projections(stage, size) for stage in settings.schedule),
-        statistics=_statistics(settings, n_patches),
+        projections=_projections(settings, n_groups),
+        statistics=n_groups * _statistics(settings, n_patches),
         thread=_thread(settings.rotations, size),
         n_threads=n_threads,
     )
@@ -180,13 +184,14 @@ def _plan_windows(
     n_runs = 3 if settings.halves else 1
     at_once = min(n_tiles, TILES_AT_ONCE) * (region_windows(size) + size) ** 2
     held = (4 + 1 + 2 * n_runs) * n_pixels + _WINDOW_BYTES * at_once
-    reading = 5 * n_pixels + max(_preparing(shape) for shape in shapes)
+    reading = 5 * n_pixels + _preparing(settings, shapes)
+    n_groups = _n_optics_groups(settings, shapes)
     fewest = max(1, n_pixels // (size**2 * n_tiles))
     return MemoryPlan(
         process=_PROCESS_BYTES,
         patches=max(reading, held),
-        projections=max(_projections(stage, size) for stage in settings.schedule),
-        statistics=_statistics(settings, n_tiles, fewest),
+        projections=_projections(settings, n_groups),
+        statistics=n_groups * _statistics(settings, n_tiles, fewest),
         thread=_window_thread(settings.rotations, size),
         n_threads=n_threads,
     )
@@ -200,12 +205,25 @@ def _window_thread(n_rotations: int, size: int) -> int:
     return slab + 4 * side**2 * (2 * _LANES * 3 + 4)
 
 
-def _preparing(shape: InputShape) -> int:
+def _n_optics_groups(settings: Settings, shapes: Sequence[InputShape]) -> int:
+    """As many as there may be: they are known once the micrographs have been read."""
+    if not (settings.ctf or settings.whiten):
+        return 1
+    return min(LARGEST_COUNT, sum(shape.n_micrographs for shape in shapes))
+
+
+def _preparing(settings: Settings, shapes: Sequence[InputShape]) -> int:
     """A file as it may be unpacked, and one micrograph of it in every guise."""
-    stored = 4 * shape.n_micrographs * prod(shape.given)
-    # Copy, mask and comparisons, or the transform; then image and box means.
-    raw = 32 * prod(shape.given) if shape.given != shape.prepared else 0
-    return stored + raw + (4 + 4 + 8 + 1) * prod(shape.prepared)
+    work = _WHITENING_BYTES if settings.whiten else _BOX_MEANS_BYTES
+    each = 4 + 1 + (_LENS_BYTES if settings.ctf else work)  # image, dead areas
+
+    def of_file(shape: InputShape) -> int:
+        stored = 4 * shape.n_micrographs * prod(shape.given)
+        # Copy, mask and comparisons, or the transform.
+        raw = 32 * prod(shape.given) if shape.given != shape.prepared else 0
+        return stored + raw + each * prod(shape.prepared)
+
+    return max(of_file(shape) for shape in shapes)
 
 
 def _n_chosen(settings: Settings, n_patches: int, patches_each: float = 1.0) -> int:
@@ -214,15 +232,23 @@ def _n_chosen(settings: Settings, n_patches: int, patches_each: float = 1.0) -> 
     return minibatch_length(n_patches, settings.batch_fraction, patches_each)
 
 
-def _projections(stage: Stage, size: int) -> int:
-    """Numbers of projections, of the operator and of the normal equations."""
+def _projections(settings: Settings, n_groups: int) -> int:
+    """Those of the stage that takes most."""
+    return max(
+        _projections_of_stage(stage, settings.size, n_groups)
+        for stage in settings.schedule
+    )
+
+
+def _projections_of_stage(stage: Stage, size: int, n_groups: int) -> int:
+    """Projections, the operator and the normal equations."""
     basis = VolumeBasis(size, stage.ell_max)
     n_coefficients, n_pixels = basis.n_coefficients, size**2
     wigner = sum((2 * ell + 1) ** 2 for ell in range(stage.ell_max + 1))
-    images = 6 * stage.n_rotations * n_pixels
+    images = 6 * n_groups * stage.n_rotations * n_pixels
     energies = 4 * stage.n_rotations * (2 * size - 1) ** 2
     matrix = n_pixels * n_coefficients
-    operator = 2 * (stage.n_rotations * wigner + matrix)
+    operator = 2 * (stage.n_rotations * wigner + n_groups * matrix)
     samples = size**3 * ((stage.ell_max + 1) ** 2 + sum(basis.radial_counts))
     chunk = max(matrix, min(_CHUNK_BYTES // 8, stage.n_rotations * matrix))
     equations = 4 * chunk + 3 * n_coefficients**2

@@ -47,8 +47,9 @@ def noise(path: Path, pixels: int) -> Path:
     [
         (200, {"size": 7, "ell_max": [4], "rotations": 100, "halves": False}),
         (3500, {"size": 7, "ell_max": [2], "rotations": 20, "batch_fraction": 0.02}),
+        (3500, {"size": 7, "ell_max": [2], "rotations": 20, "whiten": True}),
     ],
-    ids=["little data", "much data"],
+    ids=["little data", "much data", "whitened"],
 )
 def test_plan__is_what_is_used(
     tmp_path: Path, pixels: int, settings: dict[str, Any]
@@ -69,6 +70,8 @@ def test_plan__grows_with_what_takes_memory() -> None:
     assert plan_memory(few, shapes * 3).patches > plan.patches + 15e6
     more = few.model_copy(update={"threads": 8})
     assert plan_memory(more, shapes).total == plan.total + 7 * plan.thread
+    seen = few.model_copy(update={"whiten": True})
+    assert plan_memory(seen, shapes * 3).statistics == 3 * plan.statistics
     kept = few.model_copy(update={"batching": "incremental"})
     assert plan_memory(kept, shapes).statistics > 5 * plan.statistics
 

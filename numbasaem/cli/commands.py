@@ -194,7 +194,8 @@ def reconstruct(
         typer.Option(metavar="GROUP", help="Point group: C1, Cn, Dn, T, O or I."),
     ] = "C1",
     noise_variance: Annotated[
-        str, typer.Option(metavar="auto|v", help="Noise variance to start from.")
+        str,
+        typer.Option(metavar="auto|v", help="Noise variance, if known; else found."),
     ] = "auto",
     halves: Annotated[
         bool, typer.Option(help="Also reconstruct two independent halves.")
