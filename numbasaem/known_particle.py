@@ -41,6 +41,8 @@ class KnownParticle:
     ----------
     images : float64, shape (n_rotations, L, L)
         Projections, in the units of the micrographs.
+    rotations : float64, shape (n_rotations, 3, 3)
+        Rotation of each.
     shift_prior : float64, shape (2L, 2L)
         rho of equation (17).
     noise_variance : float
@@ -48,6 +50,7 @@ class KnownParticle:
     """
 
     images: NDArray[np.float64]
+    rotations: NDArray[np.float64]
     shift_prior: NDArray[np.float64]
     noise_variance: float
 
@@ -99,6 +102,7 @@ def particle_of_run(folder: Path) -> tuple[KnownParticle, Settings]:
     rotations = rotation_grid(settings.rotations)
     particle = KnownParticle(
         images=project(basis, state.volume_coefficients, rotations),
+        rotations=rotations,
         shift_prior=state.shift_prior,
         noise_variance=state.noise_variance,
     )
@@ -135,12 +139,13 @@ def particle_of_map(
     """
     cube = np.asarray(volume, dtype=np.float64)
     basis = VolumeBasis(len(cube), _ELL_MAX)
-    images = project(basis, basis.expand(cube), rotation_grid(_ROTATIONS))
+    rotations = rotation_grid(_ROTATIONS)
+    images = project(basis, basis.expand(cube), rotations)
     if not images.any():
         raise expected(where, "a map with signal", "zeros")
     chosen = np.random.default_rng(seed).permutation(len(patches))[:_FITTED_PATCHES]
     (particle, likelihood), (_, of_negative) = (
-        _fitted(sign * images, patches[chosen]) for sign in (1, -1)
+        _fitted(sign * images, rotations, patches[chosen]) for sign in (1, -1)
     )
     if of_negative > likelihood + _FAR_LIKELIER:
         what = "a map as bright or dark as the particles; try with --invert or without"
@@ -149,7 +154,9 @@ def particle_of_map(
 
 
 def _fitted(
-    images: NDArray[np.float64], patches: NDArray[np.float32]
+    images: NDArray[np.float64],
+    rotations: NDArray[np.float64],
+    patches: NDArray[np.float32],
 ) -> tuple[KnownParticle, float]:
     """Fit contrast, shift prior and noise; also the log-likelihood they reach."""
     size = patches.shape[1]
@@ -166,4 +173,4 @@ def _fitted(
         residual = seen.patch_energy - 2 * contrast * along + contrast**2 * energy
         variance = residual / (seen.n_patches * size**2)
         images = images * contrast
-    return KnownParticle(images, prior, variance), seen.log_likelihood
+    return KnownParticle(images, rotations, prior, variance), seen.log_likelihood

@@ -18,8 +18,9 @@ from .io.mrc import read_volume
 from .io.star import COORDINATES, read_particles, write_particles
 from .known_particle import particle_of_map, particle_of_run
 from .patches import cut_patches
-from .picking import Match, match_picks, pick, surest_apart
+from .picking import Match, likeliest_rotations, match_picks, pick, surest_apart
 from .preparation import Preparation, preparation_of
+from .rotations import relion_angles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -48,6 +49,8 @@ class PickedParticles:
         The micrograph of each particle.
     coordinates : float64, shape (n, 2)
         (y, x) in pixels of the micrographs as they were given.
+    angles : float64, shape (n, 3)
+        RELION's rot, tilt and psi of the likeliest view, degrees.
     probability : float64, shape (n,)
         Figure of merit; see :class:`numbasaem.picking.Picks`.
     optics_groups : list of int, length n
@@ -62,6 +65,7 @@ class PickedParticles:
 
     micrograph_names: list[str]
     coordinates: NDArray[np.float64]
+    angles: NDArray[np.float64]
     probability: NDArray[np.float64]
     optics_groups: list[int]
     pixel_size: float
@@ -180,7 +184,7 @@ def _picked(
     particle, size = picker.particle, picker.preparation.size
     names: list[str] = []
     groups: list[int] = []
-    coordinates, merits = [], []
+    coordinates, views, merits = [], [], []
     for file in listed.files:
         several = len(file.open()[0]) > 1
         prepared = prepared_micrographs(file, picker.preparation, picker.pixel_sizes)
@@ -192,6 +196,7 @@ def _picked(
             centres, probability = pick_on_four_grids(one.pixels, seen, progress)
             live = one.live_particles(centres, size)
             coordinates.append(one.original_coordinates(centres[live]))
+            views.append(likeliest_rotations(one.pixels, centres[live], seen.images))
             merits.append(probability[live])
             names += [name] * int(live.sum())
             groups += [file.optics_group] * int(live.sum())
@@ -201,6 +206,7 @@ def _picked(
     return PickedParticles(
         micrograph_names=names,
         coordinates=np.concatenate(coordinates),
+        angles=relion_angles(particle.rotations[np.concatenate(views)]),
         probability=np.concatenate(merits),
         optics_groups=groups,
         pixel_size=pixel_size,
@@ -360,6 +366,7 @@ def write_picks(path: Path, picks: PickedParticles) -> None:
             path,
             micrograph_names=picks.micrograph_names,
             coordinates=picks.coordinates,
+            angles=picks.angles,
             pixel_size=picks.pixel_size,
             figure_of_merit=picks.probability,
             optics=picks.optics,

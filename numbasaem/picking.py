@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 from scipy.spatial import cKDTree
@@ -135,6 +136,47 @@ def pick(
         patch_shifts=shifts,
         empty_probability=empty_probability,
     )
+
+
+def likeliest_rotations(
+    micrograph: ArrayLike, centres: ArrayLike, images: ArrayLike
+) -> NDArray[np.intp]:
+    """Which projection is likeliest at each place of a micrograph.
+
+    Parameters
+    ----------
+    micrograph : array, shape (rows, columns)
+        Pixels.
+    centres : array, shape (n_particles, 2)
+        (y, x) in pixels of the pixel at index L // 2 of each particle's box, rounded to
+        whole ones.
+    images : array, shape (n_rotations, L, L)
+        Projections of the particle, one per rotation, all as probable.
+
+    Returns
+    -------
+    int, shape (n_particles,)
+        Number of the projection of highest likelihood given all pixels of the box that
+        the micrograph has.
+    """
+    projections = np.asarray(images, dtype=np.float64)
+    size = projections.shape[-1]
+    pixels = np.pad(np.asarray(micrograph, dtype=np.float64), size)
+    held = np.pad(np.ones(np.shape(micrograph)), size)
+    at = np.rint(np.asarray(centres, dtype=np.float64).reshape(-1, 2)).astype(np.intp)
+    corners = at - size // 2 + size
+    templates = projections.reshape(len(projections), -1).T
+    found = np.empty(len(corners), np.intp)
+    for start in range(0, len(corners), _PATCHES_AT_ONCE):
+        rows, columns = corners[start : start + _PATCHES_AT_ONCE].T
+        boxes = [
+            sliding_window_view(plane, (size, size))[rows, columns].reshape(-1, size**2)
+            for plane in (pixels, held)
+        ]
+        # - || box - projection ||^2 over the pixels held, but for the box's own energy
+        likeness = 2 * boxes[0] @ templates - boxes[1] @ templates**2
+        found[start : start + _PATCHES_AT_ONCE] = likeness.argmax(axis=1)
+    return found
 
 
 def most_probable_shifts(

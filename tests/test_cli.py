@@ -13,6 +13,8 @@ import mrcfile
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.spatial import cKDTree
+from scipy.spatial.transform import Rotation
 
 import numbasaem
 from numbasaem import cli, demo
@@ -20,9 +22,10 @@ from numbasaem.checkpoint import load_checkpoint
 from numbasaem.cli import commands
 from numbasaem.io.coordinates import read_boxes, read_topaz, write_topaz
 from numbasaem.io.mrc import write_micrograph, write_volume
-from numbasaem.io.star import read_particles
+from numbasaem.io.star import ANGLES, read_particles
 from numbasaem.phantom import folded_chain
 from numbasaem.picking import match_picks
+from numbasaem.rotations import rotations_from_relion
 from numbasaem.settings import Settings, read_settings
 
 COMMANDS = (
@@ -378,6 +381,11 @@ def test_pick__finds_particles_of_a_map(tmp_path: Path, capsys: Captured) -> Non
     match = match_picks(found, sample.coordinates[0], tolerance_px=1.5)
     assert match.recall > 0.9
     assert match.precision > 0.9
+    views = rotations_from_relion(sure[list(ANGLES)].to_numpy())
+    _, nearest = cKDTree(sample.coordinates[0]).query(found)
+    true = sample.rotations[0][nearest]
+    turn = Rotation.from_matrix(views @ true.transpose(0, 2, 1)).magnitude()
+    assert np.median(np.degrees(turn)) < 30
 
 
 def test_evaluate__tables_of_picks(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 from numbasaem import picking
 from numbasaem.errors import InputError
@@ -15,6 +16,7 @@ from numbasaem.phantom import folded_chain
 from numbasaem.picking import (
     empty_patch_f1,
     is_empty,
+    likeliest_rotations,
     match_picks,
     most_probable_shifts,
     particle_centres,
@@ -22,6 +24,7 @@ from numbasaem.picking import (
     share_found_within_one_pixel,
     true_patch_shifts,
 )
+from numbasaem.projection import project
 from numbasaem.rotations import rotation_grid
 from numbasaem.simulation import simulate
 from numbasaem.volume_basis import VolumeBasis
@@ -165,6 +168,25 @@ def test_pick__simulated_micrograph() -> None:
     recall, precision = match_picks(sure, true, tolerance_px=1.5)
     assert recall > 0.9
     assert precision > 0.9
+
+
+def test_likeliest_rotations__are_those_simulated() -> None:
+    """To the grid's step, also of particles that the border cuts."""
+    size, n = 11, 552
+    simulation = simulate(folded_chain(size), size=size, pixels=300, snr=20, ell_max=6)
+    basis = VolumeBasis(size, 6)
+    rotations = rotation_grid(n)
+    images = project(basis, basis.expand(simulation.volume_true), rotations)
+    (micrograph,), (centres,) = simulation.micrographs, simulation.coordinates
+    found = rotations[likeliest_rotations(micrograph, centres, images)]
+    (true,) = simulation.rotations
+    turn = Rotation.from_matrix(found @ true.transpose(0, 2, 1)).magnitude()
+    assert np.median(np.degrees(turn)) < 25
+    cut = micrograph[: round(centres[0, 0]) + 2]
+    again = likeliest_rotations(cut, centres[:1], images)
+    turn = Rotation.from_matrix(rotations[again[0]] @ true[0].T).magnitude()
+    assert np.degrees(turn) < 40
+    assert len(likeliest_rotations(micrograph, [], images)) == 0
 
 
 def test_particle_of_map__finds_contrast_and_noise() -> None:
