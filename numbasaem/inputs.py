@@ -300,6 +300,10 @@ class _Reading:
         """Read and prepare each, and note its source and point spread."""
         for one in self._each(micrographs, on_progress):
             self._seen.append(one.point_spread)
+            if one.dead.any():
+                share = 100 * float(one.dead.mean())
+                name = self.sources[-1]["name"]
+                _log.warning("%s: %.1f %% of the area is left out", name, share)
             yield one
 
     def _each(

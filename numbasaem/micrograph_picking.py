@@ -129,7 +129,7 @@ def pick_with_map(
     """Find the particle of a map.
 
     Micrographs of smaller pixels than the map's voxels are prepared as raw ones are:
-    mended, downsampled to those voxels, flattened and normalised.
+    mended, downsampled to those voxels, flattened, cleaned and normalised.
 
     Parameters
     ----------
@@ -167,6 +167,7 @@ def pick_with_map(
         mend=raw,
         invert=invert,
         flatten=raw,
+        clean=raw,
         level=True,
         normalise=raw,
     )

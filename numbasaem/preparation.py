@@ -13,6 +13,9 @@ invert
 flatten
     A Gaussian mean about each pixel is subtracted, as wide at half its height as twice
     the patch: what varies more slowly than particles is background.
+clean
+    Areas that are neither ice nor particles, such as crystals, carbon and the edges of
+    holes, are masked: there the variance in boxes of four patches a side stands out.
 level
     The background's level becomes 0. Neither mean nor median serves: particles are
     positive and lift them, by 0.11 and 0.04 of the noise's deviation for a folded chain
@@ -61,6 +64,11 @@ _RINGING = 1
 _WIDTH_IN_DEVIATIONS = 2 * np.sqrt(2 * np.log(2))
 _MEDIAN_IN_DEVIATIONS = float(special.ndtri(0.75))
 """Median of the absolute values of a Gaussian."""
+_CLEAN_PATCHES = 4
+"""Patches a side of a box: crowded with particles or not, it is much like others."""
+_CLEAN_DEVIATIONS = 6.0
+_CLEAN_RATIO = 2.0
+"""Of the variance of ice and particles, the least that is something else."""
 _LEVEL_ROUNDS = 10
 _PAST_PEAK = 0.5
 """Deviations beyond the peak that are fitted with the flank: they steady the fit."""
@@ -76,7 +84,7 @@ class Preparation:
         L, side of a patch in prepared pixels.
     pixel_size : float or None
         Angstrom per prepared pixel; None leaves the pixels as they are.
-    mend, invert, flatten, level, normalise, ctf, whiten : bool
+    mend, invert, flatten, clean, level, normalise, ctf, whiten : bool
         Whether to take these steps.
     """
 
@@ -85,6 +93,7 @@ class Preparation:
     mend: bool = False
     invert: bool = False
     flatten: bool = False
+    clean: bool = False
     level: bool = True
     normalise: bool = False
     ctf: bool = False
@@ -136,6 +145,8 @@ class Preparation:
             background = np.empty_like(prepared)
             ndimage.gaussian_filter(prepared, deviation, output=background)
             prepared = prepared - background
+        if self.clean:
+            mask |= contaminated(prepared, self.size)
         if self.level:
             prepared = prepared - np.float32(
                 background_level(prepared, self.size, mask)
@@ -148,7 +159,8 @@ class Preparation:
             white, spread = corrected(prepared, mask, self.size, seen, self.whiten)
             result = replace(result, pixels=white, point_spread=spread)
         if not result.live_patches(self.size).any():
-            raise expected(where, "patches without dead areas, or --no-mend", "none")
+            what = "patches without dead areas, or --no-mend or --no-clean"
+            raise expected(where, what, "none")
         return result
 
     def _lens(
@@ -212,7 +224,7 @@ class Prepared:
     pixels : float32, shape (rows, columns)
         What the model is of.
     dead : bool, shape (rows, columns)
-        Where the camera saw nothing.
+        Where the camera saw nothing, or what is neither ice nor particles.
     original_shape : tuple of int
         Rows and columns before downsampling.
     point_spread : PointSpread or None
@@ -316,6 +328,7 @@ def preparation_of(settings: Settings) -> Preparation:
         mend=raw if settings.mend is None else settings.mend,
         invert=settings.invert,
         flatten=raw if settings.flatten is None else settings.flatten,
+        clean=raw if settings.clean is None else settings.clean,
         level=settings.level,
         normalise=raw if settings.normalise is None else settings.normalise,
         ctf=settings.ctf,
@@ -354,6 +367,31 @@ def mended(
     result = np.where(hot & (deviation > 0), neighbours, pixels)
     result[dead] = np.median(result[~dead])
     return result, dead
+
+
+def contaminated(pixels: NDArray[np.floating], size: int) -> NDArray[np.bool_]:
+    """Find what is neither ice nor particles.
+
+    Parameters
+    ----------
+    pixels : array, shape (rows, columns)
+        Micrograph without what varies slowly.
+    size : int
+        L, side of a patch, pixels.
+
+    Returns
+    -------
+    bool, shape (rows, columns)
+        Pixels about which the variance, in a box of 4 L a side, is above twice the
+        median one, and by 6 deviations of its logarithm.
+    """
+    side = min(_CLEAN_PATCHES * size, *pixels.shape)
+    mean = ndimage.uniform_filter(pixels, side, output=np.float64)
+    square = ndimage.uniform_filter(np.square(pixels, dtype=np.float64), side)
+    variance = np.maximum(square - mean**2, np.finfo(np.float64).tiny)
+    excess = np.log(variance / np.median(variance))
+    limit = max(np.log(_CLEAN_RATIO), _CLEAN_DEVIATIONS * _deviation(excess))
+    return np.asarray(excess > limit)
 
 
 def background_level(

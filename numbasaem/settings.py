@@ -75,10 +75,11 @@ class Settings(BaseModel):
         it fits `size`; None leaves them as they are.
     level : bool
         Subtract the level of the background, so that empty ice is zero.
-    mend, flatten, normalise : bool or None
+    mend, flatten, clean, normalise : bool or None
         Replace hot pixels and leave out dead areas; subtract a background that varies
-        slowly; divide by the standard deviation. None does so for raw micrographs,
-        which are those with a `particle_diameter`. See :mod:`numbasaem.preparation`.
+        slowly; leave out what is neither ice nor particles; divide by the standard
+        deviation. None does so for raw micrographs, which are those with a
+        `particle_diameter`. See :mod:`numbasaem.preparation`.
     ctf : bool
         Take the contrast transfer function of each micrograph, which a STAR list tells,
         into account.
@@ -123,6 +124,7 @@ class Settings(BaseModel):
     level: bool = True
     mend: bool | None = None
     flatten: bool | None = None
+    clean: bool | None = None
     normalise: bool | None = None
     ctf: bool = False
     whiten: bool = False

@@ -20,6 +20,12 @@ def data_folder() -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine, steps of a moment are not announced as if they were long."""
+    monkeypatch.setattr("numbasaem.cli.progress._PATIENCE_S", 60.0)
+
+
 @pytest.fixture
 def log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
     """What the package logs, even after a library has switched off its loggers."""

@@ -567,7 +567,7 @@ def test_reconstruct__defaults_are_those_of_settings() -> None:
         assert stated[name] == getattr(settings, name)
     for name in ("symmetry", "threads", "invert", "pixel_size", "particle_diameter"):
         assert stated[name] == getattr(settings, name)
-    for name in ("level", "mend", "flatten", "normalise"):
+    for name in ("level", "mend", "flatten", "clean", "normalise"):
         assert stated[name] == getattr(settings, name)
 
 

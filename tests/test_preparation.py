@@ -7,10 +7,11 @@ import pytest
 from numpy.typing import NDArray
 
 from numbasaem.errors import InputError
-from numbasaem.phantom import shepp_logan
+from numbasaem.phantom import folded_chain, shepp_logan
 from numbasaem.preparation import (
     Preparation,
     background_level,
+    contaminated,
     mended,
     preparation_of,
 )
@@ -169,6 +170,32 @@ def test_prepare__nothing_but_dead_areas() -> None:
         Preparation(5, mend=True)("m", pixels, None)
 
 
+def test_contaminated__crystals_and_edges_but_no_particles() -> None:
+    sample = simulate(folded_chain(SIZE), size=SIZE, pixels=400, snr=3.5, ell_max=6)
+    clean = sample.micrographs[0]
+    assert not contaminated(clean, SIZE).any()
+    assert not contaminated(noise(300, 200), SIZE).any()
+    spoilt = clean.copy()
+    deviation = float(clean.std())
+    spoilt[100:140, 200:230] += 6 * deviation * noise(40, 30)
+    spoilt[:, 380:] += 8 * deviation
+    found = contaminated(spoilt, SIZE)
+    assert found[100:140, 200:230].all()
+    assert found[:, 370:390].all()
+    # a margin of less than two patches
+    assert not found[:60, :350].any()
+    assert not found[180:, :350].any()
+
+
+def test_contaminated__is_left_out() -> None:
+    pixels = noise(400, 400)
+    pixels[100:140, 200:230] *= 9
+    result = Preparation(SIZE, clean=True)("m", pixels, None)
+    assert result.dead[120, 215]
+    assert 0.01 < result.dead.mean() < 0.1
+    assert abs(np.std(result.pixels[~result.dead]) - 1) < 0.05
+
+
 # --- downsampling ------------------------------------------------------------------
 
 
@@ -176,10 +203,10 @@ def test_preparation_of__a_particle_that_fits() -> None:
     plain = preparation_of(Settings(size=11))
     assert plain == Preparation(11)
     raw = preparation_of(Settings(size=11, particle_diameter=90.0, invert=True))
-    assert raw == Preparation(11, 10.0, True, True, True, True, True)
+    assert raw == Preparation(11, 10.0, True, True, True, True, True, True)
     some = Settings(size=11, particle_diameter=90, flatten=False, level=False)
     assert preparation_of(some) == Preparation(
-        11, 10.0, mend=True, level=False, normalise=True
+        11, 10.0, mend=True, clean=True, level=False, normalise=True
     )
     assert preparation_of(Settings(size=11, normalise=True)).normalise
 

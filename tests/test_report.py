@@ -15,13 +15,14 @@ from PIL import Image
 
 from numbasaem import cli
 from numbasaem.errors import InputError
+from numbasaem.io.mrc import write_micrograph
 from numbasaem.phantom import folded_chain
 from numbasaem.reconstruction import reconstruct
 from numbasaem.report import shapes, write_report
 from numbasaem.report.record import read_record
 from numbasaem.rotations import rotation_grid
 from numbasaem.settings import Settings
-from numbasaem.simulation import SimulationSettings, simulate_to_folder
+from numbasaem.simulation import SimulationSettings, simulate, simulate_to_folder
 
 SIZE = 7
 FIGURES = ("surfaces", "slices", "fsc", "history", "shift_prior", "views", "picks")
@@ -203,6 +204,30 @@ def test_report__points_out_what_is_wrong(copy: Path) -> None:
     words = " ".join(negative.warnings)
     assert "--invert" in words
     assert "no half maps" in words
+
+
+def test_report__shows_what_is_left_out(tmp_path: Path) -> None:
+    plan = SimulationSettings(size=SIZE, pixels=120, snr=10, ell_max=4)
+    pixels = simulate(folded_chain(SIZE), plan).micrographs[0]
+    pixels[20:32, 60:72] *= 20
+    write_micrograph(tmp_path / "m.mrc", pixels, 1.0)
+    settings = Settings(
+        size=SIZE,
+        ell_max=(2,),
+        iterations=(2,),
+        rotations=24,
+        starts=1,
+        halves=False,
+        clean=True,
+    )
+    reconstruct([tmp_path / "m.mrc"], settings, out=tmp_path / "run")
+    excerpt = read_record(tmp_path / "run").excerpt
+    assert excerpt is not None
+    assert excerpt.left_out[20:32, 60:72].all()
+    y, x = np.rint(excerpt.picks.centres).astype(int).T
+    assert len(y) > 10
+    assert not excerpt.left_out[y, x].any()
+    assert "Blue: left out." in write_report(tmp_path / "run").read_text("utf-8")
 
 
 def test_report__of_no_finished_run(

@@ -234,6 +234,10 @@ def reconstruct(
         bool | None,
         typer.Option(help="Subtract what varies slowly.", **RAW_ONLY),
     ] = None,
+    clean: Annotated[
+        bool | None,
+        typer.Option(help="Leave out crystals, carbon and edges.", **RAW_ONLY),
+    ] = None,
     normalise: Annotated[
         bool | None,
         typer.Option(help="Divide by the standard deviation.", **RAW_ONLY),
@@ -310,6 +314,7 @@ def reconstruct(
         "level": level,
         "mend": mend,
         "flatten": flatten,
+        "clean": clean,
         "normalise": normalise,
         "ctf": ctf,
         "whiten": whiten,

@@ -29,6 +29,7 @@ from .style import (
     GREY,
     HISTORIES,
     INK,
+    LEFT_OUT,
     ORANGE,
     RUN_COLOURS,
     SEQUENTIAL,
@@ -364,6 +365,7 @@ def _picks(record: RunRecord) -> Figure:
         )
         axes.set_xlabel("x (pixels)")
     bare.set_ylabel("y (pixels)")
+    marked.contourf(excerpt.left_out, [0.5, 1], colors=[LEFT_OUT], alpha=0.4)
     for (y, x), merit in zip(
         excerpt.picks.centres, excerpt.picks.probability, strict=True
     ):

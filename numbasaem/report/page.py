@@ -29,6 +29,7 @@ from .style import (
     GREY,
     HISTORIES,
     INK,
+    LEFT_OUT,
     ORANGE,
     RUN_COLOURS,
     SEQUENTIAL,
@@ -200,6 +201,7 @@ def _sections(record: RunRecord) -> Iterator[tuple[str, str]]:
                 f"A corner of {record.excerpt.name} with the "
                 f"{len(record.excerpt.picks.centres)} particles that the run finds in "
                 "it; fainter circles are less sure."
+                + (" Blue: left out." if record.excerpt.left_out.any() else "")
             )
             + _plots([_picks(record)], "wide"),
         )
@@ -571,6 +573,14 @@ def _picks(record: RunRecord) -> go.Figure:
         ),
         _layout(700),
     )
+    if excerpt.left_out.any():
+        figure.add_heatmap(
+            z=np.where(excerpt.left_out, 1.0, np.nan),
+            colorscale=[[0, LEFT_OUT], [1, LEFT_OUT]],
+            opacity=0.4,
+            showscale=False,
+            hoverinfo="skip",
+        )
     figure.update_layout(
         shapes=[
             {

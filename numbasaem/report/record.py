@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,12 +45,15 @@ class Excerpt:
         Of the micrograph's file.
     pixels : float32, shape (rows, columns)
         The part, prepared, its first pixel being that of the micrograph.
+    left_out : bool, shape (rows, columns)
+        Dead or contaminated pixels.
     picks : Picks
-        Particles found in it.
+        Particles found in the rest.
     """
 
     name: str
     pixels: NDArray[np.float32]
+    left_out: NDArray[np.bool_]
     picks: Picks
 
 
@@ -146,7 +149,11 @@ class RunRecord:
             particle.noise_variance,
             threads=self.settings.threads,
         )
-        return Excerpt(file.name, pixels, picks)
+        live = prepared.live_particles(picks.centres, self.settings.size)
+        picks = replace(
+            picks, centres=picks.centres[live], probability=picks.probability[live]
+        )
+        return Excerpt(file.name, pixels, prepared.dead[:side, :side], picks)
 
     @property
     def warnings(self) -> list[str]:
