@@ -99,7 +99,7 @@ def particle_of_run(folder: Path) -> tuple[KnownParticle, Settings]:
     state = runs["full"]
     stage = settings.schedule[state.stage]
     basis = VolumeBasis(settings.size, stage.ell_max)
-    rotations = rotation_grid(settings.rotations)
+    rotations = rotation_grid(stage.n_rotations)
     particle = KnownParticle(
         images=project(basis, state.volume_coefficients, rotations),
         rotations=rotations,

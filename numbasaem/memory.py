@@ -168,7 +168,7 @@ def plan_memory(
         patches=_NUMBERS * 8 * n_patches if elsewhere else max(reading, held),
         projections=_projections(settings, n_groups),
         statistics=n_groups * _statistics(settings, n_patches),
-        thread=_thread(settings.rotations, size),
+        thread=_thread(settings.schedule[-1].n_rotations, size),
         n_threads=n_threads,
     )
 
@@ -192,7 +192,7 @@ def _plan_windows(
         patches=max(reading, held),
         projections=_projections(settings, n_groups),
         statistics=n_groups * _statistics(settings, n_tiles, fewest),
-        thread=_window_thread(settings.rotations, size),
+        thread=_window_thread(settings.schedule[-1].n_rotations, size),
         n_threads=n_threads,
     )
 
@@ -257,7 +257,7 @@ def _projections_of_stage(stage: Stage, size: int, n_groups: int) -> int:
 
 def _statistics(settings: Settings, n_patches: int, patches_each: float = 1.0) -> int:
     """Those of an iteration, their sum with others, those kept, and the checkpoint."""
-    one = 2 * 8 * settings.rotations * settings.size**2
+    one = 2 * 8 * settings.schedule[-1].n_rotations * settings.size**2
     n_kept = {"stochastic": 0, "full": 0, "online": 1}.get(settings.batching)
     if n_kept is None:
         n_blocks = round(n_patches / _n_chosen(settings, n_patches, patches_each))

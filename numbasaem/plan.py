@@ -119,7 +119,7 @@ def make_plan(
         n_micrographs=len(data.pixel_sums),
         n_patches=round(len(parts["full"]) * parts["full"].patches_each),
         size=settings.size,
-        n_rotations=settings.rotations,
+        n_rotations=settings.schedule[-1].n_rotations,
         n_runs=len(parts),
         n_iterations=n_left,
         memory_bytes=memory.total,

@@ -316,7 +316,7 @@ def _result(
         volume=volumes[0],
         volume_coefficients=coefficients[0],
         basis=basis,
-        rotations=rotation_grid(settings.rotations),
+        rotations=rotation_grid(settings.schedule[-1].n_rotations),
         shift_prior=full.shift_prior,
         noise_variance=full.noise_variance,
         history=tuple(sorted(history, key=lambda row: row.total_done)),

@@ -16,6 +16,8 @@ from .symmetry import check_symmetry
 if TYPE_CHECKING:
     import os
 
+_Count = Annotated[int, Field(ge=1)]
+
 _SEARCH_ELL_MAX = 4
 _SEARCH_ITERATIONS = 10
 _SEARCH_ROTATIONS = 216
@@ -36,8 +38,8 @@ class Settings(BaseModel):
         Highest degree of each stage of frequency marching.
     iterations : tuple of int
         Most iterations N_it of each stage.
-    rotations : int
-        K, rotations that the posterior runs over.
+    rotations : int or tuple of int
+        K, rotations that the posterior runs over, in all stages or in each.
     batch_fraction : float or None
         S, share of the patches that an iteration sees; None is 0.05, but no fewer than
         4000 patches.
@@ -105,8 +107,8 @@ class Settings(BaseModel):
     size: Annotated[int, Field(ge=5)]
     model: Literal["patch", "window"] = "patch"
     ell_max: tuple[Annotated[int, Field(ge=0)], ...] = (6, 8, 10)
-    iterations: tuple[Annotated[int, Field(ge=1)], ...] = (25, 15, 15)
-    rotations: Annotated[int, Field(ge=1)] = 552
+    iterations: tuple[_Count, ...] = (25, 15, 15)
+    rotations: _Count | tuple[_Count, ...] = 552
     batch_fraction: Annotated[float, Field(gt=0, le=1)] | None = None
     batching: Batching = "stochastic"
     symmetry: Annotated[str, AfterValidator(check_symmetry)] = "C1"
@@ -134,15 +136,24 @@ class Settings(BaseModel):
     def _one_count_a_stage(self) -> Settings:
         if not self.ell_max:
             raise expected("ell_max", "at least one stage", "none")
+        a_stage = f"one number for each of the {len(self.ell_max)} stages"
         if len(self.ell_max) != len(self.iterations):
-            raise expected(
-                "iterations",
-                f"one number for each of the {len(self.ell_max)} stages",
-                len(self.iterations),
-            )
+            raise expected("iterations", a_stage, len(self.iterations))
+        if len(self.ell_max) != len(self.rotations_per_stage):
+            found = len(self.rotations_per_stage)
+            raise expected("rotations", f"one number, or {a_stage}", found)
         if list(self.ell_max) != sorted(self.ell_max):
             raise expected("ell_max", "degrees that do not fall", self.ell_max)
+        if list(self.rotations_per_stage) != sorted(self.rotations_per_stage):
+            raise expected("rotations", "numbers that do not fall", self.rotations)
         return self
+
+    @property
+    def rotations_per_stage(self) -> tuple[int, ...]:
+        """K of each stage of the march; it does not fall."""
+        if isinstance(self.rotations, int):
+            return (self.rotations,) * len(self.ell_max)
+        return self.rotations
 
     @property
     def deciding(self) -> dict[str, Any]:
@@ -153,15 +164,17 @@ class Settings(BaseModel):
     def schedule(self) -> tuple[Stage, ...]:
         """All stages of a run: the search among starts, if any, then the march."""
         march = tuple(
-            Stage(ell_max, n_iterations, self.rotations, self.over_relaxation)
-            for ell_max, n_iterations in zip(self.ell_max, self.iterations, strict=True)
+            Stage(*counts, self.over_relaxation)
+            for counts in zip(
+                self.ell_max, self.iterations, self.rotations_per_stage, strict=True
+            )
         )
         if self.starts == 1:
             return march
         search = Stage(
             min(_SEARCH_ELL_MAX, self.ell_max[0]),
             _SEARCH_ITERATIONS,
-            min(_SEARCH_ROTATIONS, self.rotations),
+            min(_SEARCH_ROTATIONS, march[0].n_rotations),
             self.over_relaxation,
         )
         return (search, *march)

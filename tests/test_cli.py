@@ -150,6 +150,9 @@ def test_usage__unusable_command_line(
         (["--noise-variance", "-1"], "--noise-variance"),
         (["--threads", "0"], "--threads"),
         (["--rotations", "0"], "--rotations"),
+        (["--rotations", "24,25,26"], "rotations"),
+        (["--rotations", "25,24"], "rotations"),
+        (["--rotations", "24,"], "--rotations"),
         (["--iterations", "5"], "iterations"),
     ],
 )
@@ -563,7 +566,8 @@ def test_reconstruct__defaults_are_those_of_settings() -> None:
     assert stated["iterations"] == ",".join(map(str, settings.iterations))
     assert stated["noise_variance"] == "auto"
     assert settings.noise_variance is None
-    for name in ("rotations", "batch_fraction", "batching", "halves", "seed", "starts"):
+    assert stated["rotations"] == str(settings.rotations)
+    for name in ("batch_fraction", "batching", "halves", "seed", "starts"):
         assert stated[name] == getattr(settings, name)
     for name in ("symmetry", "threads", "invert", "pixel_size", "particle_diameter"):
         assert stated[name] == getattr(settings, name)

@@ -20,6 +20,7 @@ from numbasaem.observations import Patches
 from numbasaem.patches import cut_patches
 from numbasaem.phantom import folded_chain
 from numbasaem.reconstruction import Result, reconstruct
+from numbasaem.rotations import rotation_grid
 from numbasaem.settings import Settings
 from numbasaem.simulation import simulate
 
@@ -30,7 +31,7 @@ SETTINGS = Settings(
     size=SIZE,
     ell_max=(2, 3),
     iterations=(2, 2),
-    rotations=24,
+    rotations=(24, 40),
     batch_fraction=0.4,
     starts=2,
     halves=False,
@@ -85,7 +86,7 @@ def test_reconstruct__shapes(unbroken: Result) -> None:
     assert unbroken.volume.shape == (SIZE,) * 3
     assert unbroken.volume_coefficients.shape == (n_coefficients,)
     assert unbroken.basis.ell_max == SETTINGS.ell_max[-1]
-    assert unbroken.rotations.shape[1:] == (3, 3)
+    np.testing.assert_array_equal(unbroken.rotations, rotation_grid(40))
     assert unbroken.shift_prior.shape == (2 * SIZE, 2 * SIZE)
     assert unbroken.shift_prior.sum() == pytest.approx(1)
     assert unbroken.noise_variance > 0

@@ -114,7 +114,7 @@ class Landscape:
         seconds: float,
     ) -> Summit:
         """Likelihood at the true noise variance, and likeness to the truth."""
-        rotations = rotation_grid(Settings(size=SIZE).rotations)
+        rotations = rotation_grid(Settings(size=SIZE).schedule[-1].n_rotations)
         images = ProjectionOperator(basis, rotations).project(coefficients)
         variance = self.simulation.noise_variance
         found = expectation(self._patches, images, shift_prior, variance)

@@ -177,7 +177,10 @@ def reconstruct(
     iterations: Annotated[
         str, typer.Option(metavar="n,n,...", help="Iterations per stage.")
     ] = "25,15,15",
-    rotations: Annotated[int, typer.Option(help="Rotations to sum over, about.")] = 552,
+    rotations: Annotated[
+        str,
+        typer.Option(metavar="K[,K,...]", help="Rotations to sum over, or per stage."),
+    ] = "552",
     batch_fraction: Annotated[
         float | None,
         typer.Option(
@@ -298,7 +301,7 @@ def reconstruct(
         "model": model,
         "ell_max": _integers("--ell-max", ell_max),
         "iterations": _integers("--iterations", iterations),
-        "rotations": rotations,
+        "rotations": _one_or_more("--rotations", rotations),
         "batch_fraction": batch_fraction,
         "batching": batching,
         "symmetry": symmetry,
@@ -599,6 +602,12 @@ def _integers(option: str, text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise expected(option, "comma-separated integers", repr(text)) from None
+
+
+def _one_or_more(option: str, text: str) -> int | tuple[int, ...]:
+    """Read one integer, or several separated by commas."""
+    one, *others = _integers(option, text)
+    return (one, *others) if others else one
 
 
 def _two_numbers(option: str, text: str) -> tuple[float, float]:
