@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tomli_w
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    model_validator,
+)
 
 from .errors import expected
 from .schedule import Batching, Stage
@@ -17,6 +25,18 @@ if TYPE_CHECKING:
     import os
 
 _Count = Annotated[int, Field(ge=1)]
+
+
+def _one_or_each(value: object) -> Literal["one", "each"]:
+    """Tell one number for all stages from a number for each."""
+    return "each" if isinstance(value, tuple | list) else "one"
+
+
+# told apart first, so that a wrong value is one error and not one a member
+_OneOrEach = Annotated[
+    Annotated[_Count, Tag("one")] | Annotated[tuple[_Count, ...], Tag("each")],
+    Discriminator(_one_or_each),
+]
 
 _SEARCH_ELL_MAX = 4
 _SEARCH_ITERATIONS = 10
@@ -108,7 +128,7 @@ class Settings(BaseModel):
     model: Literal["patch", "window"] = "patch"
     ell_max: tuple[Annotated[int, Field(ge=0)], ...] = (6, 8, 10)
     iterations: tuple[_Count, ...] = (25, 15, 15)
-    rotations: _Count | tuple[_Count, ...] = 552
+    rotations: _OneOrEach = 552
     batch_fraction: Annotated[float, Field(gt=0, le=1)] | None = None
     batching: Batching = "stochastic"
     symmetry: Annotated[str, AfterValidator(check_symmetry)] = "C1"
