@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 
 from numbasaem.alignment import evaluate_against
 from numbasaem.io.density import load_volume
-from numbasaem.io.mrc import read_volume
+from numbasaem.io.mrc import read_micrographs, read_volume
 from numbasaem.maximization_step import uniform_shift_prior
 from numbasaem.metrics import fourier_shell_correlation, resolution
 from numbasaem.picking import (
@@ -226,6 +226,8 @@ class Reproduction:
                 ell_max=ELL_MAX[-1],
             )
             simulate_to_folder(folder, volume, settings)
+        if not (folder / "excerpt.png").exists():
+            draw_excerpt(folder)
         found: dict[str, Any] = json.loads(record.read_text())
         return found
 
@@ -455,6 +457,17 @@ def draw(
         save(figure, folder / "curves")
 
 
+def draw_excerpt(folder: Path) -> None:
+    """A corner of the first micrograph of a simulation."""
+    pixels = read_micrographs(folder / "micrograph_0001.mrc")[0][0]
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(2.3, 2.3))
+        axes = figure.subplots()
+        axes.imshow(pixels[:EXCERPT, :EXCERPT], "gray")
+        axes.set_axis_off()
+        save(figure, folder / "excerpt")
+
+
 def draw_picking(folder: Path, found: list[dict[str, Any]]) -> None:
     """Both panels of figure 8, for both spacings."""
     with matplotlib.rc_context(STYLE):
@@ -535,47 +548,54 @@ def write_page(
         writer.writerows(
             {name: words(row.get(name, "")) for name in columns} for row in rows
         )
-    header = "".join(f"<th>{escape(name.replace('_', ' '))}</th>" for name in columns)
+    paper = ", ".join(f"{ell}: {60 * m}" for ell, m in PAPER_MINUTES.items())
+    beside = {"seconds_per_iteration": f"<br>(paper {paper})"}
+    header = "".join(
+        f"<th>{escape(name.replace('_', ' '))}{beside.get(name, '')}</th>"
+        for name in columns
+    )
     body = "".join(
         "<tr>"
         + "".join(f"<td>{escape(words(row.get(name, '')))}</td>" for name in columns)
         + "</tr>"
         for row in rows
     )
-    pictures = "".join(
-        f"<h2>{escape(folder)}</h2>"
-        + "".join(
-            f'<img src="{folder}/{name}.png">'
-            for name in ("surfaces", "slices", "curves")
-        )
-        for folder in pictured(out, rows)
-    )
-    minutes = ", ".join(f"{m} min at degree {ell}" for ell, m in PAPER_MINUTES.items())
+    pictures = "".join(section(out, name) for name in experiments_of(rows))
     page = f"""<!doctype html><meta charset="utf-8"><title>Section IV</title>
 <style>body{{font:15px sans-serif;margin:2em;max-width:75em}}
-table{{border-collapse:collapse;font-size:11px}}td,th{{border:1px solid #ccc;
-padding:3px 6px}}img{{max-width:100%}}</style>
+.wide{{overflow-x:auto}}table{{border-collapse:collapse;font-size:11px}}
+td,th{{border:1px solid #ccc;padding:3px 6px;white-space:nowrap}}
+img{{max-width:100%}}</style>
 <h1>Section IV of the paper, reproduced</h1>
-<p>The paper took {escape(minutes)} an iteration on 96 cores; memory:
-{escape(PAPER_MEMORY)}. Rows "paper" have its iterations, one start and plain EM; rows
-"own" search among starts, take long steps and learn the noise, on the same
-micrographs. "ceiling" is the FSC of the best expansion of the true volume with the
-truth, or for figure 7 that of the truth cut to degree 2.</p>
-<table><tr>{header}</tr>{body}</table>
+<p>The paper ran on 96 cores; memory: {escape(PAPER_MEMORY)}. Rows "paper" have its
+iterations, one start and plain EM; rows "own" search among starts, take long steps and
+learn the noise, on the same micrographs. "ceiling" is the FSC of the best expansion of
+the true volume with the truth, or for figure 7 that of the truth cut to degree 2.</p>
+<div class="wide"><table><tr>{header}</tr>{body}</table></div>
 <h2>Micrographs (figures 1, 2, 9)</h2><img src="figures/micrographs.png">
 {'<h2>Picking (figure 8)</h2><img src="figures/picking.png">' if picking else ""}
 {pictures}"""
     (out / "index.html").write_text(page, encoding="utf-8")
 
 
-def pictured(out: Path, rows: list[dict[str, Any]]) -> list[str]:
-    """Folders that hold pictures, below `out`."""
-    names = {row["experiment"] for row in rows}
-    return [
-        str(path.parent.relative_to(out))
-        for path in sorted(out.glob("**/surfaces.png"))
-        if path.relative_to(out).parts[0] in names and "run" not in path.parts
-    ]
+def experiments_of(rows: list[dict[str, Any]]) -> list[str]:
+    """Names of the experiments in the table, each once and in its order."""
+    return list(dict.fromkeys(row["experiment"] for row in rows))
+
+
+def section(out: Path, experiment: str) -> str:
+    """An experiment's pictures: of a micrograph, then of each row."""
+    page = f"<h2>{escape(experiment)}</h2>"
+    if (out / experiment / "data" / "excerpt.png").exists():
+        page += f'<img src="{experiment}/data/excerpt.png" width="{EXCERPT}">'
+    for row in (out / experiment, *sorted((out / experiment).glob("*/"))):
+        if (row / "surfaces.png").exists():
+            place = row.relative_to(out)
+            page += f"<h3>{escape(row.name)}</h3>" + "".join(
+                f'<img src="{place}/{name}.png">'
+                for name in ("surfaces", "slices", "curves")
+            )
+    return page
 
 
 def words(value: object) -> str:
