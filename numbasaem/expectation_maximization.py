@@ -162,8 +162,9 @@ def iterations(
         while state.iteration < stage.n_iterations and not _stalled(state, settings):
             started = time.perf_counter()
             views = rotation_prior(state, settings)
+            chosen = batches.choose(state.generator)
             fresh = data.expectation(
-                batches.choose(state.generator),
+                chosen,
                 operator.project(state.volume_coefficients),
                 state.shift_prior,
                 state.noise_variance,
@@ -183,11 +184,17 @@ def iterations(
                 1 / stage.n_rotations if views is None else views
             )
             state.rotation_mass = state.rotation_mass + fresh.rotation_mass - uninformed
-            step = 1.0 if _fell(state, fresh) else stage.step
             statistics = batches.combine(fresh)
-            change, n_unseen = _maximize(
-                operator, symmetric, state, statistics, step, settings
-            )
+            comparable = stage.step is None and len(chosen) == len(data)
+            if comparable and _overshot(state, fresh):
+                change, n_unseen = _step_back(state), 0
+            else:
+                # No iteration follows that could find out that it went too far.
+                last = comparable and state.iteration + 1 == stage.n_iterations
+                step = 1.0 if last or _fell(state, fresh) else stage.step
+                change, n_unseen = _maximize(
+                    operator, symmetric, state, statistics, step, settings
+                )
             state.minibatches = batches.state()
             state.iteration += 1
             row = Iteration(
@@ -246,6 +253,7 @@ def _maximize(
     before = state.volume_coefficients
     if _pixels_in_view(statistics) < _SMALLEST_SHARE:
         _tell("no particle in the patches of an iteration; the volume stays as it was")
+        state.em_step = np.zeros_like(before)
         return 0.0, symmetric.shape[1]
     equations = normal_equations(operator, statistics)
     matrix, right_side = restricted_equations(symmetric, *equations)
@@ -265,6 +273,7 @@ def _maximize(
     if step is None:
         longest = _LONGEST_STEP[settings.model]
         step = _adapted_step(state, em_step, equations[0], longest)
+    state.em_step, state.step = em_step, step
     state.volume_coefficients = before + step * em_step
     if not _prior_held(state, settings):
         state.shift_prior = _revived(shift_prior_table(statistics))
@@ -273,9 +282,32 @@ def _maximize(
     state.noise_variance = settings.noise_variance or _above_rounding(
         noise_variance(operator, maximum, statistics), state.noise_variance, statistics
     )
-    norm = float(np.linalg.norm(state.volume_coefficients))
-    change = float(np.linalg.norm(state.volume_coefficients - before))
-    return change / norm if norm > 0 else 1.0, n_unseen
+    return _relative_change(before, state.volume_coefficients), n_unseen
+
+
+def _relative_change(before: NDArray[np.float64], after: NDArray[np.float64]) -> float:
+    norm = float(np.linalg.norm(after))
+    return float(np.linalg.norm(after - before)) / norm if norm > 0 else 1.0
+
+
+def _overshot(state: RunState, fresh: Statistics) -> bool:
+    """Whether a step longer than EM's lowered the likelihood of the same patches."""
+    if state.iteration == 0 or state.step <= 1:
+        return False
+    before = state.history[-1].log_likelihood_per_patch
+    return fresh.log_likelihood / fresh.n_patches < before
+
+
+def _step_back(state: RunState) -> float:
+    """Go back to where the last step of EM itself ends; the volume's relative change.
+
+    There the likelihood is at least what it was before that step, since the shift prior
+    and the noise variance are those of EM whatever the length of the step.
+    """
+    before = state.volume_coefficients
+    state.volume_coefficients = before - (state.step - 1) * state.em_step
+    state.step = 1.0
+    return _relative_change(before, state.volume_coefficients)
 
 
 def _adapted_step(
@@ -291,14 +323,13 @@ def _adapted_step(
     the cosine of the angle between them in the metric of the matrix A.
     """
     steps = np.stack([state.em_step, em_step])
-    state.em_step = em_step
     with threadpool_limits(1):
         (last, between), (_, now) = steps @ matrix @ steps.T
-    if last * now > 0:
-        agreement = between / np.sqrt(last * now)
-        step = state.step * np.exp(_PACE * agreement)
-        state.step = float(np.clip(step, _SHORTEST_STEP, longest))
-    return state.step
+    if last * now <= 0:
+        return state.step
+    agreement = between / np.sqrt(last * now)
+    step = state.step * np.exp(_PACE * agreement)
+    return float(np.clip(step, _SHORTEST_STEP, longest))
 
 
 def rotation_prior(state: RunState, settings: Settings) -> NDArray[np.float64] | None:

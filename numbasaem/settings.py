@@ -74,7 +74,8 @@ class Settings(BaseModel):
     over_relaxation : float or None
         Step of the volume in units of the step of EM, in (0, 2); 1 is EM. None makes
         steps longer while they agree with one another, and shorter, so that they
-        average over minibatches, once they oppose each other.
+        average over minibatches, once they oppose each other. An iteration that sees
+        all patches takes back what of a longer step lowered their likelihood.
     stopping : float or None
         epsilon of Algorithm 1: a stage ends when Q per patch gains less than this;
         None runs all iterations.

@@ -152,11 +152,41 @@ def test_iterations__adapted_steps_gain_more_than_plain_ones() -> None:
     reached, steps = [], []
     for settings in (plain, adapted):
         state = random_start(patches, settings, 0, 0)
-        rows = list(iterations(state, patches, settings, 2, lambda *_: None))
-        reached.append(rows[-1].log_likelihood_per_patch)
-        steps.append(state.step)
+        taken = [1.0]
+        for _ in iterations(state, patches, settings, 2, lambda *_: None):
+            taken.append(state.step)
+        reached.append(state.history[-1].log_likelihood_per_patch)
+        steps.append(max(taken))
     assert reached[1] > reached[0]
     assert steps[0] == 1 < steps[1]
+
+
+def test_iterations__a_step_that_lowered_the_likelihood_is_taken_back() -> None:
+    sample = simulate(folded_chain(SIZE), size=SIZE, pixels=125, snr=1, ell_max=3)
+    patches = Patches(cut_patches(sample.micrographs[0], SIZE))
+    settings = MARCH.model_copy(
+        update={
+            "batching": "full",
+            "ell_max": (3,),
+            "rotations": (24,),
+            "iterations": (5,),
+        }
+    )
+    state = random_start(patches, settings, 0, 0)
+    run = iterations(state, patches, settings, 2, lambda *_: None)
+    next(run)
+    too_far = 30.0
+    end_of_em = state.volume_coefficients + (1 - state.step) * state.em_step
+    state.volume_coefficients = end_of_em + (too_far - 1) * state.em_step
+    state.step = too_far
+    next(run)
+    np.testing.assert_allclose(state.volume_coefficients, end_of_em, rtol=1e-9)
+    assert state.step == 1
+    list(run)
+    first, fallen, *later = (row.log_likelihood_per_patch for row in state.history)
+    assert fallen < first
+    assert min(later) > first
+    assert state.step == 1
 
 
 def test_iterations__steps_shorten_where_minibatches_disagree(micrographs) -> None:
