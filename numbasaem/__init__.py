@@ -11,18 +11,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from numbasaem.alignment import align
+    from numbasaem.assessment.alignment import align
+    from numbasaem.assessment.fsc import fourier_shell_correlation
     from numbasaem.errors import InputError
-    from numbasaem.expectation_step import Statistics, expectation
-    from numbasaem.maximization_step import maximization
-    from numbasaem.metrics import fourier_shell_correlation
-    from numbasaem.reconstruction import Result, reconstruct
-    from numbasaem.rotations import random_rotations, rotation_grid
+    from numbasaem.observations.patch_expectation import Statistics, expectation
+    from numbasaem.observations.window_expectation import window_expectation
+    from numbasaem.reconstruction.driver import Result, reconstruct
+    from numbasaem.reconstruction.maximization import maximization
     from numbasaem.settings import Settings
-    from numbasaem.simulation import SimulationSettings, simulate
-    from numbasaem.validation import Validation, validate
-    from numbasaem.volume_basis import VolumeBasis
-    from numbasaem.window_step import window_expectation
+    from numbasaem.simulation.scene import SimulationSettings, simulate
+    from numbasaem.validation.checks import Validation, validate
+    from numbasaem.volume.basis import VolumeBasis
+    from numbasaem.volume.rotations import random_rotations, rotation_grid
 
     __version__: str
 
@@ -49,22 +49,22 @@ __all__ = [
 
 _HOME = {
     "InputError": "errors",
-    "Result": "reconstruction",
+    "Result": "reconstruction.driver",
     "Settings": "settings",
-    "SimulationSettings": "simulation",
-    "Statistics": "expectation_step",
-    "Validation": "validation",
-    "VolumeBasis": "volume_basis",
-    "align": "alignment",
-    "expectation": "expectation_step",
-    "fourier_shell_correlation": "metrics",
-    "maximization": "maximization_step",
-    "random_rotations": "rotations",
-    "reconstruct": "reconstruction",
-    "rotation_grid": "rotations",
-    "simulate": "simulation",
-    "validate": "validation",
-    "window_expectation": "window_step",
+    "SimulationSettings": "simulation.scene",
+    "Statistics": "observations.patch_expectation",
+    "Validation": "validation.checks",
+    "VolumeBasis": "volume.basis",
+    "align": "assessment.alignment",
+    "expectation": "observations.patch_expectation",
+    "fourier_shell_correlation": "assessment.fsc",
+    "maximization": "reconstruction.maximization",
+    "random_rotations": "volume.rotations",
+    "reconstruct": "reconstruction.driver",
+    "rotation_grid": "volume.rotations",
+    "simulate": "simulation.scene",
+    "validate": "validation.checks",
+    "window_expectation": "observations.window_expectation",
 }
 
 

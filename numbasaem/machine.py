@@ -20,7 +20,7 @@ def describe() -> dict[str, str]:
     import numba
 
     from numbasaem.kernels import _jit
-    from numbasaem.kernels.vectors import vector_width
+    from numbasaem.kernels.llvm import vector_width
 
     # Asking for the number of threads starts them, which decides the threading layer.
     in_use = numba.get_num_threads()

@@ -17,9 +17,9 @@ from pydantic import (
     model_validator,
 )
 
-from .errors import expected
-from .schedule import Batching, Stage
-from .symmetry import check_symmetry
+from numbasaem.errors import expected
+from numbasaem.reconstruction.minibatches import Batching, Stage
+from numbasaem.volume.symmetry import check_symmetry
 
 if TYPE_CHECKING:
     import os
@@ -102,12 +102,13 @@ class Settings(BaseModel):
         Replace hot pixels and leave out dead areas; subtract a background that varies
         slowly; leave out what is neither ice nor particles; divide by the standard
         deviation. None does so for raw micrographs, which are those with a
-        `particle_diameter`. See :mod:`numbasaem.preparation`.
+        `particle_diameter`. See :mod:`numbasaem.micrographs.preparation`.
     ctf : bool
         Take the contrast transfer function of each micrograph, which a STAR list tells,
         into account.
     whiten : bool
-        Take noise to have the spectrum of each micrograph. See :mod:`numbasaem.optics`.
+        Take noise to have the spectrum of each micrograph. See
+        :mod:`numbasaem.micrographs.ctf`.
     views : {"uniform", "learned"}
         Prior of view directions: all alike, or found with the volume.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numba
 
-from .errors import expected
+from numbasaem.errors import expected
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

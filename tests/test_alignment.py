@@ -7,10 +7,10 @@ import pytest
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from numbasaem.alignment import align, evaluate_against, moved
+from numbasaem.assessment.alignment import align, evaluate_against, moved
 from numbasaem.errors import InputError
-from numbasaem.rotations import random_rotations
-from numbasaem.volume_basis import VolumeBasis
+from numbasaem.volume.basis import VolumeBasis
+from numbasaem.volume.rotations import random_rotations
 
 Array = NDArray[np.float64]
 NOWHERE = np.zeros(3)

@@ -12,12 +12,17 @@ import h5py
 import numpy as np
 import pytest
 
-from numbasaem import checkpoint
-from numbasaem.checkpoint import Iteration, RunState, load_checkpoint, save_checkpoint
 from numbasaem.errors import InputError, RunWarning
-from numbasaem.expectation_step import Statistics, expectation
-from numbasaem.maximization_step import uniform_shift_prior
-from numbasaem.reconstruction import Result, reconstruct
+from numbasaem.observations.patch_expectation import Statistics, expectation
+from numbasaem.reconstruction import checkpoint
+from numbasaem.reconstruction.checkpoint import (
+    Iteration,
+    RunState,
+    load_checkpoint,
+    save_checkpoint,
+)
+from numbasaem.reconstruction.driver import Result, reconstruct
+from numbasaem.reconstruction.maximization import uniform_shift_prior
 from numbasaem.settings import Settings
 
 SIZE = 5

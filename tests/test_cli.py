@@ -17,16 +17,17 @@ from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
 import numbasaem
-from numbasaem import cli, demo
-from numbasaem.checkpoint import load_checkpoint
+from numbasaem import cli
 from numbasaem.cli import commands
 from numbasaem.io.coordinates import read_boxes, read_topaz, write_topaz
 from numbasaem.io.mrc import write_micrograph, write_volume
 from numbasaem.io.star import ANGLES, read_particles
-from numbasaem.phantom import folded_chain
-from numbasaem.picking import match_picks
-from numbasaem.rotations import rotations_from_relion
+from numbasaem.picking.algorithm import match_picks
+from numbasaem.reconstruction.checkpoint import load_checkpoint
 from numbasaem.settings import Settings, read_settings
+from numbasaem.simulation import demo
+from numbasaem.volume.phantom import folded_chain
+from numbasaem.volume.rotations import rotations_from_relion
 
 COMMANDS = (
     "simulate",

@@ -9,9 +9,9 @@ from scipy.integrate import quad
 from scipy.optimize import brentq
 from scipy.special import sph_harm_y, spherical_jn
 
-from numbasaem.coupling import coupling_coefficients
-from numbasaem.disc_basis import DiscBasis, RadialModes
 from numbasaem.kernels.coupling import bessel_to_pswf
+from numbasaem.projection.coupling import coupling_coefficients
+from numbasaem.projection.disc_basis import DiscBasis, RadialModes
 from tests import reference
 
 

@@ -14,18 +14,19 @@ import numba
 import numpy as np
 import pytest
 
-from numbasaem import cli, expectation_step
-from numbasaem.expectation_step import (
+from numbasaem import cli
+from numbasaem.io.mrc import write_micrograph
+from numbasaem.observations import patch_expectation as expectation_step
+from numbasaem.observations.patch_expectation import (
     PartialSums,
     batch_of,
     expectation,
     partial_sums,
     total,
 )
-from numbasaem.io.mrc import write_micrograph
-from numbasaem.maximization_step import uniform_shift_prior
-from numbasaem.phantom import folded_chain
-from numbasaem.simulation import simulate
+from numbasaem.reconstruction.maximization import uniform_shift_prior
+from numbasaem.simulation.scene import simulate
+from numbasaem.volume.phantom import folded_chain
 
 SIZE = 7
 FILES = ("volume.mrc", "volume_half1.mrc", "volume_half2.mrc")

@@ -10,8 +10,8 @@ import pytest
 from numpy.typing import NDArray
 from scipy.special import roots_legendre
 
-from numbasaem.disc_basis import DiscBasis
 from numbasaem.errors import InputError
+from numbasaem.projection.disc_basis import DiscBasis
 
 Array = NDArray[np.float64]
 

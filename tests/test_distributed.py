@@ -18,17 +18,18 @@ import pytest
 from distributed import Client
 
 import numbasaem
-from numbasaem import cli, distributed
-from numbasaem.checkpoint import Iteration
-from numbasaem.distributed import load_remotely, local_cluster
+from numbasaem import cli
 from numbasaem.errors import InputError
-from numbasaem.io.micrographs import MicrographFile
 from numbasaem.io.mrc import write_micrograph
-from numbasaem.maximization_step import uniform_shift_prior
-from numbasaem.phantom import folded_chain
-from numbasaem.reconstruction import Result, reconstruct
+from numbasaem.micrographs.sources import MicrographFile
+from numbasaem.observations import dask as distributed
+from numbasaem.observations.dask import load_remotely, local_cluster
+from numbasaem.reconstruction.checkpoint import Iteration
+from numbasaem.reconstruction.driver import Result, reconstruct
+from numbasaem.reconstruction.maximization import uniform_shift_prior
 from numbasaem.settings import Settings
-from numbasaem.simulation import simulate
+from numbasaem.simulation.scene import simulate
+from numbasaem.volume.phantom import folded_chain
 
 SIZE = 7
 SETTINGS = Settings(

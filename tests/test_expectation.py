@@ -15,11 +15,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from numbasaem import expectation_step
 from numbasaem.errors import InputError
-from numbasaem.expectation_step import Statistics, expectation, shift_posterior
-from numbasaem.kernels import expectation as kernels
-from numbasaem.kernels import fourier, portable, simd
+from numbasaem.kernels.patches import direct as simd
+from numbasaem.kernels.patches import portable
+from numbasaem.kernels.patches import spectral as fourier
+from numbasaem.kernels.patches import statistics as kernels
+from numbasaem.observations import patch_expectation as expectation_step
+from numbasaem.observations.patch_expectation import (
+    Statistics,
+    expectation,
+    shift_posterior,
+)
 from tests import reference
 
 Array = NDArray[np.float64]
@@ -547,8 +553,8 @@ def test_statistics__sum_needs_the_same_images() -> None:
 PROGRAM = """
 import sys
 import numpy as np
-from numbasaem.expectation_step import expectation
-from numbasaem.kernels import vectors
+from numbasaem.observations.patch_expectation import expectation
+from numbasaem.kernels import llvm as vectors
 given = dict(np.load(sys.argv[1]))
 given["noise_variance"] = float(given["noise_variance"])
 found = expectation(**given)

@@ -12,9 +12,9 @@ import pytest
 from pydantic import ValidationError
 
 from numbasaem.errors import InputError
-from numbasaem.inputs import PatchSet, load_patches
 from numbasaem.io.mrc import write_micrograph
-from numbasaem.patches import cut_patches
+from numbasaem.micrographs.reading import PatchSet, load_patches
+from numbasaem.observations.patch_cutting import cut_patches
 from numbasaem.settings import Settings
 
 SIZE = 5

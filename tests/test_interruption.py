@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 from numbasaem import cli
-from numbasaem.checkpoint import load_checkpoint
 from numbasaem.io.mrc import write_micrograph
-from numbasaem.phantom import folded_chain
-from numbasaem.simulation import simulate
+from numbasaem.reconstruction.checkpoint import load_checkpoint
+from numbasaem.simulation.scene import simulate
+from numbasaem.volume.phantom import folded_chain
 
 SIZE = 7
 OPTIONS = (

@@ -17,6 +17,7 @@ import starfile
 
 from numbasaem.errors import InputError
 from numbasaem.io import written_whole
+from numbasaem.io.atomic_models import density_from_model, load_volume
 from numbasaem.io.chimerax import surface_level, write_chimerax_script
 from numbasaem.io.coordinates import (
     read_boxes,
@@ -24,7 +25,6 @@ from numbasaem.io.coordinates import (
     write_boxes,
     write_topaz,
 )
-from numbasaem.io.density import density_from_model, load_volume
 from numbasaem.io.mrc import (
     read_micrographs,
     read_volume,
@@ -38,8 +38,8 @@ from numbasaem.io.star import (
     write_fsc,
     write_particles,
 )
-from numbasaem.phantom import shepp_logan
-from numbasaem.resampling import fourier_crop
+from numbasaem.micrographs.fourier_crop import fourier_crop
+from numbasaem.volume.phantom import shepp_logan
 
 RANDOM = np.random.default_rng(3)
 IMAGE = RANDOM.standard_normal((12, 17), dtype=np.float32)

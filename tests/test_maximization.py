@@ -9,8 +9,13 @@ import pytest
 from numpy.typing import NDArray
 
 from numbasaem.errors import InputError
-from numbasaem.expectation_step import Statistics, expectation
-from numbasaem.maximization_step import (
+from numbasaem.observations.patch_expectation import Statistics, expectation
+from numbasaem.projection.operator import (
+    ProjectionOperator,
+    patch_inner_product,
+    shifted_gram,
+)
+from numbasaem.reconstruction.maximization import (
     expected_log_likelihood,
     maximization,
     noise_variance,
@@ -19,13 +24,8 @@ from numbasaem.maximization_step import (
     solve,
     uniform_shift_prior,
 )
-from numbasaem.projection import (
-    ProjectionOperator,
-    patch_inner_product,
-    shifted_gram,
-)
-from numbasaem.rotations import rotation_grid
-from numbasaem.volume_basis import VolumeBasis
+from numbasaem.volume.basis import VolumeBasis
+from numbasaem.volume.rotations import rotation_grid
 from tests import reference
 
 Array = NDArray[np.float64]

@@ -13,17 +13,17 @@ import pytest
 
 from numbasaem import cli
 from numbasaem.errors import InputError
-from numbasaem.inputs import InputShape, input_shapes
 from numbasaem.io.mrc import write_micrograph
-from numbasaem.memory import plan_memory, within_memory
-from numbasaem.reconstruction import reconstruct
+from numbasaem.micrographs.reading import InputShape, input_shapes
+from numbasaem.reconstruction.driver import reconstruct
+from numbasaem.reconstruction.memory import plan_memory, within_memory
 from numbasaem.settings import Settings
 
 MEASURED = """
 import json, sys
-from numbasaem.inputs import input_shapes
-from numbasaem.memory import plan_memory
-from numbasaem.reconstruction import reconstruct
+from numbasaem.micrographs.reading import input_shapes
+from numbasaem.reconstruction.memory import plan_memory
+from numbasaem.reconstruction.driver import reconstruct
 from numbasaem.settings import Settings
 
 path, out, settings = sys.argv[1], sys.argv[2], Settings(**json.loads(sys.argv[3]))

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from numbasaem.errors import InputError
-from numbasaem.metrics import (
+from numbasaem.assessment.fsc import (
     Resolution,
     _random_phases,
     check_pair,
@@ -18,6 +17,7 @@ from numbasaem.metrics import (
     resolution,
     soft_ball,
 )
+from numbasaem.errors import InputError
 
 Array = NDArray[np.float64]
 

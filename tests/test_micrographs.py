@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 import tifffile
 
-from numbasaem import inputs
 from numbasaem.errors import InputError
-from numbasaem.inputs import load_patches
-from numbasaem.io.micrographs import MicrographFile, list_micrographs
 from numbasaem.io.mrc import read_micrographs, write_micrograph
 from numbasaem.io.star import read_micrograph_table
 from numbasaem.io.tiff import read_tiff
-from numbasaem.patches import cut_patches
+from numbasaem.micrographs import reading as inputs
+from numbasaem.micrographs.reading import load_patches
+from numbasaem.micrographs.sources import MicrographFile, list_micrographs
+from numbasaem.observations.patch_cutting import cut_patches
 from numbasaem.settings import Settings
 
 IMAGE = np.random.default_rng(3).standard_normal((22, 27), dtype=np.float32)

@@ -12,26 +12,26 @@ import mrcfile
 import numpy as np
 import pytest
 
-from numbasaem.checkpoint import Iteration, RunState, load_checkpoint
 from numbasaem.errors import InputError, RunWarning
-from numbasaem.expectation_maximization import iterations, random_start
-from numbasaem.expectation_step import expectation
 from numbasaem.io.mrc import write_volume
-from numbasaem.maximization_step import (
+from numbasaem.observations.patch_cutting import cut_patches
+from numbasaem.observations.patch_expectation import expectation
+from numbasaem.observations.protocol import Patches
+from numbasaem.projection.operator import ProjectionOperator
+from numbasaem.reconstruction.checkpoint import Iteration, RunState, load_checkpoint
+from numbasaem.reconstruction.driver import reconstruct
+from numbasaem.reconstruction.iterate import iterations, random_start
+from numbasaem.reconstruction.maximization import (
     n_unseen_coefficients,
     normal_equations,
     solve,
     uniform_shift_prior,
 )
-from numbasaem.observations import Patches
-from numbasaem.patches import cut_patches
-from numbasaem.phantom import folded_chain
-from numbasaem.projection import ProjectionOperator
-from numbasaem.reconstruction import reconstruct
-from numbasaem.rotations import rotation_grid
 from numbasaem.settings import Settings
-from numbasaem.simulation import simulate
-from numbasaem.volume_basis import VolumeBasis
+from numbasaem.simulation.scene import simulate
+from numbasaem.volume.basis import VolumeBasis
+from numbasaem.volume.phantom import folded_chain
+from numbasaem.volume.rotations import rotation_grid
 
 SIZE = 5
 SETTINGS = Settings(
@@ -120,7 +120,7 @@ def test_overflow__leaves_the_checkpoint(
         n_calls += 1
         return solve(*equations) * (np.inf if n_calls == 3 else 1)
 
-    monkeypatch.setattr("numbasaem.expectation_maximization.solve", overflow_later)
+    monkeypatch.setattr("numbasaem.reconstruction.iterate.solve", overflow_later)
     with pytest.raises(InputError, match="M-step: expected a finite volume"):
         reconstruct([micrograph], SETTINGS, out=tmp_path)
     saved = load_checkpoint(tmp_path / "run.h5")[1]["full"]

@@ -20,13 +20,9 @@ from numbasaem import (
     rotation_grid,
     simulate,
 )
-from numbasaem.alignment import align
-from numbasaem.checkpoint import Journal
-from numbasaem.inputs import load_patches
+from numbasaem.assessment.alignment import align
 from numbasaem.io.star import read_micrograph_table, write_micrograph_table
-from numbasaem.maximization_step import normal_equations
-from numbasaem.observations import Patches
-from numbasaem.optics import (
+from numbasaem.micrographs.ctf import (
     ContrastTransfer,
     OpticsGroups,
     RadialSpectrum,
@@ -35,10 +31,14 @@ from numbasaem.optics import (
     image_filter,
     seen_through,
 )
-from numbasaem.phantom import folded_chain
-from numbasaem.projection import ProjectionOperator
-from numbasaem.reconstruction import Watch, take_to_the_end
-from numbasaem.simulation import SimulationSettings, simulate_to_folder
+from numbasaem.micrographs.reading import load_patches
+from numbasaem.observations.protocol import Patches
+from numbasaem.projection.operator import ProjectionOperator
+from numbasaem.reconstruction.checkpoint import Journal
+from numbasaem.reconstruction.driver import Watch, take_to_the_end
+from numbasaem.reconstruction.maximization import normal_equations
+from numbasaem.simulation.scene import SimulationSettings, simulate_to_folder
+from numbasaem.volume.phantom import folded_chain
 
 SIZE, PIXEL_SIZE = 7, 5.0
 LENS = ContrastTransfer(15_000.0, 14_000.0, 30.0)

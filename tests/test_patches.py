@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from numbasaem.errors import InputError
-from numbasaem.patches import (
+from numbasaem.observations.patch_cutting import (
     check_patches,
     crop_shift_pad,
     cut_patches,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from numbasaem.io.mrc import read_volume
-from numbasaem.phantom import ELLIPSOIDS, shepp_logan
+from numbasaem.volume.phantom import ELLIPSOIDS, shepp_logan
 
 
 def test_shepp_logan__matches_the_paper(data_folder: Path) -> None:

@@ -7,13 +7,14 @@ import pytest
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from numbasaem import picking
 from numbasaem.errors import InputError
-from numbasaem.known_particle import particle_of_map
-from numbasaem.maximization_step import uniform_shift_prior
-from numbasaem.patches import crop_shift_pad, cut_patches, patch_origins
-from numbasaem.phantom import folded_chain
-from numbasaem.picking import (
+from numbasaem.observations.patch_cutting import (
+    crop_shift_pad,
+    cut_patches,
+    patch_origins,
+)
+from numbasaem.picking import algorithm as picking
+from numbasaem.picking.algorithm import (
     empty_patch_f1,
     is_empty,
     likeliest_rotations,
@@ -24,10 +25,13 @@ from numbasaem.picking import (
     share_found_within_one_pixel,
     true_patch_shifts,
 )
-from numbasaem.projection import project
-from numbasaem.rotations import rotation_grid
-from numbasaem.simulation import simulate
-from numbasaem.volume_basis import VolumeBasis
+from numbasaem.picking.template import particle_of_map
+from numbasaem.projection.operator import project
+from numbasaem.reconstruction.maximization import uniform_shift_prior
+from numbasaem.simulation.scene import simulate
+from numbasaem.volume.basis import VolumeBasis
+from numbasaem.volume.phantom import folded_chain
+from numbasaem.volume.rotations import rotation_grid
 
 Array = NDArray[np.float64]
 

@@ -7,8 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from numbasaem.errors import InputError
-from numbasaem.phantom import folded_chain, shepp_logan
-from numbasaem.preparation import (
+from numbasaem.micrographs.preparation import (
     Preparation,
     background_level,
     contaminated,
@@ -16,7 +15,8 @@ from numbasaem.preparation import (
     preparation_of,
 )
 from numbasaem.settings import Settings
-from numbasaem.simulation import simulate
+from numbasaem.simulation.scene import simulate
+from numbasaem.volume.phantom import folded_chain, shepp_logan
 
 SIZE = 11
 

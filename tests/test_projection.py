@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 from scipy.special import jv, roots_legendre, sph_harm_y, spherical_jn
 
-from numbasaem.coupling import coupling_coefficients
-from numbasaem.disc_basis import DiscBasis
 from numbasaem.errors import InputError
-from numbasaem.projection import (
+from numbasaem.projection.coupling import coupling_coefficients
+from numbasaem.projection.disc_basis import DiscBasis
+from numbasaem.projection.operator import (
     ProjectionOperator,
     image_basis,
     patch_inner_product,
@@ -23,7 +23,7 @@ from numbasaem.projection import (
     projection_matrices,
     shifted_gram,
 )
-from numbasaem.volume_basis import VolumeBasis
+from numbasaem.volume.basis import VolumeBasis
 from tests import reference
 
 Array = NDArray[np.float64]
@@ -253,7 +253,7 @@ def test_project__does_not_depend_on_the_chunks(
     x = random_coefficients(basis)
     rotations = some_rotations(11)
     whole = project(basis, x, rotations)
-    monkeypatch.setattr("numbasaem.projection._CHUNK_BYTES", 8 * 4 * 200)
+    monkeypatch.setattr("numbasaem.projection.operator._CHUNK_BYTES", 8 * 4 * 200)
     np.testing.assert_allclose(project(basis, x, rotations), whole, atol=1e-13)
 
 

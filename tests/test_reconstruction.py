@@ -12,17 +12,17 @@ import numba
 import numpy as np
 import pytest
 
-from numbasaem.checkpoint import Iteration, load_checkpoint
 from numbasaem.errors import InputError
-from numbasaem.expectation_maximization import iterations, random_start
 from numbasaem.io.star import read_fsc
-from numbasaem.observations import Patches
-from numbasaem.patches import cut_patches
-from numbasaem.phantom import folded_chain
-from numbasaem.reconstruction import Result, reconstruct
-from numbasaem.rotations import rotation_grid
+from numbasaem.observations.patch_cutting import cut_patches
+from numbasaem.observations.protocol import Patches
+from numbasaem.reconstruction.checkpoint import Iteration, load_checkpoint
+from numbasaem.reconstruction.driver import Result, reconstruct
+from numbasaem.reconstruction.iterate import iterations, random_start
 from numbasaem.settings import Settings
-from numbasaem.simulation import simulate
+from numbasaem.simulation.scene import simulate
+from numbasaem.volume.phantom import folded_chain
+from numbasaem.volume.rotations import rotation_grid
 
 SIZE = 5
 BATCHINGS = ("stochastic", "incremental", "online", "full")

@@ -16,13 +16,13 @@ from PIL import Image
 from numbasaem import cli
 from numbasaem.errors import InputError
 from numbasaem.io.mrc import write_micrograph
-from numbasaem.phantom import folded_chain
-from numbasaem.reconstruction import reconstruct
+from numbasaem.reconstruction.driver import reconstruct
 from numbasaem.report import shapes, write_report
 from numbasaem.report.record import read_record
-from numbasaem.rotations import rotation_grid
 from numbasaem.settings import Settings
-from numbasaem.simulation import SimulationSettings, simulate, simulate_to_folder
+from numbasaem.simulation.scene import SimulationSettings, simulate, simulate_to_folder
+from numbasaem.volume.phantom import folded_chain
+from numbasaem.volume.rotations import rotation_grid
 
 SIZE = 7
 FIGURES = ("surfaces", "slices", "fsc", "history", "shift_prior", "views", "picks")

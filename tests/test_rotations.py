@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from numbasaem.errors import InputError
-from numbasaem.rotations import (
+from numbasaem.volume.basis import real_spherical_harmonics
+from numbasaem.volume.rotations import (
     check_rotations,
     random_rotations,
     real_wigner,
@@ -16,7 +17,6 @@ from numbasaem.rotations import (
     rotation_grid,
     rotations_from_relion,
 )
-from numbasaem.volume_basis import real_spherical_harmonics
 
 Array = NDArray[np.float64]
 

@@ -7,8 +7,8 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
-from numbasaem.expectation_step import Statistics
-from numbasaem.schedule import (
+from numbasaem.observations.patch_expectation import Statistics
+from numbasaem.reconstruction.minibatches import (
     Batching,
     IncrementalBatches,
     OnlineBatches,

@@ -15,9 +15,8 @@ import numbasaem.simulation as module
 from numbasaem.errors import InputError
 from numbasaem.io.mrc import read_micrographs, read_volume
 from numbasaem.io.star import read_particles
-from numbasaem.phantom import shepp_logan
-from numbasaem.resampling import fourier_crop
-from numbasaem.simulation import (
+from numbasaem.micrographs.fourier_crop import fourier_crop
+from numbasaem.simulation.scene import (
     Simulation,
     SimulationSettings,
     downsampled,
@@ -28,7 +27,8 @@ from numbasaem.simulation import (
     simulate_to_folder,
     write_simulation,
 )
-from numbasaem.volume_basis import VolumeBasis
+from numbasaem.volume.basis import VolumeBasis
+from numbasaem.volume.phantom import shepp_logan
 
 SMALL: dict[str, Any] = {"size": 7, "pixels": 90, "snr": 2.0, "ell_max": 3}
 VOLUME = shepp_logan(7)

@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from numbasaem.alignment import evaluate_against
+from numbasaem.assessment.alignment import evaluate_against
 from numbasaem.errors import InputError
-from numbasaem.phantom import folded_chain
-from numbasaem.reconstruction import reconstruct
+from numbasaem.reconstruction.driver import reconstruct
 from numbasaem.settings import Settings
-from numbasaem.simulation import simulate
-from numbasaem.symmetry import (
+from numbasaem.simulation.scene import simulate
+from numbasaem.volume.basis import VolumeBasis
+from numbasaem.volume.phantom import folded_chain
+from numbasaem.volume.symmetry import (
     check_symmetry,
     invariant_volumes,
     symmetry_rotations,
 )
-from numbasaem.volume_basis import VolumeBasis
 
 GROUPS = ("C1", "C2", "C7", "D2", "D5", "T", "O", "I")
 

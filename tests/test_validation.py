@@ -14,11 +14,11 @@ from scipy.ndimage import gaussian_filter
 from numbasaem import cli
 from numbasaem.errors import InputError
 from numbasaem.io.mrc import write_micrograph
-from numbasaem.phantom import folded_chain
-from numbasaem.reconstruction import reconstruct
+from numbasaem.reconstruction.driver import reconstruct
 from numbasaem.settings import Settings
-from numbasaem.simulation import simulate
-from numbasaem.validation import Check, Mean, Validation, noise_like, validate
+from numbasaem.simulation.scene import simulate
+from numbasaem.validation.checks import Check, Mean, Validation, noise_like, validate
+from numbasaem.volume.phantom import folded_chain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -176,7 +176,7 @@ def test_validate__command(
         np.ones(4),
         np.zeros(4),
     )
-    monkeypatch.setattr("numbasaem.validation.validate", lambda *_, **__: found)
+    monkeypatch.setattr("numbasaem.validation.checks.validate", lambda *_, **__: found)
     assert cli.main(["validate", str(run)]) == 0
     printed = capsys.readouterr().out.splitlines()
     assert printed[-1] == "verdict: supported"

@@ -7,13 +7,13 @@ import pytest
 from numpy.typing import NDArray
 
 from numbasaem import Settings, reconstruct, rotation_grid, simulate
-from numbasaem.checkpoint import Journal, RunState
-from numbasaem.expectation_maximization import rotation_prior
-from numbasaem.inputs import load_patches
-from numbasaem.phantom import folded_chain
-from numbasaem.reconstruction import Watch, take_to_the_end
-from numbasaem.rotations import view_kernel
-from numbasaem.simulation import SimulationSettings
+from numbasaem.micrographs.reading import load_patches
+from numbasaem.reconstruction.checkpoint import Journal, RunState
+from numbasaem.reconstruction.driver import Watch, take_to_the_end
+from numbasaem.reconstruction.iterate import rotation_prior
+from numbasaem.simulation.scene import SimulationSettings
+from numbasaem.volume.phantom import folded_chain
+from numbasaem.volume.rotations import view_kernel
 
 SIZE = 9
 

@@ -8,13 +8,13 @@ from numpy.typing import NDArray
 from scipy.special import roots_legendre, sph_harm_y, spherical_jn
 
 from numbasaem.errors import InputError
-from numbasaem.rotations import random_rotations
-from numbasaem.volume_basis import (
+from numbasaem.volume.basis import (
     VolumeBasis,
     radial_functions,
     real_spherical_harmonics,
     spherical_bessel_zeros,
 )
+from numbasaem.volume.rotations import random_rotations
 
 Array = NDArray[np.float64]
 Complex = NDArray[np.complex128]

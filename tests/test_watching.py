@@ -12,10 +12,10 @@ import pytest
 
 from numbasaem import reconstruct, simulate
 from numbasaem.io.mrc import write_micrograph
-from numbasaem.memory import within_memory
-from numbasaem.phantom import folded_chain
-from numbasaem.plan import Plan
+from numbasaem.reconstruction.memory import within_memory
+from numbasaem.reconstruction.plan import Plan
 from numbasaem.settings import Settings
+from numbasaem.volume.phantom import folded_chain
 
 fcntl = pytest.importorskip("fcntl", reason="terminals of POSIX")
 ROWS, COLUMNS = 40, 90

@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 
 from numbasaem import cli
-from numbasaem.alignment import align
+from numbasaem.assessment.alignment import align
 from numbasaem.errors import InputError
-from numbasaem.expectation_step import Statistics
-from numbasaem.inputs import WindowSet, load_windows
 from numbasaem.io.mrc import write_micrograph
-from numbasaem.maximization_step import uniform_shift_prior
-from numbasaem.memory import within_memory
-from numbasaem.phantom import folded_chain
-from numbasaem.reconstruction import Result, reconstruct
+from numbasaem.micrographs.reading import WindowSet, load_windows
+from numbasaem.observations.patch_expectation import Statistics
+from numbasaem.observations.window_data import Windows
+from numbasaem.observations.window_expectation import window_expectation
+from numbasaem.reconstruction.driver import Result, reconstruct
+from numbasaem.reconstruction.maximization import uniform_shift_prior
+from numbasaem.reconstruction.memory import within_memory
 from numbasaem.settings import Settings
-from numbasaem.simulation import Simulation, simulate
-from numbasaem.window_data import Windows
-from numbasaem.window_step import window_expectation
+from numbasaem.simulation.scene import Simulation, simulate
+from numbasaem.volume.phantom import folded_chain
 from tests.test_expectation import assert_close
 from tests.test_reconstruction import Interruption, assert_same, interrupted_after
 

@@ -15,22 +15,25 @@ import pytest
 from numpy.typing import NDArray
 
 from numbasaem.errors import InputError
-from numbasaem.expectation_step import FOURIER_FROM, Statistics
-from numbasaem.kernels import portable, sliding, sliding_spectra, windows
-from numbasaem.kernels.expectation import SPECTRAL
-from numbasaem.kernels.vectors import LANES
-from numbasaem.maximization_step import (
+from numbasaem.kernels.llvm import LANES
+from numbasaem.kernels.patches import portable
+from numbasaem.kernels.patches.statistics import SPECTRAL
+from numbasaem.kernels.windows import direct as sliding
+from numbasaem.kernels.windows import spectral as sliding_spectra
+from numbasaem.kernels.windows import statistics as windows
+from numbasaem.observations.patch_expectation import FOURIER_FROM, Statistics
+from numbasaem.observations.window_expectation import Hypotheses, window_expectation
+from numbasaem.projection.operator import ProjectionOperator
+from numbasaem.reconstruction.maximization import (
     maximization,
     noise_variance,
     shift_prior_table,
     uniform_shift_prior,
 )
-from numbasaem.phantom import folded_chain
-from numbasaem.projection import ProjectionOperator
-from numbasaem.rotations import rotation_grid
-from numbasaem.simulation import simulate
-from numbasaem.volume_basis import VolumeBasis
-from numbasaem.window_step import Hypotheses, window_expectation
+from numbasaem.simulation.scene import simulate
+from numbasaem.volume.basis import VolumeBasis
+from numbasaem.volume.phantom import folded_chain
+from numbasaem.volume.rotations import rotation_grid
 from tests import reference
 from tests.test_expectation import assert_close, assert_identical, assert_same
 
@@ -395,8 +398,8 @@ def test_full_passes__objective_does_not_fall() -> None:
 PROGRAM = """
 import sys
 import numpy as np
-from numbasaem.kernels import vectors
-from numbasaem.window_step import window_expectation
+from numbasaem.kernels import llvm as vectors
+from numbasaem.observations.window_expectation import window_expectation
 given = dict(np.load(sys.argv[1]))
 for name in ("noise_variance", "empty_prior"):
     given[name] = float(given[name])

@@ -1,7 +1,8 @@
-"""Refuse an import that runs against the order of the package.
+"""Refuse an import that runs against the order of the package's rooms.
 
-A module imports only from rows above its own, or from what stands to its left in the
-same row. The ground floor, `errors` and `kernels`, imports nothing else of the package.
+A room is a folder of the package, or a module that stands on its ground floor. A module
+imports only from its own room and from rooms below it, and no two modules of a room
+import each other in a circle.
 """
 
 from __future__ import annotations
@@ -9,102 +10,108 @@ from __future__ import annotations
 import ast
 import sys
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 PACKAGE = "numbasaem"
-ROWS: tuple[tuple[str, ...], ...] = (
-    ("errors", "kernels"),
-    (
-        "optics",
-        "threads",
-        "rotations",
-        "disc_basis",
-        "coupling",
-        "volume_basis",
-        "projection",
-    ),
-    ("symmetry",),
-    ("patches", "resampling", "phantom", "io"),
-    ("simulation",),
-    ("metrics", "alignment"),
-    ("expectation_step", "maximization_step", "window_step"),
-    (
-        "schedule",
-        "settings",
-        "preparation",
-        "observations",
-        "window_data",
-        "inputs",
-        "memory",
-        "checkpoint",
-        "distributed",
-    ),
-    ("expectation_maximization", "plan", "reconstruction"),
-    ("machine", "known_particle", "picking", "micrograph_picking", "report"),
-    ("demo", "validation"),
-    ("cli", "__main__"),
+ROOMS = (
+    "errors",
+    "kernels",
+    "threads",
+    "machine",
+    "volume",
+    "settings",
+    "io",
+    "micrographs",
+    "projection",
+    "observations",
+    "assessment",
+    "reconstruction",
+    "picking",
+    "validation",
+    "simulation",
+    "report",
+    "cli",
+    "__main__",
 )
-# The public surface asks for `basis.project(x, rotations)`; the import is deferred.
-DEFERRED = frozenset({("volume_basis", "projection")})
-ORDER = {name: place for place, name in enumerate(n for row in ROWS for n in row)}
-GROUND_FLOOR = frozenset(ROWS[0])
-# The surface itself may be asked for nothing but the version.
+"""From the ground floor up."""
 SURFACE_NAMES = frozenset({"__version__"})
+"""All that a module may ask of the package's own surface."""
+DEFERRED = frozenset(
+    {
+        ("volume.basis", "projection"),
+        ("settings", "reconstruction"),
+        ("io.star", "micrographs"),
+        ("micrographs.preparation", "observations"),
+        ("micrographs.reading", "observations"),
+        ("observations.window_expectation", "reconstruction"),
+    }
+)
+"""Imports that still run against the order."""
 
 
 def _module(path: Path, package: Path) -> str:
-    """Name of the row entry that a file belongs to."""
-    return path.relative_to(package).with_suffix("").parts[0]
+    """Dotted name of a file within the package."""
+    parts = path.relative_to(package).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
 
 
-def _targets(node: ast.stmt, parents: tuple[str, ...]) -> Iterator[str]:
-    """Row entries that one import statement asks for; "" is the package itself."""
-    if isinstance(node, ast.Import):
-        names = [alias.name.split(".") for alias in node.names]
-    elif isinstance(node, ast.ImportFrom):
-        base = list(parents[: len(parents) + 1 - node.level]) if node.level else []
-        base += node.module.split(".") if node.module else []
-        # `from package import name` asks for the module called name.
-        if len(base) == 1:
+def _imports(tree: ast.AST, parents: tuple[str, ...]) -> Iterator[tuple[int, str]]:
+    """Line and dotted name within the package of all that a module imports from it."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name.split(".") for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = list(parents[: len(parents) + 1 - node.level]) if node.level else []
+            base += node.module.split(".") if node.module else []
             names = [[*base, alias.name] for alias in node.names]
         else:
-            names = [base]
-    else:
-        return
-    for name in names:
-        if name[0] == PACKAGE:
-            yield name[1] if len(name) > 1 else ""
+            continue
+        for name in names:
+            if name[0] == PACKAGE:
+                yield node.lineno, ".".join(name[1:])
 
 
 def _fault(module: str, target: str) -> str | None:
-    if target == module or target in SURFACE_NAMES or (module, target) in DEFERRED:
+    """What is wrong with an import, if anything is."""
+    room, wanted = module.partition(".")[0], target.partition(".")[0]
+    if wanted == room or target in SURFACE_NAMES or (module, wanted) in DEFERRED:
         return None
-    if target == "":
-        return f"{module} imports the package's own surface"
-    if target not in ORDER:
-        return f"{module} imports {target}, which has no place in the order"
-    if module in GROUND_FLOOR:
-        return f"{module} imports {target}, but stands on the ground floor"
-    if ORDER[target] > ORDER[module]:
-        return f"{module} imports {target}, which stands below it"
+    if wanted not in ROOMS:
+        return f"{module} imports {target or PACKAGE}, which is no room of the package"
+    if ROOMS.index(wanted) > ROOMS.index(room):
+        return f"{module} imports {target} from a room above its own"
     return None
+
+
+def _circles(within: dict[str, set[str]]) -> Iterator[str]:
+    """Modules that import each other in a circle."""
+    try:
+        TopologicalSorter(within).prepare()
+    except CycleError as error:
+        yield f"{PACKAGE}: a circle of imports, {' -> '.join(error.args[1])}"
 
 
 def _problems(root: Path) -> Iterator[str]:
     package = root / PACKAGE
-    for path in sorted(package.rglob("*.py")):
-        if path == package / "__init__.py":
+    files = [p for p in sorted(package.rglob("*.py")) if p != package / "__init__.py"]
+    modules = {_module(path, package): path for path in files}
+    within: dict[str, set[str]] = {}
+    for module, path in modules.items():
+        where = path.relative_to(root)
+        if module.partition(".")[0] not in ROOMS:
+            yield f"{where}:1: {module} belongs to no room of the package"
             continue
-        where, module = path.relative_to(root), _module(path, package)
-        if module not in ORDER:
-            yield f"{where}:1: {module} has no place in the order of this script"
-            continue
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, ast.stmt):
-                for target in _targets(node, where.parent.parts):
-                    fault = _fault(module, target)
-                    if fault is not None:
-                        yield f"{where}:{node.lineno}: {fault}"
+        tree = ast.parse(path.read_text("utf-8"))
+        for line, target in _imports(tree, where.parent.parts):
+            fault = _fault(module, target)
+            if fault is not None:
+                yield f"{where}:{line}: {fault}"
+            owner = target if target in modules else target.rpartition(".")[0]
+            deferred = (module, target.partition(".")[0]) in DEFERRED
+            if owner in modules and owner != module and not deferred:
+                within.setdefault(module, set()).add(owner)
+    yield from _circles(within)
 
 
 def main(root: Path) -> int:

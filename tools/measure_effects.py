@@ -24,7 +24,7 @@ from statistics import median
 
 import numpy as np
 
-from numbasaem.io.density import load_volume
+from numbasaem.io.atomic_models import load_volume
 from numbasaem.io.mrc import read_micrographs, write_volume
 
 SIZE, PIXEL_SIZE = 11, 3.0

@@ -31,14 +31,23 @@ import numpy as np
 from distributed import Client
 from numpy.typing import NDArray
 
-from numbasaem.distributed import RemotePatches, load_remotely, local_cluster
-from numbasaem.expectation_step import PartialSums, batch_of, expectation, partial_sums
 from numbasaem.io.mrc import write_micrograph
-from numbasaem.maximization_step import normal_equations, solve, uniform_shift_prior
-from numbasaem.projection import ProjectionOperator
-from numbasaem.rotations import rotation_grid
+from numbasaem.observations.dask import RemotePatches, load_remotely, local_cluster
+from numbasaem.observations.patch_expectation import (
+    PartialSums,
+    batch_of,
+    expectation,
+    partial_sums,
+)
+from numbasaem.projection.operator import ProjectionOperator
+from numbasaem.reconstruction.maximization import (
+    normal_equations,
+    solve,
+    uniform_shift_prior,
+)
 from numbasaem.settings import Settings
-from numbasaem.volume_basis import VolumeBasis
+from numbasaem.volume.basis import VolumeBasis
+from numbasaem.volume.rotations import rotation_grid
 
 SIZES = (11, 21, 31)
 NODES = (1, 3, 10, 30, 100, 300, 1000)

@@ -26,16 +26,16 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from numbasaem import machine
-from numbasaem.expectation_maximization import iterations, random_start
-from numbasaem.expectation_step import Statistics, expectation
-from numbasaem.maximization_step import uniform_shift_prior
-from numbasaem.observations import Patches
-from numbasaem.patches import cut_patches
-from numbasaem.phantom import folded_chain
-from numbasaem.rotations import rotation_grid
+from numbasaem.observations.patch_cutting import cut_patches
+from numbasaem.observations.patch_expectation import Statistics, expectation
+from numbasaem.observations.protocol import Patches
+from numbasaem.reconstruction.iterate import iterations, random_start
+from numbasaem.reconstruction.maximization import uniform_shift_prior
 from numbasaem.settings import Settings
-from numbasaem.simulation import simulate
-from numbasaem.volume_basis import VolumeBasis
+from numbasaem.simulation.scene import simulate
+from numbasaem.volume.basis import VolumeBasis
+from numbasaem.volume.phantom import folded_chain
+from numbasaem.volume.rotations import rotation_grid
 
 SNR = 1.0
 ELL_MAX = 10
@@ -252,7 +252,7 @@ import numbasaem
 imported = time.perf_counter()
 numbasaem.reconstruct
 everything = time.perf_counter()
-from numbasaem.expectation_step import compile_kernels
+from numbasaem.observations.patch_expectation import compile_kernels
 compile_kernels({size})
 print(imported - start, everything - start, time.perf_counter() - everything)
 """

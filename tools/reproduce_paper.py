@@ -31,25 +31,25 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from numbasaem.alignment import evaluate_against
-from numbasaem.io.density import load_volume
+from numbasaem.assessment.alignment import evaluate_against
+from numbasaem.assessment.fsc import fourier_shell_correlation, resolution
+from numbasaem.io.atomic_models import load_volume
 from numbasaem.io.mrc import read_micrographs, read_volume
-from numbasaem.maximization_step import uniform_shift_prior
-from numbasaem.metrics import fourier_shell_correlation, resolution
-from numbasaem.picking import (
+from numbasaem.picking.algorithm import (
     empty_patch_f1,
     is_empty,
     pick,
     share_found_within_one_pixel,
     true_patch_shifts,
 )
+from numbasaem.reconstruction.maximization import uniform_shift_prior
 from numbasaem.report.figures import STYLE, slices, surfaces
 from numbasaem.report.record import read_record
 from numbasaem.report.shapes import FineMap
-from numbasaem.rotations import rotation_grid
 from numbasaem.settings import Settings
-from numbasaem.simulation import SimulationSettings, simulate, simulate_to_folder
-from numbasaem.volume_basis import VolumeBasis
+from numbasaem.simulation.scene import SimulationSettings, simulate, simulate_to_folder
+from numbasaem.volume.basis import VolumeBasis
+from numbasaem.volume.rotations import rotation_grid
 
 Volume = NDArray[np.float64]
 

@@ -17,18 +17,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from numbasaem.alignment import evaluate_against
-from numbasaem.expectation_maximization import iterations, random_start
-from numbasaem.expectation_step import expectation
-from numbasaem.inputs import load_patches
-from numbasaem.io.density import load_volume
-from numbasaem.patches import cut_patches
-from numbasaem.projection import ProjectionOperator
-from numbasaem.reconstruction import reconstruct
-from numbasaem.rotations import rotation_grid
+from numbasaem.assessment.alignment import evaluate_against
+from numbasaem.io.atomic_models import load_volume
+from numbasaem.micrographs.reading import load_patches
+from numbasaem.observations.patch_cutting import cut_patches
+from numbasaem.observations.patch_expectation import expectation
+from numbasaem.projection.operator import ProjectionOperator
+from numbasaem.reconstruction.driver import reconstruct
+from numbasaem.reconstruction.iterate import iterations, random_start
 from numbasaem.settings import Settings
-from numbasaem.simulation import Simulation, SimulationSettings, simulate
-from numbasaem.volume_basis import VolumeBasis
+from numbasaem.simulation.scene import Simulation, SimulationSettings, simulate
+from numbasaem.volume.basis import VolumeBasis
+from numbasaem.volume.rotations import rotation_grid
 
 SIZE = 11
 ARRIVED = 0.01

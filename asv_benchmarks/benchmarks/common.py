@@ -10,8 +10,8 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 import numbasaem
-from numbasaem.maximization_step import uniform_shift_prior
-from numbasaem.patches import cut_patches
+from numbasaem.observations.patch_cutting import cut_patches
+from numbasaem.reconstruction.maximization import uniform_shift_prior
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from numbasaem.expectation_step import compile_kernels
+from numbasaem.observations.patch_expectation import compile_kernels
 
 from .common import best_time, multiply_adds, problem, sgemm_rate
 
@@ -73,7 +73,7 @@ class Cached:
     def timeraw_first_expectation(self, size: int) -> str:
         """First E-step of a process."""
         return f"""
-        from numbasaem.expectation_step import compile_kernels
+        from numbasaem.observations.patch_expectation import compile_kernels
         compile_kernels({size})
         """
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numbasaem
-from numbasaem.maximization_step import normal_equations, solve
-from numbasaem.projection import ProjectionOperator
+from numbasaem.projection.operator import ProjectionOperator
+from numbasaem.reconstruction.maximization import normal_equations, solve
 
 from .common import problem
 

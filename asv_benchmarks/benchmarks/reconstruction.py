@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 import numbasaem
-from numbasaem.expectation_step import compile_kernels
-from numbasaem.phantom import folded_chain
+from numbasaem.observations.patch_expectation import compile_kernels
+from numbasaem.volume.phantom import folded_chain
 
 SIZE = 9
 

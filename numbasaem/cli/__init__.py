@@ -11,9 +11,10 @@ from collections.abc import Sequence
 import typer
 from pydantic import ValidationError
 
-from numbasaem.cli.commands import Interrupted, app
-from numbasaem.cli.signals import stopping_on_signals
 from numbasaem.errors import InputError, expected
+
+from .commands import Interrupted, app
+from .signals import stopping_on_signals
 
 __all__ = ["app", "main"]
 

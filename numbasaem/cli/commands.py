@@ -14,18 +14,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from numbasaem.cli.progress import ProgressDisplay
 from numbasaem.errors import expected
+
+from .progress import ProgressDisplay
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from distributed import Client
 
-    from numbasaem.alignment import Comparison
-    from numbasaem.checkpoint import Iteration
-    from numbasaem.micrograph_picking import PickedParticles
-    from numbasaem.reconstruction import Result
+    from numbasaem.assessment.alignment import Comparison
+    from numbasaem.picking.files import PickedParticles
+    from numbasaem.reconstruction.checkpoint import Iteration
+    from numbasaem.reconstruction.driver import Result
 
 
 class Interrupted(Exception):
@@ -111,8 +112,8 @@ def simulate(
     seed: Seed = 0,
 ) -> None:
     """Simulate micrographs of a molecule and keep the truth beside them."""
-    from numbasaem import simulation
-    from numbasaem.io.density import load_volume
+    from numbasaem.io.atomic_models import load_volume
+    from numbasaem.simulation import scene as simulation
 
     settings = simulation.SimulationSettings(
         size=size,
@@ -329,7 +330,8 @@ def reconstruct(
         raise expected("reconstruct", "--size", "none")
     chosen = Settings(**options)
     # After the settings, so that a wrong option is refused at once.
-    from numbasaem import micrograph_picking, reconstruction
+    from numbasaem.picking import files as micrograph_picking
+    from numbasaem.reconstruction import driver as reconstruction
 
     if picks is not None:
         micrograph_picking.check_table_name(picks, made=out)
@@ -371,11 +373,11 @@ def _cluster(
     if scheduler is not None and n_workers is not None:
         raise expected("reconstruct", "--scheduler or --local-cluster", "both")
     if scheduler is not None:
-        from numbasaem.distributed import connected
+        from numbasaem.observations.dask import connected
 
         return connected(scheduler)
     if n_workers is not None:
-        from numbasaem.distributed import local_cluster
+        from numbasaem.observations.dask import local_cluster
 
         return local_cluster(n_workers, threads)
     return nullcontext()
@@ -411,7 +413,7 @@ def pick(
         raise expected("pick", "either --volume or --run", found)
     if run is not None and invert:
         raise expected("--invert", "--volume with it", "--run, which has its own")
-    from numbasaem import micrograph_picking
+    from numbasaem.picking import files as micrograph_picking
 
     micrograph_picking.check_table_name(out)
     with ProgressDisplay() as display:
@@ -462,7 +464,7 @@ def _evaluate_picks(
         raise expected("--out", "a map to write as aligned", f"picks in {found}")
     if tolerance is None:
         raise expected("--tolerance", "a number of pixels, for picks", "none")
-    from numbasaem.micrograph_picking import match_tables
+    from numbasaem.picking.files import match_tables
 
     match = match_tables(found, true, tolerance)
     if as_json:
@@ -481,7 +483,7 @@ def _evaluate_map(
 ) -> None:
     if tolerance is not None:
         raise expected("--tolerance", "a table of picks with it", f"a map, {volume}")
-    from numbasaem.alignment import evaluate_against
+    from numbasaem.assessment.alignment import evaluate_against
     from numbasaem.io.mrc import read_volume, write_volume
 
     judged, _ = read_volume(volume)
@@ -504,7 +506,7 @@ def demo(
     ),
 ) -> None:
     """Simulate micrographs, reconstruct from them alone, compare with the truth."""
-    from numbasaem.demo import demonstrate
+    from numbasaem.simulation.demo import demonstrate
 
     with ProgressDisplay() as display:
         try:
@@ -537,7 +539,7 @@ def validate(
 
     Takes as long as the reconstruction did, or about twice that without half maps.
     """
-    from numbasaem import validation
+    from numbasaem.validation import checks as validation
 
     with ProgressDisplay() as display:
         try:
@@ -631,7 +633,7 @@ def _noise_variance(text: str) -> float | None:
 
 def _report_result(result: Result, out: Path, as_json: bool) -> None:
     """Print what a reconstruction came to, and where it is."""
-    from numbasaem.metrics import is_mostly_negative, resolution
+    from numbasaem.assessment.fsc import is_mostly_negative, resolution
 
     last = [row for row in result.history if row.run == "full"][-1]
     halves = (1, 2) if result.half_volumes is not None else ()
@@ -695,7 +697,7 @@ def _write_report(run: Path, as_json: bool) -> None:
 
 def _write_picks(table: Path, found: PickedParticles, as_json: bool = False) -> None:
     """Write picks and say how many there are."""
-    from numbasaem.micrograph_picking import write_picks
+    from numbasaem.picking.files import write_picks
 
     write_picks(table, found)
     typer.echo(

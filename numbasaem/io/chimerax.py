@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from numbasaem.io import written_whole
+from . import written_whole
 
 
 def surface_level(volume: NDArray[np.floating]) -> float:

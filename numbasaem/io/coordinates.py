@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numbasaem.errors import expected
-from numbasaem.io import written_whole
+
+from . import written_whole
 
 PathLike = str | os.PathLike[str]
 

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numbasaem.errors import InputError, expected
-from numbasaem.io import written_whole
-from numbasaem.io.sections import Image, Sections, checked_samples
+
+from . import written_whole
+from .sections import Image, Sections, checked_samples
 
 HEADER_BYTES = 1024
 DTYPE_OF_MODE = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}

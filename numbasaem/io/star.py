@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numbasaem.errors import InputError, expected
-from numbasaem.io import written_whole
-from numbasaem.optics import ContrastTransfer
+from numbasaem.micrographs.ctf import ContrastTransfer
+
+from . import written_whole
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,7 +12,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from numbasaem.errors import expected
-from numbasaem.io.sections import Sections
+
+from .sections import Sections
 
 SUFFIXES = (".tif", ".tiff")
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..errors import expected
-from ..io import written_whole
+from numbasaem.errors import expected
+from numbasaem.io import written_whole
 
 if TYPE_CHECKING:
     import os

@@ -11,7 +11,8 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from ..machine import describe
+from numbasaem.machine import describe
+
 from .record import HALF_MAP_CRITERION, RunRecord
 from .shapes import (
     FineMap,

@@ -10,24 +10,28 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..checkpoint import VALIDATION, load_checkpoint
-from ..errors import InputError, expected
-from ..inputs import PixelSizes, file_of_source, prepared_micrographs
-from ..io.mrc import read_volume
-from ..io.star import read_fsc
-from ..known_particle import particle_of_run
-from ..metrics import Resolution, is_mostly_negative, resolution
-from ..picking import Picks, pick
-from ..preparation import preparation_of
-from ..rotations import rotation_grid
-from ..settings import Settings
+from numbasaem.assessment.fsc import Resolution, is_mostly_negative, resolution
+from numbasaem.errors import InputError, expected
+from numbasaem.io.mrc import read_volume
+from numbasaem.io.star import read_fsc
+from numbasaem.micrographs.preparation import preparation_of
+from numbasaem.micrographs.reading import (
+    PixelSizes,
+    file_of_source,
+    prepared_micrographs,
+)
+from numbasaem.picking.algorithm import Picks, pick
+from numbasaem.picking.template import particle_of_run
+from numbasaem.reconstruction.checkpoint import VALIDATION, load_checkpoint
+from numbasaem.settings import Settings
+from numbasaem.volume.rotations import rotation_grid
 
 if TYPE_CHECKING:
     import os
 
     from numpy.typing import NDArray
 
-    from ..checkpoint import Iteration, RunState
+    from numbasaem.reconstruction.checkpoint import Iteration, RunState
 
 HALF_MAP_CRITERION = 0.143
 _EXCERPT_PATCHES = 40

@@ -1,0 +1,1 @@
+"""How maps compare: alignment and Fourier shell correlation."""

@@ -1,0 +1,1 @@
+"""Compiled E-step of the patch model."""

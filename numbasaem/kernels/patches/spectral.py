@@ -1,0 +1,367 @@
+"""Correlation and adjoint through Fourier transforms: O(L**2 log L) a rotation.
+
+The transforms are straight-line vector code, `lanes` patches side by side, and two
+rotations travel as the real and the imaginary part of one complex image, so that all
+transforms are complex and nothing is ever taken apart. Their side n holds every shift
+and every product without wrapping round onto what is read.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+from llvmlite import ir
+
+from ..llvm import Vectors, Weights, index, repeat, vector_intrinsic
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_RADICES = (4, 2, 3, 5)
+_SIDES = (9, 10, 12, 15, 16, 18, 20, 24, 30, 32, 36, 40, 48, 60, 64, 72, 80, 96)
+"""Sides whose transforms cost less than those of all sides that are longer."""
+
+Complex = tuple[ir.Value | None, ir.Value | None]
+"""Real and imaginary part; None stands for zeros that need no instruction."""
+ZERO: Complex = (None, None)
+
+
+def transform_side(size: int) -> int:
+    """Side n of the transforms for patches of side L: at least 2L-1.
+
+    Parameters
+    ----------
+    size : int
+        L, side of a patch.
+
+    Returns
+    -------
+    int
+        n.
+    """
+    return next(n for n in _SIDES if n >= 2 * size - 1)
+
+
+def scratch_length(size: int, lanes: int) -> int:
+    """float32 elements of scratch space that the operations need."""
+    side = transform_side(size)
+    return side * row_length(side) * 2 * lanes
+
+
+def template_spectra(templates: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Spectra of pairs of templates, as :data:`weigh` reads them.
+
+    Parameters
+    ----------
+    templates : float32, shape (n_rotations, L, L)
+        Projections in the units of the log-weights; n_rotations even.
+
+    Returns
+    -------
+    float32, shape (n_rotations / 2, n, n, 2)
+        Column by column, the transform of each first template plus i times each
+        second, moved by L-1 pixels so that shift (u, v) stands at pixel (u, v); last
+        the real and the imaginary part.
+    """
+    n_rotations, size, _ = templates.shape
+    side = transform_side(size)
+    moved = np.zeros((n_rotations // 2, side, side), np.complex128)
+    inside = slice(size - 1, 2 * size - 1)
+    moved[:, inside, inside] = templates[::2] + 1j * templates[1::2]
+    spectra = np.fft.fft2(moved).transpose(0, 2, 1).astype(np.complex64)
+    return np.ascontiguousarray(spectra).view(np.float32).reshape(*spectra.shape, 2)
+
+
+def row_length(side: int) -> int:
+    """Row length of the scratch image: odd, so that a column meets all cache sets."""
+    return side | 1
+
+
+class Arithmetic:
+    """Complex arithmetic on vectors, emitting nothing for known zeros."""
+
+    def __init__(self, v: Vectors) -> None:
+        self.v = v
+        self.builder = v.builder
+
+    def _sum(self, a: ir.Value | None, b: ir.Value | None) -> ir.Value | None:
+        if a is None or b is None:
+            return b if a is None else a
+        return self.builder.fadd(a, b)
+
+    def _negative(self, a: ir.Value | None) -> ir.Value | None:
+        return None if a is None else self.builder.fneg(a)
+
+    def _difference(self, a: ir.Value | None, b: ir.Value | None) -> ir.Value | None:
+        if a is None or b is None:
+            return self._negative(b) if a is None else a
+        return self.builder.fsub(a, b)
+
+    def _scaled_sum(
+        self, terms: Iterable[tuple[ir.Value | None, float]], start: ir.Value | None
+    ) -> ir.Value | None:
+        """Start + sum of value * factor."""
+        for value, factor in terms:
+            if value is None:
+                continue
+            constant = self.v.constant(factor)
+            if start is None:
+                start = self.builder.fmul(value, constant)
+            else:
+                start = self.v.multiply_add(value, constant, start)
+        return start
+
+    def add(self, a: Complex, b: Complex) -> Complex:
+        """Emit a + b."""
+        return self._sum(a[0], b[0]), self._sum(a[1], b[1])
+
+    def subtract(self, a: Complex, b: Complex) -> Complex:
+        """Emit a - b."""
+        return self._difference(a[0], b[0]), self._difference(a[1], b[1])
+
+    def subtract_i_times(self, a: Complex, b: Complex) -> Complex:
+        """A - i*b."""
+        return self._sum(a[0], b[1]), self._difference(a[1], b[0])
+
+    def add_i_times(self, a: Complex, b: Complex) -> Complex:
+        """A + i*b."""
+        return self._difference(a[0], b[1]), self._sum(a[1], b[0])
+
+    def scaled_sum(
+        self, terms: list[tuple[Complex, float]], start: Complex = ZERO
+    ) -> Complex:
+        """Start + sum of value * real factor."""
+        real, imaginary = (
+            self._scaled_sum(((z[part], f) for z, f in terms), start[part])
+            for part in (0, 1)
+        )
+        return real, imaginary
+
+    def product(self, a: Complex, b: Complex) -> Complex:
+        """A * b, neither of them a known zero in any part."""
+        multiply, v = self.builder.fmul, self.v
+        (a_re, a_im), (b_re, b_im) = a, b
+        real = v.multiply_add(a_re, b_re, self.builder.fneg(multiply(a_im, b_im)))
+        return real, v.multiply_add(a_re, b_im, multiply(a_im, b_re))
+
+    def turned(self, a: Complex, turns: int, n: int) -> Complex:
+        """A * exp(-2 pi i turns / n)."""
+        turns %= n
+        quarters, rest = divmod(4 * turns, n)
+        if rest == 0:
+            return (
+                a,
+                (a[1], self._negative(a[0])),
+                (self._negative(a[0]), self._negative(a[1])),
+                (self._negative(a[1]), a[0]),
+            )[quarters]
+        angle = 2 * math.pi * turns / n
+        cosine, sine = math.cos(angle), math.sin(angle)
+        return (
+            self._scaled_sum([(a[1], sine), (a[0], cosine)], None),
+            self._scaled_sum([(a[0], -sine), (a[1], cosine)], None),
+        )
+
+
+def _short_transform(do: Arithmetic, x: list[Complex]) -> list[Complex]:
+    """Discrete Fourier transform of 2, 3, 4 or 5 values."""
+    n = len(x)
+    if n == 2:
+        return [do.add(*x), do.subtract(*x)]
+    if n == 4:
+        a, b = do.add(x[0], x[2]), do.subtract(x[0], x[2])
+        c, d = do.add(x[1], x[3]), do.subtract(x[1], x[3])
+        return [
+            do.add(a, c),
+            do.subtract_i_times(b, d),
+            do.subtract(a, c),
+            do.add_i_times(b, d),
+        ]
+    # values opposite each other share their cosines, and their sines but for the sign
+    half = range(1, n // 2 + 1)
+    sums = {q: do.add(x[q], x[n - q]) for q in half}
+    differences = {q: do.subtract(x[q], x[n - q]) for q in half}
+    out = [do.scaled_sum([(s, 1.0) for s in sums.values()], x[0])] + [ZERO] * (n - 1)
+    for m in half:
+        angles = {q: 2 * math.pi * ((m * q) % n) / n for q in half}
+        even = do.scaled_sum([(sums[q], math.cos(angles[q])) for q in half], x[0])
+        odd = do.scaled_sum([(differences[q], math.sin(angles[q])) for q in half])
+        out[m] = do.subtract_i_times(even, odd)
+        out[n - m] = do.add_i_times(even, odd)
+    return out
+
+
+def transform(do: Arithmetic, x: list[Complex]) -> list[Complex]:
+    """Discrete Fourier transform, sum_j x[j] exp(-2 pi i j k / n), by Cooley-Tukey."""
+    n = len(x)
+    radix = next(r for r in _RADICES if n % r == 0)
+    length = n // radix
+    if length == 1:
+        return _short_transform(do, x)
+    strands = [transform(do, x[q::radix]) for q in range(radix)]
+    out = [ZERO] * n
+    for k in range(length):
+        turned = [do.turned(strands[q][k], q * k, n) for q in range(radix)]
+        out[k::length] = _short_transform(do, turned)
+    return out
+
+
+def inverse_transform(do: Arithmetic, x: list[Complex]) -> list[Complex]:
+    """Inverse transform, times n: forward with real and imaginary part swapped."""
+    swapped = transform(do, [(im, re) for re, im in x])
+    return [(re, im) for im, re in swapped]
+
+
+class Image:
+    """Complex image of side n in memory, `lanes` patches to a pixel."""
+
+    def __init__(self, v: Vectors, base: ir.Value, row: int) -> None:
+        self.v = v
+        self.base = base
+        self.row = row
+
+    def line(self, number: ir.Value, stride: int) -> ir.Value:
+        """Pointer to line `number`, lines being `stride` pixels apart."""
+        at = self.v.builder.mul(number, index(stride * 2 * self.v.lanes))
+        return self.v.builder.gep(self.base, [at])
+
+    def load(self, line: ir.Value, pixel: int) -> Complex:
+        """Read a pixel of a line."""
+        at = 2 * pixel * self.v.lanes
+        return self.v.load(line, at), self.v.load(line, at + self.v.lanes)
+
+    def store(self, value: Complex, line: ir.Value, pixel: int) -> None:
+        """Write a pixel of a line."""
+        at = 2 * pixel * self.v.lanes
+        for part, offset in zip(value, (0, self.v.lanes), strict=True):
+            zero = self.v.constant(0.0)
+            self.v.store(zero if part is None else part, line, at + offset)
+
+
+def _emit_patch_spectrum(builder, size, lanes, pointers):  # type: ignore[no-untyped-def]
+    """Transforms of a group of patches over n**2, column by column."""
+    patch, spectrum, scratch = pointers
+    v, side = Vectors(builder, lanes), transform_side(size)
+    do, row = Arithmetic(v), row_length(transform_side(size))
+    image, spectra = Image(v, scratch, row), Image(v, spectrum, side)
+
+    def one_row(i: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+        pixels = builder.gep(patch, [builder.mul(i, index(size * lanes))])
+        x = [(v.load(pixels, j * lanes), None) for j in range(size)]
+        line = image.line(i, row)
+        for j, value in enumerate(transform(do, x + [ZERO] * (side - size))):
+            image.store(value, line, j)
+        return []
+
+    def one_column(j: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+        line, out = image.line(j, 1), spectra.line(j, side)
+        x = [image.load(line, i * row) for i in range(size)]
+        for i, value in enumerate(transform(do, x + [ZERO] * (side - size))):
+            spectra.store(do.scaled_sum([(value, 1 / side**2)]), out, i)
+        return []
+
+    repeat(builder, index(size), [], one_row)
+    repeat(builder, index(side), [], one_column)
+
+
+def _emit_weigh(builder, size, lanes, pointers):  # type: ignore[no-untyped-def]
+    """Weights of all shifts, two rotations; what `simd.weigh` computes."""
+    spectrum, template, bias, level, weight, total, peak, scratch = pointers
+    v, side = Vectors(builder, lanes), transform_side(size)
+    do, row = Arithmetic(v), row_length(transform_side(size))
+    image, spectra = Image(v, scratch, row), Image(v, spectrum, side)
+    n_shifts = 2 * size - 1
+    weights = Weights(v, level, total, peak)
+
+    def one_column(j: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+        seen, line = spectra.line(j, side), image.line(j, 1)
+        wanted = builder.gep(template, [builder.mul(j, index(2 * side))])
+        products = []
+        for i in range(side):
+            re, im = spectra.load(seen, i)
+            heights = v.broadcast(wanted, 2 * i), v.broadcast(wanted, 2 * i + 1)
+            products.append(do.product((re, builder.fneg(im)), heights))
+        for i, value in enumerate(inverse_transform(do, products)[:n_shifts]):
+            image.store(value, line, i * row)
+        return []
+
+    def one_row(u: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+        line = image.line(u, row)
+        offset = builder.mul(u, index(n_shifts))
+        biases = builder.gep(bias, [offset])
+        target = builder.gep(weight, [builder.mul(offset, index(lanes))])
+        correlations = inverse_transform(do, [image.load(line, j) for j in range(side)])
+        for s, value in enumerate(correlations[:n_shifts]):
+            for r in range(2):
+                at = r * n_shifts**2 + s
+                exponent = builder.fadd(value[r], v.broadcast(biases, at))
+                v.store(exponent, target, at * lanes)
+
+        def one_shift(s: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+            place = builder.gep(target, [builder.mul(s, index(lanes))])
+            for r in range(2):
+                at = r * n_shifts**2 * lanes
+                v.store(weights.of(v.load(place, at), r), place, at)
+            weights.record()
+            return []
+
+        repeat(builder, index(n_shifts), [], one_shift)
+        return []
+
+    repeat(builder, index(side), [], one_column)
+    weights.begin()
+    repeat(builder, index(n_shifts), [], one_row)
+
+
+def _emit_adjoint(builder, size, lanes, pointers):  # type: ignore[no-untyped-def]
+    """Weighted patches of two rotations; `simd.adjoint` computes them one by one."""
+    spectrum, weight, first, second, scratch = pointers
+    v, side = Vectors(builder, lanes), transform_side(size)
+    do, row = Arithmetic(v), row_length(transform_side(size))
+    image, spectra = Image(v, scratch, row), Image(v, spectrum, side)
+    n_shifts = 2 * size - 1
+
+    def one_row_of_shifts(u: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+        source = builder.gep(weight, [builder.mul(u, index(n_shifts * lanes))])
+        x = [
+            (v.load(source, s * lanes), v.load(source, (n_shifts**2 + s) * lanes))
+            for s in range(n_shifts)
+        ]
+        line = image.line(u, row)
+        for j, value in enumerate(transform(do, x + [ZERO] * (side - n_shifts))):
+            image.store(value, line, j)
+        return []
+
+    def one_column(j: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+        seen, line = spectra.line(j, side), image.line(j, 1)
+        x = [image.load(line, u * row) for u in range(n_shifts)]
+        weights = transform(do, x + [ZERO] * (side - n_shifts))
+        products = [
+            do.product(value, spectra.load(seen, i)) for i, value in enumerate(weights)
+        ]
+        inside = inverse_transform(do, products)[size - 1 : 2 * size - 1]
+        for y, value in enumerate(inside):
+            image.store(value, line, y * row)
+        return []
+
+    def one_row_of_pixels(y: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+        line = image.line(y, row)
+        products = inverse_transform(do, [image.load(line, j) for j in range(side)])
+        offset = builder.mul(y, index(size * lanes))
+        targets = builder.gep(first, [offset]), builder.gep(second, [offset])
+        for x, value in enumerate(products[size - 1 : 2 * size - 1]):
+            for part, target in zip(value, targets, strict=True):
+                v.store(part, target, x * lanes)
+        return []
+
+    repeat(builder, index(n_shifts), [], one_row_of_shifts)
+    repeat(builder, index(side), [], one_column)
+    repeat(builder, index(size), [], one_row_of_pixels)
+
+
+patch_spectrum = vector_intrinsic(_emit_patch_spectrum, n_arrays=3)
+weigh = vector_intrinsic(_emit_weigh, n_arrays=8)
+adjoint = vector_intrinsic(_emit_adjoint, n_arrays=5)

@@ -1,0 +1,1 @@
+"""From files to prepared micrographs, and what is known of their optics."""

@@ -1,0 +1,168 @@
+"""Lists of micrographs: files, patterns, and RELION's `micrographs.star`."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from numbasaem.errors import expected
+from numbasaem.io.mrc import read_header, read_micrographs
+from numbasaem.io.sections import Sections
+from numbasaem.io.star import read_micrograph_table
+from numbasaem.io.tiff import SUFFIXES, read_tiff, read_tiff_shape
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from .ctf import ContrastTransfer
+
+PathLike = str | os.PathLike[str]
+
+WILDCARDS = "*?["
+
+
+@dataclass(frozen=True)
+class MicrographFile:
+    """A file of one micrograph, or of a stack of them.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    name : str
+        What tables call it.
+    listed_pixel_size : float or None
+        Angstrom per pixel, where a list states it.
+    optics_group : int
+        Its row of the list's optics table; 1 without one.
+    lens : ContrastTransfer or None
+        Contrast transfer function, where a list states it.
+    """
+
+    path: Path
+    name: str
+    listed_pixel_size: float | None = None
+    optics_group: int = 1
+    lens: ContrastTransfer | None = None
+
+    def open(self) -> tuple[Sections, float | None]:
+        """Open the file.
+
+        Returns
+        -------
+        micrographs : Sections
+            Each is read when it is asked for.
+        pixel_size : float or None
+            Angstrom per pixel: that of the list, else of the header.
+
+        Raises
+        ------
+        InputError
+            If the file cannot be read.
+        """
+        if self._is_tiff:
+            return read_tiff(self.path), self.listed_pixel_size
+        sections, pixel_size = read_micrographs(self.path)
+        return sections, self.listed_pixel_size or pixel_size
+
+    def header(self) -> tuple[tuple[int, int, int], float | None]:
+        """Read the header alone.
+
+        Returns
+        -------
+        shape : (int, int, int)
+            Micrographs, rows and columns.
+        pixel_size : float or None
+            As of :meth:`open`.
+
+        Raises
+        ------
+        InputError
+            If the file cannot be read.
+        """
+        if self._is_tiff:
+            return read_tiff_shape(self.path), self.listed_pixel_size
+        shape, pixel_size = read_header(self.path)
+        return shape, self.listed_pixel_size or pixel_size
+
+    @property
+    def _is_tiff(self) -> bool:
+        return self.path.name.lower().endswith(SUFFIXES)
+
+
+@dataclass(frozen=True)
+class MicrographList:
+    """Files of micrographs, and what is known of the microscope.
+
+    Attributes
+    ----------
+    files : tuple of MicrographFile
+        In the order given.
+    optics : pandas.DataFrame or None
+        RELION's table of optics groups, where a list brought one.
+    """
+
+    files: tuple[MicrographFile, ...]
+    optics: pd.DataFrame | None = None
+
+
+def list_micrographs(sources: Sequence[PathLike]) -> MicrographList:
+    """Find the files that a user named.
+
+    Parameters
+    ----------
+    sources : sequence of path-like
+        Files (MRC, TIFF), patterns with ``*``, ``?`` or ``[...]``, or one STAR file in
+        which RELION lists micrographs.
+
+    Returns
+    -------
+    MicrographList
+        The files; those of a pattern in the order of their names.
+
+    Raises
+    ------
+    InputError
+        If a pattern matches nothing, a list is unusable, or a list is not alone.
+    """
+    files: list[MicrographFile] = []
+    for source in sources:
+        if Path(source).suffix.lower() == ".star":
+            if len(sources) > 1:
+                found = f"{len(sources) - 1} more"
+                raise expected(source, "a list of micrographs on its own", found)
+            return _listed(source)
+        files += [MicrographFile(path, path.name) for path in _matching(source)]
+    return MicrographList(tuple(files))
+
+
+def _matching(source: PathLike) -> list[Path]:
+    """Files that a path or pattern stands for; a file's own name is no pattern."""
+    path, pattern = Path(source), os.fspath(source)
+    if path.exists() or not any(sign in pattern for sign in WILDCARDS):
+        return [path]
+    found = sorted(glob.glob(pattern, recursive=True))
+    if not found:
+        raise expected(source, "files of such names", "none")
+    return [Path(name) for name in found]
+
+
+def _listed(source: PathLike) -> MicrographList:
+    """Files of a STAR list, sought from its folder, then from the working folder."""
+    table = read_micrograph_table(source)
+    rows = table.micrographs
+    files = []
+    for name, group, lens in zip(
+        rows["rlnMicrographName"], rows["rlnOpticsGroup"], table.lenses, strict=True
+    ):
+        places = (Path(source).parent / name, Path(name))
+        path = next((place for place in places if place.exists()), None)
+        if path is None:
+            what = "files in rlnMicrographName, from its folder or the working folder"
+            raise expected(source, what, f"no {name}")
+        files.append(MicrographFile(path, name, table.pixel_size, int(group), lens))
+    return MicrographList(tuple(files), table.optics)

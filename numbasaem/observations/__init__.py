@@ -1,0 +1,1 @@
+"""Observation models: from micrographs and projections to statistics."""

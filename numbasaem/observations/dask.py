@@ -1,0 +1,549 @@
+"""The E-step on a Dask cluster: patches stay where they are, statistics travel.
+
+Dask decides who works on what, moves data and repeats what was lost with a worker. What
+is asked of it does not depend on who is there: a batch is divided into blocks, and the
+sums over blocks are exact, so that the statistics are the same bits on any workers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import os
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import uuid4
+
+import numba
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from numbasaem import __version__
+from numbasaem.errors import InputError, expected
+from numbasaem.micrographs.preparation import preparation_of
+from numbasaem.micrographs.reading import (
+    DataSet,
+    PixelSizes,
+    list_inputs,
+    live_patches,
+    load_patches,
+    optics_of,
+    prepared_micrographs,
+    source_of_file,
+)
+from numbasaem.micrographs.sources import MicrographFile
+from numbasaem.threads import running_threads
+
+from .patch_expectation import (
+    PACKED_BYTES,
+    PartialSums,
+    Statistics,
+    batch_of,
+    partial_sums,
+    total,
+)
+from .protocol import (
+    PixelSums,
+    by_optics_group,
+    pixel_sums,
+    variance_and_brightest,
+)
+
+try:
+    import dask
+    from dask.sizeof import sizeof
+    from distributed import Client, LocalCluster, as_completed, get_worker
+    from distributed.comm.core import connect
+    from distributed.scheduler import KilledWorker
+except ImportError as error:
+    raise expected(
+        "--scheduler and --local-cluster",
+        "Dask: pip install 'numbasaem[distributed]'",
+        f"no {error.name}",
+    ) from None
+
+if TYPE_CHECKING:
+    from distributed import Future
+    from numpy.typing import NDArray
+
+    from numbasaem.micrographs.ctf import PointSpread
+    from numbasaem.micrographs.preparation import Preparation
+    from numbasaem.micrographs.reading import Micrographs, OnProgress
+    from numbasaem.settings import Settings
+
+    from .patch_expectation import Batch, Statistics
+
+_SECONDS_TO_ANSWER = 8
+_TASKS = 2
+"""Tasks of a worker in an iteration: what is lost with it, and how loads even out."""
+
+_Found = TypeVar("_Found")
+_one_thread = ThreadPoolExecutor(1, "numbasaem")
+"""Of a worker: one task at a time has all of its threads."""
+
+
+@contextmanager
+def connected(scheduler: str) -> Iterator[Client]:
+    """Ask a scheduler for its workers.
+
+    Parameters
+    ----------
+    scheduler : str
+        Its address, ``tcp://host:port``.
+
+    Yields
+    ------
+    distributed.Client
+        The connection.
+
+    Raises
+    ------
+    InputError
+        If there is no answer within ten seconds.
+    """
+    try:
+        asyncio.run(asyncio.wait_for(_greet(scheduler), _SECONDS_TO_ANSWER))
+    except (OSError, ValueError) as error:
+        what = "the address of a Dask scheduler that answers"
+        found = str(error) or "silence"
+        raise expected(f"--scheduler {scheduler}", what, found) from error
+    with Client(scheduler) as client:
+        yield client
+
+
+async def _greet(scheduler: str) -> None:
+    """Exchange greetings, for which Dask itself would wait without end."""
+    comm = await connect(scheduler, timeout=_SECONDS_TO_ANSWER)
+    await comm.close()
+
+
+@contextmanager
+def local_cluster(n_workers: int, threads: int | None) -> Iterator[Client]:
+    """Start workers on this machine.
+
+    Parameters
+    ----------
+    n_workers : int
+        Processes.
+    threads : int or None
+        Threads of all of them together; all that Numba may use if None.
+
+    Yields
+    ------
+    distributed.Client
+        The connection to them.
+
+    Raises
+    ------
+    InputError
+        If there are to be none.
+    """
+    if n_workers < 1:
+        raise expected("--local-cluster", "at least 1 worker", n_workers)
+    each = max(1, (threads or numba.config.NUMBA_NUM_THREADS) // n_workers)
+    with (
+        LocalCluster(
+            n_workers=n_workers,
+            threads_per_worker=each,
+            dashboard_address=":0",
+            silence_logs=logging.CRITICAL,
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+@dataclass(frozen=True)
+class _File:
+    """What a worker has to know to come by the patches of a file."""
+
+    file: MicrographFile
+    preparation: Preparation
+    pixel_size: float | None
+    sha256: str | None = None
+
+    def load(
+        self, scratch: Path
+    ) -> tuple[dict[str, Any], list[PixelSums], list[PointSpread | None]]:
+        """Fingerprint, and sums and point spread of each micrograph.
+
+        Patches are kept on disk.
+        """
+        source = source_of_file(self.file)
+        if self.sha256 not in (None, source["sha256"]):
+            what = "the content that the run began with"
+            raise expected(self.file.path, what, "another")
+        kept = replace(self, sha256=source["sha256"]).folder(scratch)
+        pixel_sizes = PixelSizes(self.pixel_size)
+        prepared = prepared_micrographs(self.file, self.preparation, pixel_sizes)
+        sums, seen = [], []
+        with TemporaryDirectory(dir=scratch, ignore_cleanup_errors=True) as part:
+            for number, one in enumerate(prepared):
+                (patches,) = live_patches([one], self.preparation.size)
+                np.save(Path(part, f"{number}.npy"), patches)
+                sums.append(pixel_sums(patches))
+                seen.append(one.point_spread)
+            if not kept.exists():
+                os.rename(part, kept)
+        return source, sums, seen
+
+    def folder(self, scratch: Path) -> Path:
+        """Where a worker keeps the patches, one array a micrograph."""
+        return scratch / hashlib.sha256(repr(self).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """Some patches of a micrograph in a file: one bit for each that there is."""
+
+    file: _File
+    number: int
+    packed: NDArray[np.uint8]
+
+    def patches(self, scratch: Path) -> NDArray[np.float32]:
+        """Patches themselves, from this worker's disk or else from the file."""
+        kept = self.file.folder(scratch)
+        if not kept.exists():
+            self.file.load(scratch)
+        stored = np.load(kept / f"{self.number}.npy", mmap_mode="r")
+        chosen: NDArray[np.float32] = stored[np.flatnonzero(np.unpackbits(self.packed))]
+        return chosen
+
+
+_Hypotheses = tuple[
+    "NDArray[np.float64]", "NDArray[np.float64]", float, "NDArray[np.float64] | None"
+]
+
+
+def _sums(
+    batch: Batch,
+    pieces: list[_Chosen | NDArray[np.float32]],
+    given: _Hypotheses,
+    scratch: Path,
+) -> PartialSums:
+    """Sums over some blocks of a batch."""
+    patches = [p.patches(scratch) if isinstance(p, _Chosen) else p for p in pieces]
+    return partial_sums(batch, np.concatenate(patches), *given)
+
+
+def _at_work(wanted: str, work: Callable[..., _Found], *arguments: object) -> _Found:
+    """Do a task on all threads of this worker; what goes wrong names the host."""
+    worker = get_worker()
+    n_threads = min(worker.state.nthreads, numba.config.NUMBA_NUM_THREADS)
+    scratch = Path(worker.local_directory)
+    try:
+        if __version__ != wanted:
+            raise expected(
+                f"worker {worker.address}", f"numbasaem {wanted}", __version__
+            )
+        task = partial(_on_threads, n_threads, work, *arguments, scratch)
+        return _one_thread.submit(task).result()
+    except (InputError, OSError) as error:
+        raise InputError(f"{error} (on {socket.gethostname()})") from None
+
+
+def _on_threads(
+    n_threads: int, work: Callable[..., _Found], *arguments: object
+) -> _Found:
+    with running_threads(n_threads), threadpool_limits(n_threads):
+        return work(*arguments)
+
+
+def _bytes_on_the_way(sums: PartialSums) -> int:
+    """What Dask counts when sums travel."""
+    return PACKED_BYTES * sums.counts.size + sums.of_blocks.nbytes
+
+
+sizeof.register(PartialSums, _bytes_on_the_way)
+
+
+@dataclass(frozen=True)
+class RemotePatchSet(DataSet):
+    """Which patches there are, on workers' disks but for those of arrays.
+
+    Attributes
+    ----------
+    client : distributed.Client
+        Connection to the workers.
+    pieces : sequence
+        Of each micrograph: its file and number therein, or its patches.
+    """
+
+    client: Client
+    pieces: Sequence[tuple[_File, int] | NDArray[np.float32]]
+
+    def part(
+        self, chosen: NDArray[np.intp] | None, threads: int | None
+    ) -> RemotePatches:
+        """Patches of one run; see :meth:`PatchSet.part`. Threads are the workers'."""
+        numbers = np.arange(len(self.micrograph)) if chosen is None else chosen
+        return RemotePatches(self, numbers)
+
+    def select(self, numbers: NDArray[np.intp]) -> list[_Chosen | NDArray[np.float32]]:
+        """What a worker has to know to come by patches.
+
+        Parameters
+        ----------
+        numbers : intp, shape (n,)
+            Which; they ascend.
+
+        Returns
+        -------
+        list
+            By micrograph.
+        """
+        owners = self.micrograph[numbers]
+        cuts = np.flatnonzero(np.diff(owners)) + 1
+        selected: list[_Chosen | NDArray[np.float32]] = []
+        for group, owner in zip(
+            np.split(numbers, cuts), owners[np.append(0, cuts)], strict=True
+        ):
+            rows = group - np.searchsorted(self.micrograph, owner)
+            piece = self.pieces[owner]
+            if not isinstance(piece, tuple):
+                selected.append(piece[rows])
+            else:
+                file, number = piece
+                mask = np.zeros(self.pixel_sums[owner].n_patches, bool)
+                mask[rows] = True
+                selected.append(_Chosen(file, number, np.packbits(mask)))
+        return selected
+
+
+def load_remotely(
+    client: Client,
+    micrographs: Micrographs,
+    settings: Settings,
+    on_progress: OnProgress,
+) -> RemotePatchSet:
+    """Have the workers cut the micrographs into patches.
+
+    Parameters
+    ----------
+    client : distributed.Client
+        Connection to the workers.
+    micrographs : sequence of 2-D arrays or paths
+        As in :func:`load_patches`. Workers read files themselves; where there is an
+        array among them, they are sent the patches they need.
+    settings : Settings
+        Patch size, preparation and pixel size.
+    on_progress : callable
+        Called with what is being done and the share of it that is done.
+
+    Returns
+    -------
+    RemotePatchSet
+        The patches.
+
+    Raises
+    ------
+    InputError
+        As :func:`load_patches`, or if a worker has another version of this package or
+        the cluster is lost.
+    """
+    with _answering(client):
+        on_progress("waiting for workers", 0.0)
+        client.wait_for_workers(1)
+        _refuse_versions(client)
+    files = []
+    for item in list_inputs(micrographs):
+        if not isinstance(item, MicrographFile):
+            data = load_patches(micrographs, settings, on_progress)
+            starts = np.cumsum([one.n_patches for one in data.pixel_sums])[:-1]
+            known = {f.name: getattr(data, f.name) for f in fields(DataSet)}
+            return RemotePatchSet(
+                **known, client=client, pieces=np.split(data.patches, starts)
+            )
+        files.append(replace(item, path=item.path.absolute()))
+    preparation = preparation_of(settings)
+    pixel_sizes = PixelSizes(settings.pixel_size)
+    asked = [
+        _File(file, preparation, pixel_sizes.of(file.path, file.header()[1]))
+        for file in files
+    ]
+    with _answering(client):
+        tasks = [
+            _submit(client, "load", _File.load, file, on=address)
+            for address, _, first, end in _shares(client, len(asked))
+            for file in asked[first:end]
+        ]
+        _follow(tasks, partial(on_progress, "reading micrographs"))
+        found = client.gather(tasks)
+    sums, seen, pieces, sources = [], [], [], []
+    for file, (source, each, spreads) in zip(asked, found, strict=True):
+        sources.append(source | {"pixel_size": file.pixel_size})
+        stored = replace(file, sha256=source["sha256"])
+        pieces += [(stored, number) for number in range(len(each))]
+        sums += each
+        seen += spreads
+    return RemotePatchSet(
+        micrograph=np.repeat(np.arange(len(sums)), [one.n_patches for one in sums]),
+        pixel_size=preparation.pixel_size or pixel_sizes.common,
+        sources=sources,
+        pixel_sums=sums,
+        optics=optics_of(seen),
+        client=client,
+        pieces=pieces,
+    )
+
+
+class RemotePatches:
+    """Patches of one run, wherever they are; see :class:`Observations`.
+
+    Parameters
+    ----------
+    data : RemotePatchSet
+        All patches.
+    numbers : intp, shape (n_patches,)
+        Those of the run.
+    """
+
+    patches_each = 1.0
+
+    def __init__(self, data: RemotePatchSet, numbers: NDArray[np.intp]) -> None:
+        self._data = data
+        self._numbers = numbers
+        self.variance, self._brightest = variance_and_brightest(data.pixel_sums)
+        owners = data.micrograph[numbers]
+        self.optics = None if data.optics is None else data.optics.take(owners)
+
+    def __len__(self) -> int:
+        """How many patches there are."""
+        return len(self._numbers)
+
+    def expectation(
+        self,
+        chosen: NDArray[np.intp],
+        images: NDArray[np.float64],
+        shift_prior: NDArray[np.float64],
+        noise_variance: float,
+        rotation_prior: NDArray[np.float64] | None = None,
+        on_progress: Callable[[float], None] | None = None,
+    ) -> Statistics:
+        """Statistics of the chosen patches; see :class:`Observations`."""
+
+        def of_group(mine: NDArray[np.intp], images: NDArray[np.float64]) -> Statistics:
+            hypotheses = images, shift_prior, noise_variance, rotation_prior
+            return self._of_group(self._numbers[mine], hypotheses, on_progress)
+
+        return by_optics_group(self.optics, chosen, images, of_group)
+
+    def _of_group(
+        self,
+        numbers: NDArray[np.intp],
+        hypotheses: _Hypotheses,
+        on_progress: Callable[[float], None] | None,
+    ) -> Statistics:
+        """Statistics of patches under the same projections."""
+        batch = batch_of(len(numbers), hypotheses[0], self._brightest)
+        client = self._data.client
+        with _answering(client):
+            given = _submit(client, "projections", _given, hypotheses)
+            tasks = [
+                _submit(client, "expectation", _sums, batch, pieces, given, on=address)
+                for address, portion in _portions(client, batch)
+                for pieces in [self._data.select(numbers[portion])]
+            ]
+            sums = tasks
+            while len(sums) > 1:  # neighbours first: they are on the same worker
+                pairs = zip(sums[::2], sums[1::2], strict=False)
+                added = [_submit(client, "sum", _added, *pair) for pair in pairs]
+                sums = added + sums[2 * len(added) :]
+            _follow(tasks, on_progress)
+            return total(batch, sums[0].result(), *hypotheses)
+
+
+def _given(hypotheses: _Hypotheses, _: Path) -> _Hypotheses:
+    """What each worker gets once an iteration, from one another."""
+    return hypotheses
+
+
+def _added(first: PartialSums, second: PartialSums, _: Path) -> PartialSums:
+    return first + second
+
+
+def _submit(
+    client: Client,
+    name: str,
+    work: Callable[..., object],
+    *arguments: object,
+    on: str | None = None,
+) -> Future[Any]:
+    """Ask for a task, on a certain worker if it is there and has nothing else to do."""
+    return client.submit(
+        _at_work,
+        __version__,
+        work,
+        *arguments,
+        key=f"{name}-{uuid4()}",
+        workers=on,
+        allow_other_workers=on is not None,
+    )
+
+
+def _follow(
+    tasks: list[Future[Any]], on_progress: Callable[[float], None] | None
+) -> None:
+    """Report the share of the tasks that are done, until all are."""
+    for n_done, _ in enumerate(as_completed(tasks), start=1):
+        if on_progress is not None:
+            on_progress(n_done / len(tasks))
+
+
+def _shares(client: Client, n: int) -> Iterator[tuple[str, int, int, int]]:
+    """Consecutive shares of n things by worker, as large as its number of threads.
+
+    Yields its address and threads, the first of its share and the end of it.
+    """
+    while not (threads := sorted(client.nthreads().items())):
+        client.wait_for_workers(1)
+    ends = np.cumsum([count for _, count in threads])
+    bounds = np.rint(np.append(0, ends) * n / ends[-1]).astype(int).tolist()
+    for (address, count), (first, end) in zip(threads, pairwise(bounds), strict=True):
+        yield address, count, first, end
+
+
+def _portions(client: Client, batch: Batch) -> Iterator[tuple[str, slice]]:
+    """What patches of a batch each worker is to take: whole blocks, in a few tasks."""
+    length = batch.block_length
+    for address, n_threads, first, end in _shares(client, batch.n_blocks):
+        n_blocks = end - first
+        n_tasks = max(1, min(_TASKS, n_blocks // n_threads))
+        bounds = np.linspace(first, end, n_tasks + 1).astype(int).tolist()
+        for start, stop in pairwise(bounds):
+            if start < stop:
+                yield address, slice(start * length, stop * length)
+
+
+def _refuse_versions(client: Client) -> None:
+    """Refuse workers that have another version of this package."""
+    found = client.run(version, __package__, on_error="return")
+    for address, theirs in found.items():
+        if theirs != __version__:
+            what = "none" if isinstance(theirs, PackageNotFoundError) else theirs
+            raise expected(f"worker {address}", f"{__package__} {__version__}", what)
+
+
+@contextmanager
+def _answering(client: Client) -> Iterator[None]:
+    """Say in one line that the cluster is lost."""
+    address = client.scheduler_info(n_workers=0)["address"]
+    # A minibatch of arrays may be sent as part of the task.
+    unlimited = {"distributed.admin.large-graph-warning-threshold": "1 TB"}
+    try:
+        with dask.config.set(unlimited):
+            yield
+    except (OSError, CancelledError, KilledWorker) as error:
+        what = "a scheduler and workers to the end of the run (see --resume)"
+        found = f"{type(error).__name__}: {error}"
+        raise expected(f"Dask cluster {address}", what, found) from error

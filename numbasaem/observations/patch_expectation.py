@@ -1,0 +1,666 @@
+"""The E-step: posterior of shifts and rotations, as sufficient statistics."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from numbasaem.errors import expected
+from numbasaem.kernels.llvm import LANES
+from numbasaem.kernels.patches import spectral as fourier
+from numbasaem.kernels.patches import statistics as kernels
+from numbasaem.threads import running_threads
+
+from .patch_cutting import check_patches
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+_NOTHING = np.empty((0, 0), np.float32)
+_NO_IMAGES = np.empty((0, 0, 0))
+_SUM_BITS = 46
+"""Of the largest sum there can be: far beyond the float32 sums of a block, and with
+sign and carry in the bytes that it travels in."""
+PACKED_BYTES = 6
+"""Of each of the :class:`PartialSums` on its way from one process to another."""
+_LARGEST_EXPONENT = 1e30
+"""Far above what data can give, far below the overflow of float32 products."""
+FOURIER_FROM = 12
+"""Smallest L whose correlations are taken through Fourier transforms."""
+_SHORTEST_BLOCK, _LONGEST_BLOCK = 64, 512
+"""Patches: adding up the images of a shorter block would show in the time."""
+_ENOUGH_BLOCKS = 64
+"""To share among threads."""
+_WIDEST = 16
+"""Patches in step on the widest processors; a block is a multiple of them."""
+_SPECTRAL_WORK = 2 * FOURIER_FROM**2
+"""Of a rotation through Fourier transforms, over L**2: as much as sums over pixels
+where one takes over from the other."""
+_BLOCK_WORK = 1 << 35
+"""Multiply-adds of a block, at most: the second or so that an interruption waits."""
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Sufficient statistics of a set of patches; those of a union are the sum.
+
+    Attributes
+    ----------
+    visible_weight : float64, shape (n_rotations, L, L)
+        m_k: posterior weight with which each projection pixel was inside a patch. Of
+        several optics groups one after the other, (n_groups * n_rotations, L, L).
+    weighted_patch : float64, of the same shape
+        b_k: patches moved back onto the projection, weighted by their posterior.
+    shift_mass : float64, shape (2L, 2L)
+        Posterior of each shift of equation (17), summed over patches. The shifts that
+        leave a patch empty are one state; its mass is spread as their prior is.
+    rotation_mass : float64, shape (n_rotations,)
+        Posterior of each rotation, summed over patches.
+    log_likelihood : float
+        Sum over patches of log p(I_p), natural, Gaussian constant included.
+    patch_energy : float
+        Sum over patches of ||I_p||**2.
+    n_patches : float
+        Patches seen; of the window model, windows over L**2.
+
+    Examples
+    --------
+    >>> patches = np.random.default_rng(0).random((6, 5, 5), dtype=np.float32)
+    >>> prior = np.full((10, 10), 0.01)
+    >>> halves = (patches[:3], patches[3:])
+    >>> first, second = (expectation(half, patches, prior, 1.0) for half in halves)
+    >>> (first + second).n_patches
+    6
+    """
+
+    visible_weight: NDArray[np.float64]
+    weighted_patch: NDArray[np.float64]
+    shift_mass: NDArray[np.float64]
+    rotation_mass: NDArray[np.float64]
+    log_likelihood: float
+    patch_energy: float
+    n_patches: float
+
+    def __add__(self, other: Statistics) -> Statistics:
+        """Statistics of both sets of patches together."""
+        if not isinstance(other, Statistics):
+            return NotImplemented
+        if self.visible_weight.shape != other.visible_weight.shape:
+            raise expected(
+                "statistics",
+                f"images of shape {self.visible_weight.shape}",
+                f"shape {other.visible_weight.shape}",
+            )
+        pairs = ((getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
+        return Statistics(*(a + b for a, b in pairs))
+
+    @staticmethod
+    def of_groups(groups: Sequence[Statistics]) -> Statistics:
+        """Statistics of optics groups, each under its own views of the volume.
+
+        Parameters
+        ----------
+        groups : sequence of Statistics
+            One for each group.
+
+        Returns
+        -------
+        Statistics
+            Of all patches, the images of the groups one after the other.
+        """
+        first, *others = (
+            replace(one, visible_weight=_NO_IMAGES, weighted_patch=_NO_IMAGES)
+            for one in groups
+        )
+        return replace(
+            sum(others, start=first),
+            visible_weight=np.concatenate([one.visible_weight for one in groups]),
+            weighted_patch=np.concatenate([one.weighted_patch for one in groups]),
+        )
+
+    @property
+    def empty_mass(self) -> float:
+        """Posterior expected number of patches that hold no particle."""
+        size = self.visible_weight.shape[1]
+        return float(
+            self.shift_mass[size].sum()
+            + self.shift_mass[:, size].sum()
+            - self.shift_mass[size, size]
+        )
+
+
+def expectation(
+    patches: ArrayLike,
+    images: ArrayLike,
+    shift_prior: ArrayLike,
+    noise_variance: float,
+    rotation_prior: ArrayLike | None = None,
+    threads: int | None = None,
+    precision: Literal["float32"] = "float32",
+    lost_mass: float = 0.0,
+    on_progress: Callable[[float], None] | None = None,
+) -> Statistics:
+    """Posterior (23) of every patch over shifts and rotations, summed up.
+
+    Parameters
+    ----------
+    patches : array, shape (n_patches, L, L)
+        Patches of a micrograph. Anything but contiguous float32 is converted, once.
+    images : array, shape (n_rotations, L, L)
+        Projections of the volume, one per rotation.
+    shift_prior : array, shape (2L, 2L)
+        rho of equation (17). Shifts of prior zero get posterior zero.
+    noise_variance : float
+        sigma**2 of the micrograph's pixels.
+    rotation_prior : array, shape (n_rotations,), optional
+        Probability of each rotation; uniform if left out.
+    threads : int, optional
+        Threads to run on; all that Numba may use if left out.
+    precision : {"float32"}
+        Type of the correlations.
+    lost_mass : float
+        Share of a patch's posterior that may be left out of `visible_weight` and
+        `weighted_patch` to save work; 0, the default, is exact.
+    on_progress : callable, optional
+        Called with the share of the patches that is done, every second or so.
+
+    Returns
+    -------
+    Statistics
+        Sums over the patches, the same bits for any number of threads.
+
+    Raises
+    ------
+    InputError
+        If sizes disagree, a value is not finite, the variance is not positive, a
+        prior is negative or does not sum to 1, `threads` is out of range,
+        `precision` is unknown, `lost_mass` is not in [0, 1), or log-weights would
+        overflow float32.
+
+    Notes
+    -----
+    Equations (23)-(24), and the sums over patches in (30), (34) and (37).
+
+    Examples
+    --------
+    >>> from numbasaem import VolumeBasis, rotation_grid
+    >>> images = VolumeBasis(5, 2).project(np.ones(9), rotation_grid(8))
+    >>> stats = expectation(images, images, np.full((10, 10), 0.01), 0.1)
+    >>> stats.n_patches, round(float(stats.rotation_mass.sum()), 3)
+    (8, 8.0)
+    """
+    problem = _Problem(patches, images, shift_prior, noise_variance, rotation_prior)
+    if precision != "float32":
+        raise expected("precision", "float32", precision)
+    if not 0 <= lost_mass < 1:
+        raise expected("lost_mass", "a share in [0, 1)", lost_mass)
+    return problem.solve(threads, lost_mass, _NOTHING, on_progress)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What the parts of a batch agree on, so that their sums add up exactly.
+
+    Attributes
+    ----------
+    n_patches : int
+        Patches of the whole batch.
+    block_length : int
+        Patches of a block; every part but the last holds a multiple of it.
+    brightest : float
+        No pixel is further from zero.
+    """
+
+    n_patches: int
+    block_length: int
+    brightest: float
+
+    @property
+    def n_blocks(self) -> int:
+        """Blocks of the whole batch, the last one short or not."""
+        return -(-self.n_patches // self.block_length)
+
+    @property
+    def units(self) -> tuple[float, float]:
+        """One over the units that sums of weights and of pixels are counted in."""
+        weights, pixels = (math.frexp(x)[1] for x in (self.n_patches, self.brightest))
+        return 2.0 ** (_SUM_BITS - weights), 2.0 ** (_SUM_BITS - weights - pixels)
+
+
+@dataclass(frozen=True)
+class PartialSums:
+    """Sums over blocks of a batch; any grouping of them adds up to the same bits.
+
+    Attributes
+    ----------
+    counts : float64, shape (n,)
+        Images, rotation mass and displacement mass, in whole numbers of a unit.
+    of_blocks : float64, shape (n_blocks, 3)
+        Of each block: base-2 log of the patches' total mass, mass of empty, energy.
+    """
+
+    counts: NDArray[np.float64]
+    of_blocks: NDArray[np.float64]
+
+    def __add__(self, other: PartialSums) -> PartialSums:
+        """Sums over the blocks of both."""
+        of_blocks = np.concatenate([self.of_blocks, other.of_blocks])
+        return PartialSums(self.counts + other.counts, of_blocks)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Travel as integers of six bytes."""
+        octets = self.counts.astype("<i8").view(np.uint8).reshape(-1, 8)
+        packed = np.ascontiguousarray(octets[:, :PACKED_BYTES])
+        return _unpacked, (packed, self.of_blocks)
+
+
+def _unpacked(packed: NDArray[np.uint8], of_blocks: NDArray[np.float64]) -> PartialSums:
+    """Inverse of :meth:`PartialSums.__reduce__`."""
+    octets = np.zeros((len(packed), 8), np.uint8)
+    octets[:, -PACKED_BYTES:] = packed
+    shifted = octets.view("<i8").ravel() >> 8 * (8 - PACKED_BYTES)
+    return PartialSums(shifted.astype(np.float64), of_blocks)
+
+
+def batch_of(n_patches: int, images: ArrayLike, brightest: float) -> Batch:
+    """Divide a batch into blocks, whoever will work on them.
+
+    Parameters
+    ----------
+    n_patches : int
+        Patches of the whole batch.
+    images : array, shape (n_rotations, L, L)
+        Projections.
+    brightest : float
+        No pixel of the patches is further from zero.
+
+    Returns
+    -------
+    Batch
+        The same on any number of threads and computers.
+    """
+    n_rotations, size, _ = np.shape(images)
+    spectral = _is_spectral(size)
+    length = _block_length(n_patches, n_rotations, size, spectral)
+    return Batch(n_patches, length, brightest)
+
+
+def partial_sums(
+    batch: Batch,
+    patches: ArrayLike,
+    images: ArrayLike,
+    shift_prior: ArrayLike,
+    noise_variance: float,
+    rotation_prior: ArrayLike | None = None,
+    threads: int | None = None,
+    on_progress: Callable[[float], None] | None = None,
+) -> PartialSums:
+    """What :func:`expectation` sums up, over a part of a batch.
+
+    Parameters
+    ----------
+    batch : Batch
+        The whole batch.
+    patches : array, shape (n, L, L)
+        Patches of whole blocks.
+    images, shift_prior, noise_variance, rotation_prior, threads, on_progress
+        As in :func:`expectation`.
+
+    Returns
+    -------
+    PartialSums
+        To be added to those of the other parts.
+
+    Raises
+    ------
+    InputError
+        As :func:`expectation`.
+    """
+    problem = _Problem(patches, images, shift_prior, noise_variance, rotation_prior)
+    return problem.sums(batch, threads, 0.0, _NOTHING, on_progress)
+
+
+def total(
+    batch: Batch,
+    sums: PartialSums,
+    images: ArrayLike,
+    shift_prior: ArrayLike,
+    noise_variance: float,
+    rotation_prior: ArrayLike | None = None,
+) -> Statistics:
+    """Statistics of a batch from the sums over all of its blocks.
+
+    Parameters
+    ----------
+    batch : Batch
+        The batch.
+    sums : PartialSums
+        Over all of its blocks.
+    images, shift_prior, noise_variance, rotation_prior
+        As the sums were made with.
+
+    Returns
+    -------
+    Statistics
+        The same bits as in one piece.
+    """
+    size = np.shape(images)[1]
+    nothing = np.empty((0, size, size), np.float32)
+    problem = _Problem(nothing, images, shift_prior, noise_variance, rotation_prior)
+    return problem.statistics(batch, sums)
+
+
+def shift_posterior(
+    patches: ArrayLike,
+    images: ArrayLike,
+    shift_prior: ArrayLike,
+    noise_variance: float,
+    rotation_prior: ArrayLike | None = None,
+    threads: int | None = None,
+) -> NDArray[np.float32]:
+    """Posterior of each patch's shift, summed over rotations.
+
+    Parameters
+    ----------
+    patches, images, shift_prior, noise_variance, rotation_prior, threads
+        As in :func:`expectation`.
+
+    Returns
+    -------
+    float32, shape (n_patches, 2L, 2L)
+        Sums to 1 over each patch; the mass of the empty state is spread over the
+        empty shifts as their prior is.
+
+    Raises
+    ------
+    InputError
+        As :func:`expectation`.
+
+    Notes
+    -----
+    The second line of Algorithm 2.
+    """
+    problem = _Problem(patches, images, shift_prior, noise_variance, rotation_prior)
+    n_states = (2 * problem.size - 1) ** 2 + 1
+    packed = np.empty((len(problem.patches), n_states), np.float32)
+    problem.solve(threads, 1.0, packed)
+    return problem.shift_table(packed[:, :-1], packed[:, -1]).astype(np.float32)
+
+
+def compile_kernels(size: int) -> None:
+    """Compile what :func:`expectation` runs for patches of a size.
+
+    It takes some ten seconds the first time, a fraction of one once the compiled code
+    is in Numba's cache, and happens by itself at the first call otherwise.
+
+    Parameters
+    ----------
+    size : int
+        L, side of a patch, pixels.
+    """
+    blank = np.zeros((1, size, size))
+    prior = np.zeros((2 * size, 2 * size))
+    prior[0, 0] = 1
+    expectation(blank, blank, prior, 1.0)
+
+
+class _Problem:
+    """Checked input of the E-step, in the form the kernels take."""
+
+    def __init__(
+        self,
+        patches: ArrayLike,
+        images: ArrayLike,
+        shift_prior: ArrayLike,
+        noise_variance: float,
+        rotation_prior: ArrayLike | None,
+    ) -> None:
+        self.images = np.ascontiguousarray(images, dtype=np.float64)
+        if self.images.ndim != 3 or self.images.shape[1] != self.images.shape[2]:
+            raise expected("images", "shape (K, L, L)", f"shape {self.images.shape}")
+        if len(self.images) == 0:
+            raise expected("images", "at least one rotation", "none")
+        if not np.isfinite(self.images).all():
+            raise expected("images", "finite pixels", "NaN or infinity")
+        self.size = self.images.shape[1]
+        self.patches = check_patches(patches, self.size)
+        if not (math.isfinite(noise_variance) and noise_variance > 0):
+            raise expected("noise_variance", "a positive number", noise_variance)
+        self.noise_variance = float(noise_variance)
+        self._refuse_overflow()
+        shape = (2 * self.size, 2 * self.size)
+        self.shift_prior = probabilities("shift_prior", shift_prior, shape)
+        n_rotations = len(self.images)
+        if rotation_prior is None:
+            rotation_prior = np.full(n_rotations, 1 / n_rotations)
+        self.rotation_prior = probabilities(
+            "rotation_prior", rotation_prior, (n_rotations,)
+        )
+        seen = [d % (2 * self.size) for d in range(1 - self.size, self.size)]
+        self._visible = np.ix_(seen, seen)
+        self._empty = self.shift_prior.copy()
+        self._empty[self._visible] = 0
+
+    def _refuse_overflow(self) -> None:
+        """Refuse pixels whose log-weights leave the range of float32."""
+        brightest = max(
+            float(np.abs(self.patches).max(initial=0.0)),
+            float(np.abs(self.images).max()),
+        )
+        largest = self.size**2 * brightest**2 / self.noise_variance
+        if largest > _LARGEST_EXPONENT:
+            raise expected(
+                "patches and images",
+                "pixels of the order of the noise",
+                f"{brightest:.3g} at noise variance {self.noise_variance:.3g}",
+            )
+
+    def solve(
+        self,
+        threads: int | None,
+        lost_mass: float,
+        posterior: NDArray[np.float32],
+        on_progress: Callable[[float], None] | None = None,
+    ) -> Statistics:
+        """Statistics of the patches as a batch of their own."""
+        brightest = float(np.abs(self.patches).max(initial=0.0))
+        batch = batch_of(len(self.patches), self.images, brightest)
+        sums = self.sums(batch, threads, lost_mass, posterior, on_progress)
+        return self.statistics(batch, sums)
+
+    def sums(
+        self,
+        batch: Batch,
+        threads: int | None,
+        lost_mass: float,
+        posterior: NDArray[np.float32],
+        on_progress: Callable[[float], None] | None,
+    ) -> PartialSums:
+        """Run the kernels block by block and add up what they find."""
+        n_rotations, size = len(self.images), self.size
+        route = self._route()
+        templates, bias = self._templates_and_bias()
+        scratch_length = (2 * size - 1) * size * LANES
+        if route == kernels.SPECTRAL:
+            templates = fourier.template_spectra(templates)
+            scratch_length = max(scratch_length, fourier.scratch_length(size, LANES))
+        empty_prior = float(self._empty.sum())
+        log2_empty = math.log2(empty_prior) if empty_prior > 0 else kernels.HIDDEN
+        length = batch.block_length
+        n_blocks = -(-len(self.patches) // length)
+        of_blocks = np.empty((n_blocks, 3))
+        weights, pixels = batch.units
+        counts = [
+            (
+                np.zeros((n_rotations, 2 * size**2)),
+                np.repeat([weights, pixels], size**2),
+            ),
+            (np.zeros(n_rotations), weights),
+            (np.zeros((2 * size - 1) ** 2), weights),
+        ]
+        with running_threads(threads) as n_threads:
+            slabs = _Slabs(min(n_threads, n_blocks), len(bias), size)
+            for first in range(0, n_blocks, n_threads):
+                n_now = min(n_threads, n_blocks - first)
+                kernels.accumulate_statistics(
+                    (0,) * route,
+                    (0,) * size,
+                    (0,) * LANES,
+                    self.patches,
+                    length,
+                    first,
+                    templates.ravel(),
+                    bias.ravel(),
+                    log2_empty,
+                    lost_mass / n_rotations,
+                    scratch_length,
+                    slabs.images[:n_now],
+                    slabs.rotation_mass[:n_now],
+                    slabs.shift_mass[:n_now],
+                    slabs.tallies[:n_now],
+                    posterior,
+                )
+                for block in range(n_now):
+                    found = (
+                        slabs.images[block, :n_rotations],
+                        slabs.rotation_mass[block, :n_rotations],
+                        slabs.shift_mass[block],
+                    )
+                    for (count, unit), slab in zip(counts, found, strict=True):
+                        count += np.rint(slab * unit)
+                    start = (first + block) * length
+                    seen = self.patches[start : start + length]
+                    energy = np.square(seen, dtype=np.float64).sum()
+                    of_blocks[first + block] = *slabs.tallies[block], energy
+                if on_progress is not None:
+                    on_progress((first + n_now) / n_blocks)
+        flat = np.concatenate([count.ravel() for count, _ in counts])
+        if not all(np.isfinite(found).all() for found in (flat, of_blocks)):
+            raise expected("patches and images", "sums within float32", "overflow")
+        return PartialSums(flat, of_blocks)
+
+    def statistics(self, batch: Batch, sums: PartialSums) -> Statistics:
+        """Turn the sums over all blocks of a batch into its statistics."""
+        n_rotations, size = len(self.images), self.size
+        ends = np.cumsum([n_rotations * 2 * size**2, n_rotations])
+        counts, rotation_mass, displacement_mass = np.split(sums.counts, ends)
+        weights, pixels = batch.units
+        images = counts.reshape(n_rotations, 2, size, size)
+        log2_mass, empty, energy = (math.fsum(column) for column in sums.of_blocks.T)
+        return Statistics(
+            visible_weight=images[:, 0] / weights,
+            weighted_patch=images[:, 1] / pixels,
+            shift_mass=self.shift_table(displacement_mass / weights, empty),
+            rotation_mass=rotation_mass / weights + empty * self.rotation_prior,
+            log_likelihood=self._log_likelihood(batch.n_patches, log2_mass, energy),
+            patch_energy=energy,
+            n_patches=batch.n_patches,
+        )
+
+    def _route(self) -> int:
+        """Fastest way to the correlations of these projections."""
+        if _is_spectral(self.size):
+            return kernels.SPECTRAL
+        squares = (np.arange(self.size) - self.size // 2) ** 2
+        outside = np.add.outer(squares, squares) > (self.size // 2) ** 2
+        return kernels.SQUARE if self.images[:, outside].any() else kernels.DISC
+
+    def _templates_and_bias(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Projections and log-priors in base 2, for an even number of rotations."""
+        n_rotations, size = len(self.images), self.size
+        n_even = n_rotations + n_rotations % 2
+        log2_e_per_variance = math.log2(math.e) / self.noise_variance
+        templates = np.zeros((n_even, size, size), np.float32)
+        with np.errstate(over="ignore"):  # Told by the sums.
+            templates[:n_rotations] = self.images * log2_e_per_variance
+        energies = np.empty((n_rotations, 2 * size - 1, 2 * size - 1))
+        kernels.visible_energies(self.images, energies)
+        with np.errstate(divide="ignore"):
+            log2_prior = np.log2(self.shift_prior[self._visible])
+            log2_rotation = np.log2(self.rotation_prior)[:, None, None]
+        exponent = log2_prior + log2_rotation - energies * log2_e_per_variance / 2
+        bias = np.full((n_even, *energies.shape[1:]), kernels.HIDDEN, np.float32)
+        bias[:n_rotations] = np.maximum(exponent, kernels.HIDDEN)
+        return templates, bias
+
+    def shift_table(
+        self, displacement_mass: NDArray[np.floating], empty_mass: ArrayLike
+    ) -> NDArray[np.float64]:
+        """Masses of displacements and of empty as a (..., 2L, 2L) table of shifts."""
+        n_shifts, leading = 2 * self.size - 1, displacement_mass.shape[:-1]
+        empty_share = self._empty / max(self._empty.sum(), np.finfo(float).tiny)
+        spread = np.asarray(empty_mass, np.float64)[..., None, None] * empty_share
+        table: NDArray[np.float64] = spread
+        rows, columns = self._visible
+        table[..., rows, columns] = displacement_mass.reshape(
+            *leading, n_shifts, n_shifts
+        )
+        return table
+
+    def _log_likelihood(self, n_patches: int, log2_mass: float, energy: float) -> float:
+        n_pixels = n_patches * self.size**2
+        constant: float = n_pixels * math.log(2 * math.pi * self.noise_variance)
+        distance = energy / self.noise_variance
+        return math.log(2) * log2_mass - (distance + constant) / 2
+
+
+def _is_spectral(size: int) -> bool:
+    """Whether correlations are taken through Fourier transforms."""
+    return LANES > 1 and size >= FOURIER_FROM
+
+
+def _block_length(n_patches: int, n_rotations: int, size: int, spectral: bool) -> int:
+    """Patches of a block: the same for any number of threads, so that sums are, too."""
+    work = _SPECTRAL_WORK * size**2 if spectral else 2 * size**4
+    affordable = min(_LONGEST_BLOCK, _BLOCK_WORK // (n_rotations * work))
+    wanted = max(_SHORTEST_BLOCK, n_patches // _ENOUGH_BLOCKS)
+    return max(1, min(affordable, wanted) // _WIDEST) * _WIDEST
+
+
+class _Slabs:
+    """What each block of patches writes, for as many blocks as run at once."""
+
+    def __init__(self, n_blocks: int, n_rotations: int, size: int) -> None:
+        self.images = np.empty((n_blocks, n_rotations, 2 * size**2))
+        self.rotation_mass = np.empty((n_blocks, n_rotations))
+        self.shift_mass = np.empty((n_blocks, (2 * size - 1) ** 2))
+        self.tallies = np.empty((n_blocks, 2))
+
+
+def probabilities(
+    name: str, values: ArrayLike, shape: tuple[int, ...]
+) -> NDArray[np.float64]:
+    """Check a probability table.
+
+    Parameters
+    ----------
+    name : str
+        What errors call it.
+    values : array
+        The table.
+    shape : tuple of int
+        Shape that it has to have.
+
+    Returns
+    -------
+    float64
+        The same.
+
+    Raises
+    ------
+    InputError
+        If it has another shape, a negative or non-finite value, or another sum than 1.
+    """
+    table = np.asarray(values, dtype=np.float64)
+    if table.shape != shape:
+        raise expected(name, f"shape {shape}", f"shape {table.shape}")
+    if not np.isfinite(table).all() or (table < 0).any():
+        raise expected(name, "probabilities", "a negative or non-finite value")
+    if abs(table.sum() - 1) > 1e-6:
+        raise expected(name, "a sum of 1", f"{table.sum():.6g}")
+    return table

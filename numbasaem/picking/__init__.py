@@ -1,0 +1,1 @@
+"""Where the particles of a known map are."""

@@ -1,0 +1,1 @@
+"""From the coefficients of a volume to its projections."""

@@ -1,0 +1,413 @@
+"""Projections of a rotated volume, (9) and (16), and their inner products.
+
+One operator serves simulation, expectation and maximization: the coefficients are
+rotated and multiplied by one fixed matrix, the projections of all basis functions
+seen along z.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from numbasaem.errors import expected
+from numbasaem.micrographs.ctf import image_filter
+from numbasaem.volume.basis import VolumeBasis
+from numbasaem.volume.rotations import check_rotations, real_wigner
+
+from .coupling import coupling_coefficients
+from .disc_basis import DiscBasis
+
+_NYQUIST = 0.5
+"""The c of (6) in cycles per pixel."""
+
+_CHUNK_BYTES = 100_000_000
+
+
+def image_basis(basis: VolumeBasis) -> NDArray[np.float64]:
+    r"""Projections along z of every basis function.
+
+    Parameters
+    ----------
+    basis
+        The volume basis.
+
+    Returns
+    -------
+    ndarray
+        Shape (L * L, M), read-only: pixels of image[y, x] row by row, columns in
+        the order of ``basis.indices``. Zero outside the disc of L // 2 pixels.
+
+    Notes
+    -----
+    Equation (16) at the identity rotation. With real harmonics the function
+    (ell, m, s), N = abs(m), projects to
+
+    .. math:: c^2 (-1)^{(\ell-N)/2} \sum_n 2\pi\gamma_{N,n} \beta_{\ell,s;N,n}
+              \frac{R_{N,n}(r)}{\sqrt{2\pi}}
+              \begin{cases} \sqrt{2}\,(-1)^N \cos N\varphi & m > 0 \\ 1 & m = 0 \\
+              \sqrt{2}\,(-1)^N \sin N\varphi & m < 0 \end{cases}
+
+    where :math:`2\pi\gamma = \alpha / i^N`, and to zero where ell + N is odd. Here
+    c = 1/2 cycle per pixel is the c of (6) and stands for the printed
+    :math:`c / 2\pi`, whose c is an angular frequency.
+    """
+    return _image_basis(basis.size, basis.ell_max)
+
+
+@lru_cache(maxsize=8)
+def _image_basis(size: int, ell_max: int) -> NDArray[np.float64]:
+    """Build :func:`image_basis`; a basis is determined by size and degree."""
+    basis = VolumeBasis(size, ell_max)
+    disc = DiscBasis(size)
+    offset = np.arange(size) - size // 2
+    y, x = np.meshgrid(offset, offset, indexing="ij")
+    inside = x**2 + y**2 <= disc.radius**2
+    radius = np.hypot(x, y)[inside] / disc.radius
+    angle = np.arctan2(y, x)[inside]
+
+    coupling = coupling_coefficients(
+        [basis.radial_zeros(ell) for ell in range(ell_max + 1)], disc
+    )
+    first_row = np.cumsum([0, *basis.radial_counts])
+    ell, m, s = basis.indices.T
+    rows = first_row[ell] + s - 1
+    matrix = np.zeros((size * size, basis.n_coefficients))
+    for order in range(ell_max + 1):
+        modes = disc.radial_modes(order)
+        scale = _NYQUIST**2 * np.sqrt(2 * np.pi) * modes.hankel_eigenvalues
+        profiles = (coupling[order] * scale) @ modes.evaluate(radius)
+        for signed_order in {order, -order}:
+            seen = np.flatnonzero((m == signed_order) & ((ell + order) % 2 == 0))
+            sign = 1 - (ell[seen] - order) % 4  # 1, -1 as ell - N is 0, 2 modulo 4
+            images = sign[:, np.newaxis] * profiles[rows[seen]]
+            images *= _longitude_factor(signed_order, angle)
+            matrix[np.ix_(inside.ravel(), seen)] = images.T
+    matrix.flags.writeable = False
+    return matrix
+
+
+def _longitude_factor(m: int, angle: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Real spherical harmonic over Y_ell^abs(m), on the equator at longitude 0."""
+    if m == 0:
+        return np.ones_like(angle)
+    wave = np.cos(m * angle) if m > 0 else np.sin(-m * angle)
+    factor: NDArray[np.float64] = np.sqrt(2) * (-1.0) ** m * wave
+    return factor
+
+
+class ProjectionOperator:
+    """Projections in a fixed set of orientations.
+
+    Parameters
+    ----------
+    basis
+        The volume basis.
+    rotations
+        Shape (K, 3, 3). Rotation matrices on (x, y, z) columns.
+    point_spreads
+        Shape (G, 2L - 1, 2L - 1), optional. What the projections of each of G optics
+        groups are convolved with before they are cropped to their box; the images of
+        the groups follow each other, G K in all.
+
+    Attributes
+    ----------
+    basis : VolumeBasis
+        The volume basis, M coefficients, side L.
+    n_rotations : int
+        Number of orientations K.
+    n_groups : int
+        Number of optics groups G, 1 without any.
+    disc : bool, shape (L * L,)
+        Pixels that any projection reaches; all others are zero.
+
+    Raises
+    ------
+    InputError
+        If `rotations` are not rotation matrices.
+
+    Notes
+    -----
+    With F the :func:`image_basis` and D the Wigner matrices of rotation k, the
+    L^2 x M matrix of the k-th projection is Phi_k = F D_k; a point spread acts on the
+    columns of F.
+    """
+
+    def __init__(
+        self,
+        basis: VolumeBasis,
+        rotations: ArrayLike,
+        point_spreads: NDArray[np.float64] | None = None,
+    ) -> None:
+        checked = check_rotations(rotations)
+        self.basis = basis
+        self.n_rotations = len(checked)
+        self._wigner = real_wigner(checked, basis.ell_max)
+        sharp = image_basis(basis)
+        self._image_bases = (
+            [sharp]
+            if point_spreads is None
+            else [image_filter(spread) @ sharp for spread in point_spreads]
+        )
+        self.n_groups = len(self._image_bases)
+        self.disc: NDArray[np.bool_] = np.any(self._image_bases, axis=(0, 2))
+
+    def project(self, coefficients: ArrayLike) -> NDArray[np.float64]:
+        """Project a volume in every orientation, equation (16).
+
+        Parameters
+        ----------
+        coefficients
+            Shape (M,). Real volume coefficients.
+
+        Returns
+        -------
+        ndarray
+            Shape (G K, L, L).
+
+        Raises
+        ------
+        InputError
+            If there are not M coefficients.
+        """
+        x = np.asarray(coefficients, dtype=np.float64)
+        if x.shape != (self.basis.n_coefficients,):
+            raise expected(
+                "coefficients", f"shape ({self.basis.n_coefficients},)", x.shape
+            )
+        rotated = np.empty((self.n_rotations, x.size))
+        for wigner, block in zip(self._wigner, self._blocks(), strict=True):
+            order = wigner.shape[1]
+            rotated[:, block] = (wigner @ x[block].reshape(order, -1)).reshape(
+                self.n_rotations, -1
+            )
+        size = self.basis.size
+        views = [rotated @ image_basis.T for image_basis in self._image_bases]
+        return np.concatenate(views).reshape(-1, size, size)
+
+    def adjoint(self, images: ArrayLike) -> NDArray[np.float64]:
+        """Sum over orientations of Phi_k^T times an image, as in (30).
+
+        Parameters
+        ----------
+        images
+            Shape (G K, L, L).
+
+        Returns
+        -------
+        ndarray
+            Shape (M,).
+
+        Raises
+        ------
+        InputError
+            If there is not one L x L image per group and orientation.
+        """
+        stack = np.asarray(images, dtype=np.float64)
+        size = self.basis.size
+        shape = (self.n_groups * self.n_rotations, size, size)
+        if stack.shape != shape:
+            raise expected("images", f"shape {shape}", stack.shape)
+        by_group = stack.reshape(self.n_groups, self.n_rotations, size**2)
+        seen = np.zeros((self.n_rotations, self.basis.n_coefficients))
+        for group, image_basis in zip(by_group, self._image_bases, strict=True):
+            seen += group @ image_basis
+        result = np.empty(self.basis.n_coefficients)
+        for wigner, block in zip(self._wigner, self._blocks(), strict=True):
+            order = wigner.shape[1]
+            unrotated = np.tensordot(
+                wigner, seen[:, block].reshape(len(seen), order, -1), ([0, 1], [0, 1])
+            )
+            result[block] = unrotated.ravel()
+        return result
+
+    def matrices(
+        self,
+        start: int = 0,
+        stop: int | None = None,
+        pixels: NDArray[np.bool_] | slice = slice(None),
+        group: int = 0,
+    ) -> NDArray[np.float64]:
+        """Matrices Phi_k of a range of orientations.
+
+        Parameters
+        ----------
+        start, stop
+            Orientations ``start <= k < stop``; all from `start` on by default.
+        pixels
+            Which of the L * L rows to take, such as those of `disc`; all by default.
+        group
+            Optics group, 0 to G - 1.
+
+        Returns
+        -------
+        ndarray
+            Shape (stop - start, n_pixels, M), pixels row by row: ask for as many
+            orientations as memory holds.
+        """
+        chosen = range(self.n_rotations)[start:stop]
+        image_basis = self._image_bases[group][pixels]
+        n_pixels, n_coefficients = image_basis.shape
+        result = np.empty((len(chosen), n_pixels, n_coefficients))
+        for wigner, block in zip(self._wigner, self._blocks(), strict=True):
+            order = wigner.shape[1]
+            views = image_basis[:, block].reshape(n_pixels, order, -1)
+            # (k, m, m') @ (m', pixel * s): one product per orientation.
+            flat = views.transpose(1, 0, 2).reshape(order, -1)
+            turned = wigner[start:stop].transpose(0, 2, 1) @ flat
+            result[:, :, block] = (
+                turned.reshape(len(chosen), order, n_pixels, -1)
+                .transpose(0, 2, 1, 3)
+                .reshape(len(chosen), n_pixels, -1)
+            )
+        return result
+
+    def _blocks(self) -> Iterator[slice]:
+        """Positions of the coefficients of each degree."""
+        start = 0
+        for ell, count in enumerate(self.basis.radial_counts):
+            stop = start + (2 * ell + 1) * int(count)
+            yield slice(start, stop)
+            start = stop
+
+
+def project(
+    basis: VolumeBasis, coefficients: ArrayLike, rotations: ArrayLike
+) -> NDArray[np.float64]:
+    """Project a volume in any number of orientations, equation (16).
+
+    Parameters
+    ----------
+    basis
+        The volume basis, M coefficients, side L.
+    coefficients
+        Shape (M,). Real volume coefficients.
+    rotations
+        Shape (K, 3, 3). Rotation matrices on (x, y, z) columns.
+
+    Returns
+    -------
+    ndarray
+        Shape (K, L, L). Each is the integral along z of the rotated volume, zero
+        outside the disc of L // 2 pixels.
+
+    Raises
+    ------
+    InputError
+        If the coefficients or the rotations do not fit.
+
+    See Also
+    --------
+    ProjectionOperator : keeps what depends on the rotations alone.
+    """
+    checked = check_rotations(rotations)
+    images = np.empty((len(checked), basis.size, basis.size))
+    wigner_entries = sum((2 * ell + 1) ** 2 for ell in range(basis.ell_max + 1))
+    entries = wigner_entries + basis.n_coefficients
+    step = max(1, _CHUNK_BYTES // (8 * entries))
+    for start in range(0, len(checked), step):
+        chunk = slice(start, start + step)
+        images[chunk] = ProjectionOperator(basis, checked[chunk]).project(coefficients)
+    return images
+
+
+def projection_matrices(
+    basis: VolumeBasis, rotations: ArrayLike
+) -> NDArray[np.float64]:
+    """Matrices Phi_k from coefficients to projections.
+
+    They take 8 K L^2 M bytes, 117 MB for K = 552, L = 11 and degree 10.
+
+    Parameters
+    ----------
+    basis
+        The volume basis, M coefficients, side L.
+    rotations
+        Shape (K, 3, 3). Rotation matrices on (x, y, z) columns.
+
+    Returns
+    -------
+    ndarray
+        Shape (K, L * L, M). Pixels of image[y, x] row by row.
+
+    Raises
+    ------
+    InputError
+        If `rotations` are not rotation matrices.
+    """
+    return ProjectionOperator(basis, rotations).matrices()
+
+
+def patch_inner_product(
+    patch: NDArray[np.float64],
+    shift: tuple[int, int],
+    projection_matrix: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Inner products of a patch with the shifted projections of the basis, q of (33).
+
+    Parameters
+    ----------
+    patch
+        Shape (L, L).
+    shift
+        (s_y, s_x), each in 0 ... 2L - 1.
+    projection_matrix
+        Shape (L * L, M). Phi of one orientation.
+
+    Returns
+    -------
+    ndarray
+        Shape (M,).
+    """
+    size = len(patch)
+    here, there = _overlap(size, shift)
+    seen = projection_matrix.reshape(size, size, -1)[there]
+    result: NDArray[np.float64] = np.einsum("ij,ijm->m", patch[here], seen)
+    return result
+
+
+def shifted_gram(
+    shift: tuple[int, int], projection_matrix: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Inner products of the shifted projections with each other, g of (35).
+
+    Parameters
+    ----------
+    shift
+        (s_y, s_x), each in 0 ... 2L - 1.
+    projection_matrix
+        Shape (L * L, M). Phi of one orientation.
+
+    Returns
+    -------
+    ndarray
+        Shape (M, M), symmetric.
+    """
+    n_pixels, n_coefficients = projection_matrix.shape
+    size = round(n_pixels**0.5)
+    _, there = _overlap(size, shift)
+    seen = projection_matrix.reshape(size, size, -1)[there].reshape(-1, n_coefficients)
+    return seen.T @ seen
+
+
+def _overlap(
+    size: int, shift: tuple[int, int]
+) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """Pixels of the patch that see the projection under (19), and what they see.
+
+    A shift s < L shows the projection from pixel s on; a shift s > L moves the
+    projection 2L - s pixels into the patch; at s = L nothing is in view.
+    """
+    here, there = zip(
+        *(
+            (slice(0, size - s), slice(s, size))
+            if s <= size
+            else (slice(2 * size - s, size), slice(0, s - size))
+            for s in shift
+        ),
+        strict=True,
+    )
+    return (here[0], here[1]), (there[0], there[1])

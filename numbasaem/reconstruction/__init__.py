@@ -1,0 +1,1 @@
+"""Expectation-maximization, from statistics to the volume, and its record."""

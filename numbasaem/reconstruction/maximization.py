@@ -1,0 +1,327 @@
+"""The M-step: volume, shift prior, rotation prior and noise from the statistics."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import linalg, special
+from threadpoolctl import threadpool_limits
+
+from numbasaem.errors import expected
+from numbasaem.projection.operator import ProjectionOperator
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from numbasaem.observations.patch_expectation import Statistics
+    from numbasaem.volume.basis import VolumeBasis
+
+_CHUNK_BYTES = 32_000_000
+_SMALLEST_RIDGE = 1e-9
+"""Of the largest diagonal entry: far below what any seen coefficient has."""
+
+
+def maximization(
+    basis: VolumeBasis,
+    rotations: ArrayLike,
+    stats: Statistics,
+    prior_precision: ArrayLike | None = None,
+) -> NDArray[np.float64]:
+    """Volume that maximizes the expected log-likelihood, equation (29).
+
+    Parameters
+    ----------
+    basis : VolumeBasis
+        Basis of the volume, M coefficients.
+    rotations : array, shape (K, 3, 3)
+        Rotations that `stats` refers to.
+    stats : Statistics
+        Sufficient statistics of the E-step.
+    prior_precision : array, shape (M,), optional
+        Noise variance over prior variance of each coefficient: a Gaussian prior of
+        mean zero. None, the default, is the maximum-likelihood step of the paper.
+
+    Returns
+    -------
+    float64, shape (M,)
+        Real volume coefficients.
+
+    Raises
+    ------
+    InputError
+        If the statistics are of other rotations or another size, or the precision is
+        negative.
+
+    Examples
+    --------
+    >>> from numbasaem import VolumeBasis, expectation, random_rotations
+    >>> basis = VolumeBasis(5, 2)
+    >>> rotations = random_rotations(20, np.random.default_rng(0))
+    >>> images = basis.project(np.ones(basis.n_coefficients), rotations)
+    >>> stats = expectation(images, images, np.full((10, 10), 0.01), 0.01)
+    >>> maximization(basis, rotations, stats).shape == (basis.n_coefficients,)
+    True
+    """
+    operator = ProjectionOperator(basis, rotations)
+    matrix, right_side = normal_equations(operator, stats)
+    return solve(matrix, right_side, prior_precision)
+
+
+def normal_equations(
+    operator: ProjectionOperator, stats: Statistics
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Matrix A and right side y of the linear equations (29).
+
+    Parameters
+    ----------
+    operator : ProjectionOperator
+        Projections in the K rotations that `stats` refers to.
+    stats : Statistics
+        Sufficient statistics of the E-step.
+
+    Returns
+    -------
+    matrix : float64, shape (M, M)
+        A = sum_k Phi_k^T diag(m_k) Phi_k, equation (34); positive semidefinite.
+    right_side : float64, shape (M,)
+        y = sum_k Phi_k^T b_k, equation (30).
+
+    Raises
+    ------
+    InputError
+        If the statistics are of other rotations or another size.
+
+    Notes
+    -----
+    On one thread, so that the sum is the same bits wherever it is taken.
+    """
+    size = operator.basis.size
+    shape = (operator.n_groups * operator.n_rotations, size, size)
+    if stats.visible_weight.shape != shape:
+        raise expected(
+            "statistics",
+            f"images of shape {shape}",
+            f"shape {stats.visible_weight.shape}",
+        )
+    n_coefficients = operator.basis.n_coefficients
+    weight = stats.visible_weight.reshape(
+        operator.n_groups, operator.n_rotations, size**2, 1
+    )
+    roots = np.sqrt(weight[:, :, operator.disc])
+    matrix = np.zeros((n_coefficients, n_coefficients))
+    step = max(1, _CHUNK_BYTES // (8 * size**2 * n_coefficients))
+    with threadpool_limits(1):
+        for group, root in enumerate(roots):
+            for start in range(0, operator.n_rotations, step):
+                stop = min(start + step, operator.n_rotations)
+                views = operator.matrices(start, stop, operator.disc, group)
+                flat = (root[start:stop] * views).reshape(-1, n_coefficients)
+                matrix += flat.T @ flat
+        return matrix, operator.adjoint(stats.weighted_patch)
+
+
+def solve(
+    matrix: NDArray[np.float64],
+    right_side: NDArray[np.float64],
+    prior_precision: ArrayLike | None = None,
+) -> NDArray[np.float64]:
+    """Solve the normal equations (29), with a Gaussian prior if one is given.
+
+    Parameters
+    ----------
+    matrix : float64, shape (M, M)
+        A, positive semidefinite.
+    right_side : float64, shape (M,)
+        y.
+    prior_precision : array, shape (M,), optional
+        Added to the diagonal of A.
+
+    Returns
+    -------
+    float64, shape (M,)
+        Solution. Coefficients that no patch has seen come out as zero.
+
+    Raises
+    ------
+    InputError
+        If the precision has another shape or is negative.
+    """
+    system = matrix.copy()
+    diagonal = np.einsum("ii->i", system)
+    if prior_precision is not None:
+        precision = np.asarray(prior_precision, dtype=np.float64)
+        if precision.shape != right_side.shape or not (precision >= 0).all():
+            raise expected(
+                "prior_precision",
+                f"{right_side.size} values of at least 0",
+                f"shape {precision.shape}",
+            )
+        diagonal += precision
+    largest = diagonal.max(initial=0.0)
+    if largest <= 0:
+        return np.zeros_like(right_side)
+    diagonal += _SMALLEST_RIDGE * largest
+    with threadpool_limits(1):
+        solution: NDArray[np.float64] = linalg.cho_solve(
+            linalg.cho_factor(system, overwrite_a=True), right_side
+        )
+    return solution
+
+
+def restricted_equations(
+    volumes: NDArray[np.float64],
+    matrix: NDArray[np.float64],
+    right_side: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Normal equations (29) of volumes that are combinations of a few.
+
+    Parameters
+    ----------
+    volumes : float64, shape (M, n)
+        Coefficients of each of the few.
+    matrix : float64, shape (M, M)
+        A.
+    right_side : float64, shape (M,)
+        y.
+
+    Returns
+    -------
+    matrix : float64, shape (n, n)
+        Of the equations for the n weights.
+    right_side : float64, shape (n,)
+        Of the same.
+    """
+    with threadpool_limits(1):
+        return volumes.T @ matrix @ volumes, volumes.T @ right_side
+
+
+def n_unseen_coefficients(matrix: NDArray[np.float64]) -> int:
+    """Count what the patches say nothing of: the rank that A lacks.
+
+    Parameters
+    ----------
+    matrix : float64, shape (M, M)
+        A, positive semidefinite.
+
+    Returns
+    -------
+    int
+        Dimensions of the volume that :func:`solve` leaves to its ridge.
+    """
+    largest = np.diag(matrix).max(initial=0.0)
+    with threadpool_limits(1):
+        *_, rank, _ = linalg.lapack.dpstrf(matrix, tol=_SMALLEST_RIDGE * largest)
+    return len(matrix) - int(rank) if largest > 0 else len(matrix)
+
+
+def noise_variance(
+    operator: ProjectionOperator,
+    coefficients: NDArray[np.float64],
+    stats: Statistics,
+) -> float:
+    """Noise variance that maximizes the expected log-likelihood.
+
+    Parameters
+    ----------
+    operator : ProjectionOperator
+        Projections in the rotations that `stats` refers to.
+    coefficients : float64, shape (M,)
+        Volume after the M-step.
+    stats : Statistics
+        Sufficient statistics of the E-step.
+
+    Returns
+    -------
+    float
+        (sum_p ||I_p||**2 - 2 x.y + x^T A x) / (n_patches L**2), the mean squared
+        residual under the posterior.
+    """
+    images = operator.project(coefficients)
+    remainder = 2 * stats.weighted_patch - stats.visible_weight * images
+    explained = float(np.vdot(images, remainder))
+    n_pixels = stats.n_patches * images.shape[1] * images.shape[2]
+    return float(stats.patch_energy - explained) / float(n_pixels)
+
+
+def expected_log_likelihood(
+    operator: ProjectionOperator,
+    coefficients: NDArray[np.float64],
+    shift_prior: NDArray[np.float64],
+    variance: float,
+    stats: Statistics,
+    rotation_prior: NDArray[np.float64] | None = None,
+) -> float:
+    """Expected complete log-likelihood Q of equations (22) and (25).
+
+    Parameters
+    ----------
+    operator : ProjectionOperator
+        Projections in the rotations that `stats` refers to.
+    coefficients : float64, shape (M,)
+        Volume at which Q is taken.
+    shift_prior : float64, shape (2L, 2L)
+        rho at which Q is taken.
+    variance : float
+        Noise variance at which Q is taken.
+    stats : Statistics
+        Statistics under the current estimate.
+    rotation_prior : float64, shape (K,), optional
+        Probability of each rotation; uniform if left out.
+
+    Returns
+    -------
+    float
+        Q, natural logarithm, Gaussian constant included.
+    """
+    n_pixels = stats.n_patches * operator.basis.size**2
+    residual = noise_variance(operator, coefficients, stats) * n_pixels
+    gaussian = residual / variance + n_pixels * np.log(2 * np.pi * variance)
+    with np.errstate(divide="ignore"):
+        log_prior = np.where(stats.shift_mass > 0, np.log(shift_prior), 0.0)
+    prior = np.sum(stats.shift_mass * log_prior)
+    if rotation_prior is None:
+        views = -stats.n_patches * np.log(operator.n_rotations)
+    else:
+        views = special.xlogy(stats.rotation_mass, rotation_prior).sum()
+    return float(prior + views - gaussian / 2)
+
+
+def shift_prior_table(stats: Statistics) -> NDArray[np.float64]:
+    """Shift prior of equation (37): the mean posterior of each shift.
+
+    Parameters
+    ----------
+    stats : Statistics
+        Statistics under the current estimate.
+
+    Returns
+    -------
+    float64, shape (2L, 2L)
+        rho, sums to 1.
+    """
+    prior: NDArray[np.float64] = stats.shift_mass / stats.shift_mass.sum()
+    return prior
+
+
+def uniform_shift_prior(size: int, empty_probability: float) -> NDArray[np.float64]:
+    """Shift prior with one probability for empty and one for all other shifts.
+
+    Parameters
+    ----------
+    size : int
+        L.
+    empty_probability : float
+        Probability that a patch holds no part of a particle.
+
+    Returns
+    -------
+    float64, shape (2L, 2L)
+        rho, sums to 1.
+    """
+    n_empty = 4 * size - 1
+    n_visible = (2 * size - 1) ** 2
+    prior = np.full((2 * size, 2 * size), (1 - empty_probability) / n_visible)
+    prior[size] = empty_probability / n_empty
+    prior[:, size] = empty_probability / n_empty
+    return prior

@@ -1,0 +1,256 @@
+"""Which patches each iteration sees, and the march from low to high frequency."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import numpy as np
+
+from numbasaem.observations.patch_expectation import Statistics
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Batching = Literal["stochastic", "incremental", "online", "full"]
+
+_SHARE, _FEWEST = 0.05, 4000
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of frequency marching (section III-D).
+
+    Attributes
+    ----------
+    ell_max : int
+        Highest degree of the volume.
+    n_iterations : int
+        Most iterations, N_it of Algorithm 1.
+    n_rotations : int
+        Rotations that the posterior runs over.
+    step : float or None
+        The volume moves this many times the step of EM, in (0, 2); 1 is EM itself, None
+        adapts it as it goes.
+    """
+
+    ell_max: int
+    n_iterations: int
+    n_rotations: int
+    step: float | None = 1.0
+
+
+class Minibatches(Protocol):
+    """How patches are chosen and how statistics of earlier ones are kept."""
+
+    def choose(self, generator: np.random.Generator) -> NDArray[np.intp]:
+        """Patches that the next E-step sees."""
+
+    def combine(self, fresh: Statistics) -> Statistics:
+        """Statistics that the M-step uses, given those of the chosen patches."""
+
+    def state(self) -> dict[str, object]:
+        """What has to be kept to go on later."""
+
+    def restore(self, state: dict[str, object]) -> None:
+        """Go on from a kept state."""
+
+
+class StochasticBatches:
+    """A fresh minibatch each iteration; its statistics are used once (Algorithm 1).
+
+    Parameters
+    ----------
+    n_patches : int
+        All patches.
+    n_chosen : int
+        Patches of a minibatch, floor(S n_patches).
+    """
+
+    def __init__(self, n_patches: int, n_chosen: int) -> None:
+        self.n_patches = n_patches
+        self.n_chosen = n_chosen
+
+    def choose(self, generator: np.random.Generator) -> NDArray[np.intp]:
+        """Draw a minibatch uniformly, without replacement."""
+        drawn = generator.choice(self.n_patches, self.n_chosen, replace=False)
+        return np.sort(drawn)  # neighbours in memory are read together
+
+    def combine(self, fresh: Statistics) -> Statistics:
+        """Use the fresh statistics alone."""
+        return fresh
+
+    def state(self) -> dict[str, object]:
+        """Nothing is kept between iterations."""
+        return {}
+
+    def restore(self, state: dict[str, object]) -> None:
+        """Nothing was kept between iterations."""
+
+
+class OnlineBatches(StochasticBatches):
+    """Minibatches whose statistics are averaged with step (t + 2)**-0.6.
+
+    The average forgets the early iterations, made under a poor volume, and smooths
+    the noise of a single minibatch.
+    """
+
+    _POWER = 0.6
+
+    def __init__(self, n_patches: int, n_chosen: int) -> None:
+        super().__init__(n_patches, n_chosen)
+        self.average: Statistics | None = None
+        self.n_averaged = 0
+
+    def combine(self, fresh: Statistics) -> Statistics:
+        """Move the running average towards the fresh statistics."""
+        if self.average is None:
+            self.average = fresh
+        else:
+            step = (self.n_averaged + 2) ** -self._POWER
+            self.average = replace(
+                _scaled(self.average, 1 - step) + _scaled(fresh, step),
+                log_likelihood=fresh.log_likelihood,
+                n_patches=self.average.n_patches
+                + step * (fresh.n_patches - self.average.n_patches),
+            )
+        self.n_averaged += 1
+        return self.average
+
+    def state(self) -> dict[str, object]:
+        """Keep the running average."""
+        return {"average": self.average, "n_averaged": self.n_averaged}
+
+    def restore(self, state: dict[str, object]) -> None:
+        """Go on with the running average."""
+        self.average = state["average"]  # type: ignore[assignment]
+        self.n_averaged = int(state["n_averaged"])  # type: ignore[call-overload]
+
+
+class IncrementalBatches:
+    """Fixed random blocks whose statistics are kept and replaced one at a time [54].
+
+    The M-step sees all blocks visited so far; every step raises the free energy.
+
+    Parameters
+    ----------
+    n_patches : int
+        All patches.
+    n_chosen : int
+        Patches of a block, about.
+    generator : numpy.random.Generator
+        Deals the patches to blocks.
+    """
+
+    def __init__(
+        self, n_patches: int, n_chosen: int, generator: np.random.Generator
+    ) -> None:
+        n_blocks = max(1, round(n_patches / n_chosen))
+        order = generator.permutation(n_patches)
+        self.blocks = [np.sort(block) for block in np.array_split(order, n_blocks)]
+        self.kept: dict[int, Statistics] = {}
+        self.n_visits = 0
+
+    def choose(self, generator: np.random.Generator) -> NDArray[np.intp]:
+        """Take the blocks in turn."""
+        return self.blocks[self.n_visits % len(self.blocks)]
+
+    def combine(self, fresh: Statistics) -> Statistics:
+        """Replace the block's statistics and add up all that are kept."""
+        self.kept[self.n_visits % len(self.blocks)] = fresh
+        self.n_visits += 1
+        first, *others = (self.kept[i] for i in sorted(self.kept))
+        total = first
+        for other in others:
+            total = total + other
+        return total
+
+    def state(self) -> dict[str, object]:
+        """Keep every block's members and statistics."""
+        return {"blocks": self.blocks, "kept": self.kept, "n_visits": self.n_visits}
+
+    def restore(self, state: dict[str, object]) -> None:
+        """Go on with the kept statistics."""
+        self.blocks = state["blocks"]  # type: ignore[assignment]
+        self.kept = state["kept"]  # type: ignore[assignment]
+        self.n_visits = int(state["n_visits"])  # type: ignore[call-overload]
+
+
+def minibatches(
+    batching: Batching,
+    n_patches: int,
+    fraction: float | None,
+    seed: int,
+    patches_each: float = 1.0,
+) -> Minibatches:
+    """Minibatches by name.
+
+    Parameters
+    ----------
+    batching : {"stochastic", "incremental", "online", "full"}
+        Scheme; "full" sees every patch in every iteration.
+    n_patches : int
+        All patches.
+    fraction : float or None
+        S, in (0, 1], or as :func:`minibatch_length` has it.
+    seed : int
+        Deals the patches to incremental blocks.
+    patches_each : float
+        As :func:`minibatch_length` has it.
+
+    Returns
+    -------
+    Minibatches
+        The scheme, at its beginning.
+    """
+    n_chosen = minibatch_length(n_patches, fraction, patches_each)
+    if batching == "incremental":
+        dealer = np.random.default_rng([seed, 4])
+        return IncrementalBatches(n_patches, n_chosen, dealer)
+    if batching == "online":
+        return OnlineBatches(n_patches, n_chosen)
+    return StochasticBatches(n_patches, n_patches if batching == "full" else n_chosen)
+
+
+def minibatch_length(
+    n_patches: int, fraction: float | None, patches_each: float = 1.0
+) -> int:
+    """Patches of a minibatch.
+
+    Parameters
+    ----------
+    n_patches : int
+        All patches.
+    fraction : float or None
+        S, in (0, 1]. None is the paper's 0.05, but no fewer than 4000 patches unless
+        there are fewer: that many see every coefficient from all sides.
+    patches_each : float
+        How many patches one of them is worth, where they are larger pieces.
+
+    Returns
+    -------
+    int
+        floor(S n_patches), but at least one.
+
+    Examples
+    --------
+    >>> [minibatch_length(n, None) for n in (1000, 10_000, 300_000)]
+    [1000, 4000, 15000]
+    """
+    if fraction is None:
+        fewest = math.ceil(_FEWEST / patches_each)
+        return max(int(_SHARE * n_patches), min(n_patches, fewest))
+    return max(1, int(fraction * n_patches))
+
+
+def _scaled(statistics: Statistics, factor: float) -> Statistics:
+    """Statistics of the same patches counted `factor` times, except their number."""
+    return replace(
+        statistics,
+        visible_weight=statistics.visible_weight * factor,
+        weighted_patch=statistics.weighted_patch * factor,
+        shift_mass=statistics.shift_mass * factor,
+        rotation_mass=statistics.rotation_mass * factor,
+        patch_energy=statistics.patch_energy * factor,
+    )

@@ -1,0 +1,153 @@
+"""What a reconstruction will do and how long it will take, before it begins."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from numbasaem.volume.basis import VolumeBasis
+
+from .iterate import projections_as_seen
+from .maximization import normal_equations, uniform_shift_prior
+from .minibatches import minibatch_length
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numbasaem.micrographs.reading import DataSet
+    from numbasaem.observations.protocol import Observations
+    from numbasaem.settings import Settings
+
+    from .memory import MemoryPlan
+
+_TRIAL_PATCHES = 1024
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a reconstruction will do.
+
+    Attributes
+    ----------
+    n_micrographs, n_patches : int
+        Data.
+    size : int
+        L, side of a patch, pixels.
+    n_rotations : int
+        K, rotations that the posterior runs over.
+    n_runs : int
+        1, or 3 with half maps.
+    n_iterations : int
+        Most iterations that are left, over all runs.
+    memory_bytes : int
+        Peak of the program.
+    seconds : float
+        Expected wall time of those iterations, by a short trial.
+    """
+
+    n_micrographs: int
+    n_patches: int
+    size: int
+    n_rotations: int
+    n_runs: int
+    n_iterations: int
+    memory_bytes: int
+    seconds: float
+
+    def __str__(self) -> str:
+        """Put the plan in one line."""
+        plural = "" if self.n_micrographs == 1 else "s"
+        runs = "" if self.n_runs == 1 else f" in {self.n_runs} runs"
+        return (
+            f"{self.n_micrographs} micrograph{plural}, {self.n_patches} patches of "
+            f"{self.size} x {self.size} pixels, {self.n_rotations} rotations, "
+            f"{self.n_iterations} iterations{runs}; "
+            f"{self.memory_bytes / 1e9:.2f} GB at most, "
+            f"about {timedelta(seconds=round(self.seconds))} by a trial"
+        )
+
+
+def make_plan(
+    data: DataSet,
+    parts: Mapping[str, Observations],
+    settings: Settings,
+    n_done: int,
+    memory: MemoryPlan,
+) -> Plan:
+    """Count the work and time a little of it.
+
+    Parameters
+    ----------
+    data : DataSet
+        All patches.
+    parts : mapping of str to Observations
+        Data of each run.
+    settings : Settings
+        Settings of the reconstruction.
+    n_done : int
+        Iterations that an earlier call has done.
+    memory : MemoryPlan
+        What it takes.
+
+    Returns
+    -------
+    Plan
+        The plan; it takes a few seconds, those of an iteration or two.
+    """
+    n_total = len(parts) * settings.iterations_per_run
+    trials = {
+        kind: _trial(parts["full"], settings.size, *kind)
+        for kind in {(stage.ell_max, stage.n_rotations) for stage in settings.schedule}
+    }
+    seconds = 0.0
+    for number, stage in enumerate(settings.schedule):
+        searched = settings.starts if settings.starts > 1 and number == 0 else 1
+        per_patch, per_iteration = trials[stage.ell_max, stage.n_rotations]
+        for patches in parts.values():
+            n_seen = len(patches)
+            if settings.batching != "full":
+                n_seen = minibatch_length(
+                    n_seen, settings.batch_fraction, patches.patches_each
+                )
+            once = n_seen * per_patch + per_iteration
+            seconds += searched * stage.n_iterations * once
+    n_left = max(n_total - n_done, 0)
+    return Plan(
+        n_micrographs=len(data.pixel_sums),
+        n_patches=round(len(parts["full"]) * parts["full"].patches_each),
+        size=settings.size,
+        n_rotations=settings.schedule[-1].n_rotations,
+        n_runs=len(parts),
+        n_iterations=n_left,
+        memory_bytes=memory.total,
+        seconds=seconds * n_left / n_total,
+    )
+
+
+def _trial(
+    data: Observations, size: int, ell_max: int, n_rotations: int
+) -> tuple[float, float]:
+    """Seconds that an iteration takes for each patch, and in any case."""
+    operator = projections_as_seen(VolumeBasis(size, ell_max), n_rotations, data)
+    n_chosen = min(len(data), math.ceil(_TRIAL_PATCHES / data.patches_each))
+    coefficients = np.random.default_rng(0).standard_normal(
+        operator.basis.n_coefficients
+    )
+    prior = uniform_shift_prior(size, 0.5)
+
+    def seconds(n_patches: int) -> float:
+        began = time.perf_counter()
+        images = operator.project(coefficients)
+        images *= np.sqrt(data.variance / np.mean(images**2))
+        seen = data.expectation(np.arange(n_patches), images, prior, data.variance)
+        normal_equations(operator, seen)
+        return time.perf_counter() - began
+
+    least = seconds(1)
+    per_patch = max(seconds(n_chosen) - least, 0.0) / n_chosen
+    return per_patch, least

@@ -1,0 +1,1 @@
+"""Whether the data support a structure."""

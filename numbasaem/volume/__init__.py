@@ -1,0 +1,1 @@
+"""The molecule: its basis, rotations, point groups and phantoms."""

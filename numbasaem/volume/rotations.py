@@ -1,0 +1,348 @@
+"""Rotations: even grids, random draws, RELION's angles and Wigner matrices.
+
+A rotation is a 3 x 3 matrix R on (x, y, z) columns; it takes the function f to
+f(R^T r).
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import linalg
+from scipy.spatial.transform import Rotation
+
+from numbasaem.errors import expected
+from numbasaem.kernels.wigner import wigner_matrices
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+_STEP_OF_ONE = np.radians(246)
+"""Step of the grid of n rotations, times the cube root of n."""
+_PHI = 2**0.5
+_PSI = 1.533751168755204288118041
+"""Positive root of psi^4 = psi + 4, Alexa's choice to go with sqrt(2)."""
+
+_TOLERANCE = 1e-6
+
+
+def rotation_grid(n: int) -> NDArray[np.float64]:
+    """Rotations that cover SO(3) evenly.
+
+    A super-Fibonacci spiral: it exists for every n, is deterministic, and treats the
+    view direction and the in-plane angle alike, where the product of a spherical grid
+    with in-plane angles exists for few n only and favours its own axis.
+
+    Parameters
+    ----------
+    n : int
+        Number of rotations, at least 1.
+
+    Returns
+    -------
+    float64, shape (n, 3, 3)
+        Rotation matrices on (x, y, z) columns.
+
+    Raises
+    ------
+    InputError
+        If n is not a whole number of at least 1.
+
+    References
+    ----------
+    M. Alexa, "Super-Fibonacci spirals: fast, low-discrepancy sampling of SO(3)",
+    CVPR 2022.
+
+    Examples
+    --------
+    >>> rotation_grid(552).shape
+    (552, 3, 3)
+    """
+    _check_number(n, at_least=1)
+    s = np.arange(n, dtype=np.float64) + 0.5
+    return _from_torus(s / n, 2 * np.pi * s / _PHI, 2 * np.pi * s / _PSI)
+
+
+@lru_cache(maxsize=4)
+def view_kernel(n: int, n_sources: int | None = None) -> NDArray[np.float64]:
+    """How view directions of the grid stand for those near them.
+
+    Parameters
+    ----------
+    n : int
+        Number of rotations of :func:`rotation_grid`, at least 1.
+    n_sources : int, optional
+        Number of rotations of the grid that the directions are of; `n` if left out.
+
+    Returns
+    -------
+    float64, shape (n, n_sources), read-only
+        Column j is the probability of each rotation about direction j: as a Gaussian of
+        half the sources' step in the angle between directions, in-plane angles alike.
+    """
+    n_sources = n_sources or n
+    directions, sources = rotation_grid(n)[:, 2], rotation_grid(n_sources)[:, 2]
+    step = _STEP_OF_ONE / n_sources ** (1 / 3)
+    closeness = np.clip(directions @ sources.T, -1, 1) - 1
+    kernel: NDArray[np.float64] = np.exp(closeness / (step / 2) ** 2)
+    kernel /= kernel.sum(axis=0)
+    kernel.flags.writeable = False
+    return kernel
+
+
+def random_rotations(n: int, generator: np.random.Generator) -> NDArray[np.float64]:
+    """Independent rotations, uniform over SO(3).
+
+    Parameters
+    ----------
+    n : int
+        Number of rotations, at least 0.
+    generator : numpy.random.Generator
+        Source of randomness.
+
+    Returns
+    -------
+    float64, shape (n, 3, 3)
+        Rotation matrices on (x, y, z) columns.
+
+    Raises
+    ------
+    InputError
+        If n is not a whole number of at least 0.
+
+    Notes
+    -----
+    The subgroup algorithm of [57]: three uniform variates make a point of the
+    three-sphere.
+
+    Examples
+    --------
+    >>> rotations = random_rotations(4, np.random.default_rng(0))
+    >>> np.allclose(rotations @ rotations.mT, np.eye(3))
+    True
+    """
+    _check_number(n, at_least=0)
+    share, alpha, beta = generator.random((3, n))
+    return _from_torus(1 - share, 2 * np.pi * alpha, 2 * np.pi * beta)
+
+
+def _check_number(n: object, at_least: int) -> None:
+    if not isinstance(n, int | np.integer) or isinstance(n, bool) or n < at_least:
+        raise expected("rotations", f"a whole number of at least {at_least}", n)
+
+
+def _from_torus(
+    share: NDArray[np.float64], alpha: NDArray[np.float64], beta: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Rotations of unit quaternions, the vector first and the scalar last.
+
+    `share` is the squared length of the first two components, `alpha` and `beta` are
+    the angles of the first and the last two; uniform arguments give uniform rotations.
+    """
+    first, last = np.sqrt(share), np.sqrt(1 - share)
+    quaternions = np.stack(
+        [
+            first * np.sin(alpha),
+            first * np.cos(alpha),
+            last * np.sin(beta),
+            last * np.cos(beta),
+        ],
+        axis=1,
+    )
+    return np.asarray(Rotation.from_quat(quaternions).as_matrix())
+
+
+def check_rotations(rotations: ArrayLike) -> NDArray[np.float64]:
+    """Rotations as a checked float64 array.
+
+    Parameters
+    ----------
+    rotations : array, shape (K, 3, 3)
+        Rotation matrices.
+
+    Returns
+    -------
+    float64, shape (K, 3, 3)
+        The same.
+
+    Raises
+    ------
+    InputError
+        If there is none, the shape is another one, an entry is not finite, or a
+        matrix is not orthonormal with determinant 1.
+    """
+    matrices = np.asarray(rotations, dtype=np.float64)
+    if matrices.ndim != 3 or matrices.shape[1:] != (3, 3) or len(matrices) == 0:
+        raise expected("rotations", "shape (K, 3, 3), K >= 1", f"{matrices.shape}")
+    finite = np.isfinite(matrices).all(axis=(1, 2))
+    if not finite.all():
+        where = f"rotations[{np.argmin(finite)}]"
+        raise expected(where, "finite entries", "NaN or infinity")
+    gram = matrices @ matrices.transpose(0, 2, 1)
+    deviation = np.abs(gram - np.eye(3)).max(axis=(1, 2))
+    determinant = np.linalg.det(matrices)
+    faulty = (deviation > _TOLERANCE) | (determinant < 0)
+    if faulty.any():
+        first = int(np.argmax(faulty))
+        raise expected(
+            f"rotations[{first}]",
+            "an orthonormal matrix of determinant 1",
+            f"one off by {deviation[first]:.1e}, determinant {determinant[first]:.6g}",
+        )
+    return matrices
+
+
+def relion_angles(rotations: ArrayLike) -> NDArray[np.float64]:
+    """RELION's rot, tilt and psi of rotations.
+
+    Parameters
+    ----------
+    rotations : array, shape (K, 3, 3)
+        Rotation matrices on (x, y, z) columns.
+
+    Returns
+    -------
+    float64, shape (K, 3)
+        rot, tilt, psi in degrees: each matrix is the inverse of the intrinsic ZYZ
+        rotation by them. Where tilt is 0 or 180 degrees only one combination of rot
+        and psi counts, and any split is right.
+
+    Raises
+    ------
+    InputError
+        If `rotations` are not rotation matrices.
+    """
+    inverse = check_rotations(rotations).transpose(0, 2, 1)
+    return np.rad2deg(_zyz_angles(inverse).T)
+
+
+def rotations_from_relion(angles: ArrayLike) -> NDArray[np.float64]:
+    """Rotations of RELION's rot, tilt and psi; inverse of :func:`relion_angles`.
+
+    Parameters
+    ----------
+    angles : array, shape (K, 3)
+        rot, tilt, psi in degrees.
+
+    Returns
+    -------
+    float64, shape (K, 3, 3)
+        Rotation matrices on (x, y, z) columns.
+
+    Raises
+    ------
+    InputError
+        If the shape is another one or an angle is not finite.
+    """
+    degrees = np.asarray(angles, dtype=np.float64)
+    if degrees.ndim != 2 or degrees.shape[1] != 3:
+        raise expected("angles", "shape (K, 3)", f"{degrees.shape}")
+    if not np.isfinite(degrees).all():
+        raise expected("angles", "finite values", "NaN or infinity")
+    rotation = Rotation.from_euler("ZYZ", degrees, degrees=True)
+    return np.asarray(rotation.inv().as_matrix())
+
+
+def _zyz_angles(matrices: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Angles a, b, c of Rz(a) Ry(b) Rz(c) in radians, shape (3, K).
+
+    The last is read off what remains after the first, so that their sum is right even
+    where the two axes coincide and the first is arbitrary.
+    """
+    x, y, z = matrices[:, :, 2].T
+    first = np.arctan2(y, x)
+    # the second row of Rz(c), from the y axis that Rz(a) turned and Ry(b) kept
+    sine, cosine = (
+        np.cos(first) * matrices[:, 1, column] - np.sin(first) * matrices[:, 0, column]
+        for column in (0, 1)
+    )
+    return np.stack([first, np.arctan2(np.hypot(x, y), z), np.arctan2(sine, cosine)])
+
+
+def real_wigner(rotations: ArrayLike, ell_max: int) -> tuple[NDArray[np.float64], ...]:
+    """Wigner matrices in the real spherical harmonics.
+
+    Parameters
+    ----------
+    rotations : array, shape (K, 3, 3)
+        Rotation matrices on (x, y, z) columns.
+    ell_max : int
+        Highest degree, at least 0.
+
+    Returns
+    -------
+    tuple of float64 arrays
+        Entry ell has shape (K, 2 ell + 1, 2 ell + 1), orders from -ell to ell. The
+        rotated function f(R^T r) has coefficients x'_m' = sum_m D[k, m', m] x_m.
+
+    Raises
+    ------
+    InputError
+        If `rotations` are not rotation matrices.
+
+    Notes
+    -----
+    The D of (9), for real coefficients. All factors are orthogonal, so errors do not
+    grow with the degree as they do in sums of factorials and in recursions over it.
+    """
+    angles = _zyz_angles(check_rotations(rotations))
+    multiples = angles[:, :, np.newaxis] * np.arange(ell_max + 1)
+    cosines, sines = np.cos(multiples), np.sin(multiples)
+    matrices = []
+    for ell in range(ell_max + 1):
+        wigner = np.empty((angles.shape[1], 2 * ell + 1, 2 * ell + 1))
+        wigner_matrices(cosines, sines, _tilt_series(ell), wigner)
+        matrices.append(wigner)
+    return tuple(matrices)
+
+
+@lru_cache(maxsize=128)
+def _tilt_series(ell: int) -> NDArray[np.float64]:
+    """Fourier series of the rotation about y, as the kernel takes them.
+
+    With B the quarter turn that takes z to y, Ry(b) = B Rz(b) B^T, and Rz(b) holds
+    cos(n b) on the diagonal and -+ sin(n b) between orders n and -n.
+    """
+    quarter = _quarter_turn(ell)
+    series = np.zeros((2, ell + 1, ell + 1, ell + 1))
+    p = np.arange(ell + 1)
+    even = ((p[:, np.newaxis] + p) % 2 == 0)[:, :, np.newaxis]
+    for part, rows in enumerate((quarter[ell:], quarter[ell::-1])):
+        plus, minus = rows[:, ell:], rows[:, ell::-1].copy()
+        minus[:, 0] = 0  # order 0 has no partner
+        cosine = plus[:, np.newaxis] * plus + minus[:, np.newaxis] * minus
+        sine = minus[:, np.newaxis] * plus - plus[:, np.newaxis] * minus
+        series[part] = np.where(even, cosine, sine)
+    series[1, 0] = 0
+    series[1, :, 0] = 0
+    series.flags.writeable = False
+    return series
+
+
+def _quarter_turn(ell: int) -> NDArray[np.float64]:
+    """Wigner matrix of the rotation by -pi/2 about x, which takes z to y.
+
+    Exponential of the angular momentum about x, whose eigenvalues are -ell ... ell.
+    """
+    m = np.arange(-ell, ell + 1)
+    ladder = np.sqrt(ell * (ell + 1) - m[:-1] * m[1:]) / 2
+    _, vectors = linalg.eigh_tridiagonal(np.zeros(2 * ell + 1), ladder)
+    powers_of_i = np.array([1, 1j, -1, -1j])[m % 4]
+    turn = (vectors * powers_of_i) @ vectors.T
+    to_real = _real_from_complex(ell)
+    return np.ascontiguousarray((to_real.conj() @ turn @ to_real.T).real)
+
+
+def _real_from_complex(ell: int) -> NDArray[np.complex128]:
+    """Matrix that takes the harmonics (8) to the real ones, orders from -ell."""
+    matrix = np.zeros((2 * ell + 1, 2 * ell + 1), dtype=complex)
+    matrix[ell, ell] = 1
+    m = np.arange(1, ell + 1)
+    sign = (-1.0) ** m
+    matrix[ell + m, ell + m] = sign / np.sqrt(2)
+    matrix[ell + m, ell - m] = 1 / np.sqrt(2)
+    matrix[ell - m, ell + m] = -1j * sign / np.sqrt(2)
+    matrix[ell - m, ell - m] = 1j / np.sqrt(2)
+    return matrix
