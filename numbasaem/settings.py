@@ -17,12 +17,13 @@ from pydantic import (
     model_validator,
 )
 
+from numbasaem.aliases import PathLike
 from numbasaem.errors import expected
 from numbasaem.reconstruction.minibatches import Batching, Stage
 from numbasaem.volume.symmetry import check_symmetry
 
 if TYPE_CHECKING:
-    import os
+    pass
 
 _Count = Annotated[int, Field(ge=1)]
 
@@ -212,7 +213,7 @@ class Settings(BaseModel):
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
 
 
-def read_settings(path: str | os.PathLike[str]) -> dict[str, Any]:
+def read_settings(path: PathLike) -> dict[str, Any]:
     """Read settings from a TOML file, such as the one beside each result.
 
     Parameters

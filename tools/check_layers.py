@@ -15,7 +15,9 @@ from pathlib import Path
 
 PACKAGE = "numbasaem"
 ROOMS = (
+    "aliases",
     "errors",
+    "random_streams",
     "kernels",
     "threads",
     "machine",

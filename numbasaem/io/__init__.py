@@ -7,13 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from numbasaem.aliases import PathLike
 from numbasaem.errors import expected
 
 
 @contextmanager
-def written_whole(
-    path: str | os.PathLike[str], previous: Path | None = None
-) -> Iterator[Path]:
+def written_whole(path: PathLike, previous: Path | None = None) -> Iterator[Path]:
     """Give a temporary name beside `path`; rename it to `path` when all went well.
 
     What a program that was killed left under that name is overwritten.

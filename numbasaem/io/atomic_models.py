@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from numbasaem.aliases import PathLike
 from numbasaem.errors import expected
 from numbasaem.volume.phantom import shepp_logan
 
@@ -29,7 +29,7 @@ MARGIN_DEVIATIONS = 2.0
 
 
 def load_volume(
-    source: str | os.PathLike[str], size: int
+    source: PathLike, size: int
 ) -> tuple[NDArray[np.floating], float | None]:
     """Load the volume a name stands for, as finely as the source has it.
 
@@ -71,7 +71,7 @@ def load_volume(
 
 
 def density_from_model(
-    path: str | os.PathLike[str],
+    path: PathLike,
     size: int | None = None,
     voxel_size: float | None = None,
     resolution: float | None = None,
@@ -158,7 +158,7 @@ def _box(
     return size, voxel_size, resolution
 
 
-def _model(path: str | os.PathLike[str]) -> Any:
+def _model(path: PathLike) -> Any:
     import gemmi
 
     place = Path(path)

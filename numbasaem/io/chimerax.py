@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from numbasaem.aliases import PathLike
 
 from . import written_whole
 
@@ -38,7 +39,7 @@ def surface_level(volume: NDArray[np.floating]) -> float:
 
 
 def write_chimerax_script(
-    path: str | os.PathLike[str],
+    path: PathLike,
     volume: NDArray[np.floating],
     name: str,
     hidden: Sequence[str] = (),

@@ -8,11 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from numbasaem.aliases import PathLike
 from numbasaem.errors import expected
 
 from . import written_whole
-
-PathLike = str | os.PathLike[str]
 
 TOPAZ_COLUMNS = ("image_name", "x_coord", "y_coord", "score")
 

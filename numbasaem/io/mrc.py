@@ -5,7 +5,6 @@ from __future__ import annotations
 import bz2
 import gzip
 import logging
-import os
 import zlib
 from pathlib import Path
 from typing import IO, Any
@@ -13,6 +12,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from numbasaem.aliases import PathLike
 from numbasaem.errors import InputError, expected
 
 from . import written_whole
@@ -25,8 +25,6 @@ SAME_LENGTH = 1e-3
 
 # First bytes of the compressed files that programs of the field write.
 COMPRESSED = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open}
-
-PathLike = str | os.PathLike[str]
 
 _log = logging.getLogger(__name__)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from numbasaem.aliases import PathLike
 from numbasaem.errors import expected
 
 Image = NDArray[np.float32]
@@ -29,7 +29,7 @@ class Sections:
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        path: PathLike,
         count: int,
         read: Callable[[int], NDArray[Any]],
     ) -> None:

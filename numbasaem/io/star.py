@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from numbasaem.aliases import PathLike
 from numbasaem.errors import InputError, expected
 from numbasaem.micrographs.ctf import ContrastTransfer
 
@@ -18,8 +18,6 @@ from . import written_whole
 
 if TYPE_CHECKING:
     import pandas as pd
-
-PathLike = str | os.PathLike[str]
 
 # What RELION asks of a microscope besides its voltage: millimetres, and a share.
 SPHERICAL_ABERRATION = 2.7

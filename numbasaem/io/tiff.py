@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from numbasaem.aliases import PathLike
 from numbasaem.errors import expected
 
 from .sections import Sections
@@ -18,7 +18,7 @@ from .sections import Sections
 SUFFIXES = (".tif", ".tiff")
 
 
-def read_tiff(path: str | os.PathLike[str]) -> Sections:
+def read_tiff(path: PathLike) -> Sections:
     """Open the micrographs of a TIFF file: one for each page.
 
     Rows are counted from the bottom, as IMOD does: TIFF stores the top row first, MRC
@@ -60,7 +60,7 @@ def read_tiff(path: str | os.PathLike[str]) -> Sections:
     return Sections(path, count, page)
 
 
-def read_tiff_shape(path: str | os.PathLike[str]) -> tuple[int, int, int]:
+def read_tiff_shape(path: PathLike) -> tuple[int, int, int]:
     """Read the shape of what a TIFF file holds, not its pixels.
 
     Parameters

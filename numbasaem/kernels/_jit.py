@@ -30,7 +30,7 @@ def _cache_folder() -> Path:
     Numba notices a change in a kernel's own file, not in a function that it calls:
     hence a folder for each state of the sources.
     """
-    sources = sorted(Path(__file__).parent.glob("*.py"))
+    sources = sorted(Path(__file__).parent.rglob("*.py"))
     state = hashlib.sha256(b"".join(path.read_bytes() for path in sources))
     base = os.environ.get("XDG_CACHE_HOME")
     home = Path(base) if base else Path.home() / ".cache"

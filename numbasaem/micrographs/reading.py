@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from numbasaem.aliases import OnProgress, PathLike
 from numbasaem.errors import expected
 from numbasaem.observations.patch_cutting import cut_patches
 from numbasaem.observations.protocol import Patches, PixelSums, pixel_sums
 from numbasaem.observations.window_data import Windows, pixels_of, tiles_of
+from numbasaem.random_streams import Stream, random_stream
 
 from .ctf import ContrastTransfer, group_point_spreads
 from .preparation import Preparation, Prepared, preparation_of
@@ -28,8 +30,7 @@ if TYPE_CHECKING:
 
     from .ctf import OpticsGroups, PointSpread
 
-Micrographs = Sequence["NDArray[np.floating] | str | os.PathLike[str] | MicrographFile"]
-OnProgress = Callable[[str, float], None]
+Micrographs = Sequence["NDArray[np.floating] | PathLike | MicrographFile"]
 
 _SAME_PIXEL_SIZE = 1e-3
 """Headers hold float32: sizes that agree to this are the same."""
@@ -78,7 +79,7 @@ class DataSet:
         """
         several = len(self.pixel_sums) > 1
         units = self.micrograph if several else np.arange(len(self.micrograph))
-        order = np.random.default_rng([seed, 2]).permutation(int(units.max()) + 1)
+        order = random_stream(seed, Stream.HALVES).permutation(int(units.max()) + 1)
         chosen = np.isin(units, order[: len(order) // 2])
         return np.flatnonzero(chosen), np.flatnonzero(~chosen)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from numbasaem.aliases import PathLike
 from numbasaem.errors import expected
 from numbasaem.io.mrc import read_header, read_micrographs
 from numbasaem.io.sections import Sections
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from .ctf import ContrastTransfer
-
-PathLike = str | os.PathLike[str]
 
 WILDCARDS = "*?["
 

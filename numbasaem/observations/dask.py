@@ -76,9 +76,10 @@ if TYPE_CHECKING:
     from distributed import Future
     from numpy.typing import NDArray
 
+    from numbasaem.aliases import OnProgress
     from numbasaem.micrographs.ctf import PointSpread
     from numbasaem.micrographs.preparation import Preparation
-    from numbasaem.micrographs.reading import Micrographs, OnProgress
+    from numbasaem.micrographs.reading import Micrographs
     from numbasaem.settings import Settings
 
     from .patch_expectation import Batch, Statistics

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,12 +9,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from numbasaem.aliases import OnProgress, PathLike
 from numbasaem.errors import expected
 from numbasaem.io.coordinates import read_topaz, write_boxes, write_topaz
 from numbasaem.io.mrc import read_volume
 from numbasaem.io.star import COORDINATES, read_particles, write_particles
 from numbasaem.micrographs.preparation import Preparation, preparation_of
-from numbasaem.micrographs.reading import OnProgress, PixelSizes, prepared_micrographs
+from numbasaem.micrographs.reading import PixelSizes, prepared_micrographs
 from numbasaem.micrographs.sources import list_micrographs
 from numbasaem.observations.patch_cutting import cut_patches
 from numbasaem.volume.rotations import relion_angles
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from numbasaem.micrographs.sources import MicrographList
 
     from .template import KnownParticle
-
-PathLike = str | os.PathLike[str]
 
 SUFFIXES = (".star", ".box", ".txt")
 

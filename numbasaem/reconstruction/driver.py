@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from numbasaem.aliases import OnProgress, PathLike, no_progress
 from numbasaem.assessment.alignment import align
 from numbasaem.assessment.fsc import HalfMapCorrelation, half_map_correlation
 from numbasaem.errors import expected
@@ -18,7 +18,7 @@ from numbasaem.io.chimerax import write_chimerax_script
 from numbasaem.io.mrc import write_volume
 from numbasaem.io.star import write_fsc
 from numbasaem.micrographs.preparation import preparation_of
-from numbasaem.micrographs.reading import OnProgress, load_patches, load_windows
+from numbasaem.micrographs.reading import load_patches, load_windows
 from numbasaem.observations.patch_expectation import compile_kernels
 from numbasaem.observations.window_expectation import compile_window_kernels
 from numbasaem.settings import Settings
@@ -106,10 +106,10 @@ class Result:
 
 
 def reconstruct(
-    micrographs: Sequence[NDArray[np.floating] | str | os.PathLike[str]],
+    micrographs: Sequence[NDArray[np.floating] | PathLike],
     settings: Settings,
     *,
-    out: str | os.PathLike[str] | None = None,
+    out: PathLike | None = None,
     resume: bool = False,
     flip_hand: bool = False,
     on_plan: OnPlan | None = None,
@@ -171,7 +171,7 @@ def reconstruct(
     >>> result.volume.shape, [half.shape for half in result.half_volumes or ()]
     ((7, 7, 7), [(7, 7, 7), (7, 7, 7)])
     """
-    on_progress = on_progress or _silent
+    on_progress = on_progress or no_progress
     folder = None if out is None else Path(out)
     with Journal(folder, resume, settings.deciding) as journal:
         elsewhere = client is not None and not any(
@@ -364,7 +364,3 @@ def write_result(folder: Path, result: Result) -> None:
     write_chimerax_script(script, result.volume, "volume.mrc", halves)
     with written_whole(folder / "settings.toml") as part:
         part.write_text(result.settings.to_toml(), encoding="utf-8")
-
-
-def _silent(what: str, share: float) -> None:
-    """Report nothing."""

@@ -11,6 +11,7 @@ from threadpoolctl import threadpool_limits
 
 from numbasaem.errors import RunWarning, expected
 from numbasaem.projection.operator import ProjectionOperator
+from numbasaem.random_streams import Stream, random_stream
 from numbasaem.volume.basis import VolumeBasis
 from numbasaem.volume.rotations import rotation_grid, view_kernel
 from numbasaem.volume.symmetry import invariant_volumes
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from numbasaem.micrographs.reading import OnProgress
+    from numbasaem.aliases import OnProgress
     from numbasaem.observations.patch_expectation import Statistics
     from numbasaem.observations.protocol import Observations
     from numbasaem.settings import Settings
@@ -80,7 +81,7 @@ def random_start(
     """
     size, first = settings.size, settings.schedule[0]
     variance = settings.noise_variance or data.variance
-    generator = np.random.default_rng([settings.seed, 1, run, start])
+    generator = random_stream(settings.seed, Stream.START, run, start)
     basis = VolumeBasis(size, first.ell_max)
     volume = basis.expand(generator.standard_normal((size, size, size)))
     symmetric = invariant_volumes(basis, settings.symmetry)
@@ -92,7 +93,7 @@ def random_start(
         noise_variance=variance,
         rotation_mass=np.zeros(first.n_rotations),
         view_weights=_all_views(first.n_rotations),
-        generator=np.random.default_rng([settings.seed, 3, run]),
+        generator=random_stream(settings.seed, Stream.MINIBATCHES, run),
         stage=0,
         iteration=0,
         step=1.0,

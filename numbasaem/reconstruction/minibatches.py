@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import numpy as np
 
 from numbasaem.observations.patch_expectation import Statistics
+from numbasaem.random_streams import Stream, random_stream
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -206,7 +207,7 @@ def minibatches(
     """
     n_chosen = minibatch_length(n_patches, fraction, patches_each)
     if batching == "incremental":
-        dealer = np.random.default_rng([seed, 4])
+        dealer = random_stream(seed, Stream.BLOCKS)
         return IncrementalBatches(n_patches, n_chosen, dealer)
     if batching == "online":
         return OnlineBatches(n_patches, n_chosen)

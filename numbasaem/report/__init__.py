@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from numbasaem.aliases import PathLike
 from numbasaem.errors import expected
 from numbasaem.io import written_whole
 
 if TYPE_CHECKING:
-    import os
     from pathlib import Path
 
 __all__ = ["REPORT", "write_report"]
@@ -17,7 +17,7 @@ REPORT = "report.html"
 FIGURES = "figures"
 
 
-def write_report(folder: str | os.PathLike[str]) -> Path:
+def write_report(folder: PathLike) -> Path:
     """Write the report of a finished run from the files of its folder.
 
     `report.html` is one file that opens without a network: maps to turn with the

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from numbasaem.aliases import PathLike
 from numbasaem.assessment.fsc import Resolution, is_mostly_negative, resolution
 from numbasaem.errors import InputError, expected
 from numbasaem.io.mrc import read_volume
@@ -27,8 +28,6 @@ from numbasaem.settings import Settings
 from numbasaem.volume.rotations import rotation_grid
 
 if TYPE_CHECKING:
-    import os
-
     from numpy.typing import NDArray
 
     from numbasaem.reconstruction.checkpoint import Iteration, RunState
@@ -199,7 +198,7 @@ class RunRecord:
             raise expected(path, "a verdict and its figures", repr(error)) from error
 
 
-def read_record(folder: str | os.PathLike[str]) -> RunRecord:
+def read_record(folder: PathLike) -> RunRecord:
     """Read the files of a finished run.
 
     Parameters

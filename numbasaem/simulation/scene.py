@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy import fft
 from scipy.spatial import cKDTree
 
+from numbasaem.aliases import PathLike
 from numbasaem.errors import expected
 from numbasaem.io import written_whole
 from numbasaem.io.mrc import read_micrographs, write_micrograph, write_volume
@@ -117,7 +118,7 @@ class SimulationSettings:
     seed: int = 0
     pixel_size: float = 1.0
     defocus: tuple[float, float] | None = None
-    noise_like: str | os.PathLike[str] | None = None
+    noise_like: PathLike | None = None
     preferred: float = 0.0
 
     def __post_init__(self) -> None:
@@ -307,7 +308,7 @@ def iterate_micrographs(
 
 
 def simulate_to_folder(
-    folder: str | os.PathLike[str],
+    folder: PathLike,
     volume: NDArray[np.floating],
     settings: SimulationSettings,
     progress: Progress | None = None,
@@ -336,7 +337,7 @@ def simulate_to_folder(
 
 
 def write_simulation(
-    folder: str | os.PathLike[str],
+    folder: PathLike,
     simulation: Simulation,
     settings: SimulationSettings,
 ) -> None:
@@ -712,7 +713,7 @@ def _with_overrides(
     return SimulationSettings(**overrides)
 
 
-def _prepare(folder: str | os.PathLike[str]) -> None:
+def _prepare(folder: PathLike) -> None:
     place = Path(folder)
     try:
         place.mkdir(parents=True, exist_ok=True)
@@ -727,7 +728,7 @@ def _prepare(folder: str | os.PathLike[str]) -> None:
 
 
 def _write(
-    folder: str | os.PathLike[str],
+    folder: PathLike,
     drawn: Iterator[SimulatedMicrograph],
     volume_true: Float,
     settings: SimulationSettings,

@@ -19,11 +19,13 @@ import numpy as np
 from scipy import fft
 from scipy.ndimage import gaussian_filter
 
+from numbasaem.aliases import PathLike, no_progress
 from numbasaem.assessment.alignment import align
 from numbasaem.assessment.fsc import fourier_shell_correlation
 from numbasaem.errors import expected
 from numbasaem.io import written_whole
 from numbasaem.micrographs.reading import file_of_source, load_patches, load_windows
+from numbasaem.random_streams import Stream, random_stream
 from numbasaem.reconstruction.checkpoint import (
     VALIDATION,
     Journal,
@@ -36,12 +38,12 @@ from numbasaem.settings import Settings
 from numbasaem.volume.basis import VolumeBasis
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
-    from numbasaem.micrographs.reading import OnProgress, PatchSet, WindowSet
+    from numbasaem.aliases import OnProgress
+    from numbasaem.micrographs.reading import PatchSet, WindowSet
     from numbasaem.observations.protocol import Observations
     from numbasaem.reconstruction.checkpoint import Iteration, RunState
 
@@ -143,7 +145,7 @@ class _Sample:
 
 
 def validate(
-    folder: str | os.PathLike[str],
+    folder: PathLike,
     *,
     threads: int | None = None,
     on_iteration: Callable[[Iteration], None] | None = None,
@@ -195,7 +197,7 @@ def validate(
     numbasaem.errors.InputError: no-such-run/run.h5: expected a checkpoint of a run, ...
     """
     place = Path(folder)
-    progress = on_progress or _silent
+    progress = on_progress or no_progress
     description, runs = load_checkpoint(place / "run.h5")
     settings = Settings(**description["settings"]).model_copy(
         update={"threads": threads}
@@ -317,7 +319,7 @@ def _data_and_control(
     load = load_windows if settings.model == "window" else load_patches
     data = load(files, settings, on_progress)
     refuse_other_sources(folder / "run.h5", sources, data.sources)
-    generator = np.random.default_rng([settings.seed, 4])
+    generator = random_stream(settings.seed, Stream.CONTROL)
     control = load(
         files,
         settings,
@@ -440,7 +442,3 @@ def _agreement(
     first, second = (basis.evaluate(s.volume_coefficients) for s in (one, other))
     found = align(second, first)
     return found.correlation, fourier_shell_correlation(first, found.volume)
-
-
-def _silent(what: str, share: float) -> None:
-    """Report nothing."""
