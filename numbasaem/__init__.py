@@ -14,10 +14,12 @@ if TYPE_CHECKING:
     from numbasaem.assessment.alignment import align
     from numbasaem.assessment.fsc import fourier_shell_correlation
     from numbasaem.errors import InputError
-    from numbasaem.observations.patch_expectation import Statistics, expectation
+    from numbasaem.observations.patch_expectation import expectation
+    from numbasaem.observations.statistics import Statistics
     from numbasaem.observations.window_expectation import window_expectation
-    from numbasaem.reconstruction.driver import Result, reconstruct
+    from numbasaem.reconstruction.driver import reconstruct
     from numbasaem.reconstruction.maximization import maximization
+    from numbasaem.reconstruction.result import Result
     from numbasaem.settings import Settings
     from numbasaem.simulation.scene import SimulationSettings, simulate
     from numbasaem.validation.checks import Validation, validate
@@ -49,10 +51,10 @@ __all__ = [
 
 _HOME = {
     "InputError": "errors",
-    "Result": "reconstruction.driver",
+    "Result": "reconstruction.result",
     "Settings": "settings",
     "SimulationSettings": "simulation.scene",
-    "Statistics": "observations.patch_expectation",
+    "Statistics": "observations.statistics",
     "Validation": "validation.checks",
     "VolumeBasis": "volume.basis",
     "align": "assessment.alignment",

@@ -13,16 +13,15 @@ import numpy as np
 import pytest
 
 from numbasaem.errors import InputError, RunWarning
-from numbasaem.observations.patch_expectation import Statistics, expectation
-from numbasaem.reconstruction import checkpoint
-from numbasaem.reconstruction.checkpoint import (
-    Iteration,
-    RunState,
-    load_checkpoint,
-    save_checkpoint,
-)
-from numbasaem.reconstruction.driver import Result, reconstruct
-from numbasaem.reconstruction.maximization import uniform_shift_prior
+from numbasaem.observations.patch_expectation import expectation
+from numbasaem.observations.shift_prior import uniform_shift_prior
+from numbasaem.observations.statistics import Statistics
+from numbasaem.reconstruction import journal
+from numbasaem.reconstruction.checkpoint import load_checkpoint, save_checkpoint
+from numbasaem.reconstruction.driver import reconstruct
+from numbasaem.reconstruction.journal import Journal
+from numbasaem.reconstruction.result import Result
+from numbasaem.reconstruction.state import Iteration, RunState
 from numbasaem.settings import Settings
 
 SIZE = 5
@@ -311,9 +310,9 @@ def test_refused__other_data_names_the_difference(tmp_path: Path) -> None:
 
 
 def test_refused__a_folder_in_use(tmp_path: Path) -> None:
-    with checkpoint.Journal(tmp_path, False, {}) as journal:
-        journal.begin([], {})
-        with checkpoint.Journal(tmp_path, True, {}) as second:
+    with Journal(tmp_path, False, {}) as first:
+        first.begin([], {})
+        with Journal(tmp_path, True, {}) as second:
             line = refusal(lambda: second.begin([], {}))
     assert line.endswith("expected a folder for one process, found a run under way")
 
@@ -322,8 +321,8 @@ def test_versions__a_difference_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(tmp_path)
-    now = checkpoint.versions()
-    monkeypatch.setattr(checkpoint, "versions", lambda: now | {"numba": "99.0"})
+    now = journal.versions()
+    monkeypatch.setattr(journal, "versions", lambda: now | {"numba": "99.0"})
     with pytest.warns(RunWarning, match=r"begun with numba \S+, goes on with 99\.0;"):
         run(tmp_path, resume=True)
 

@@ -13,7 +13,8 @@ from scipy.spatial.transform import Rotation
 from numbasaem.assessment.fsc import correlation
 from numbasaem.io.mrc import read_volume, write_volume
 from numbasaem.io.star import read_particles, write_particles
-from numbasaem.reconstruction.driver import Result, reconstruct
+from numbasaem.reconstruction.driver import reconstruct
+from numbasaem.reconstruction.result import Result
 from numbasaem.settings import Settings
 from numbasaem.simulation.scene import simulate
 from numbasaem.volume.basis import VolumeBasis

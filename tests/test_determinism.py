@@ -17,14 +17,14 @@ import pytest
 from numbasaem import cli
 from numbasaem.io.mrc import write_micrograph
 from numbasaem.observations import patch_expectation as expectation_step
+from numbasaem.observations.exact_sums import PartialSums
 from numbasaem.observations.patch_expectation import (
-    PartialSums,
-    batch_of,
+    batch_layout,
     expectation,
     partial_sums,
-    total,
+    statistics_of_sums,
 )
-from numbasaem.reconstruction.maximization import uniform_shift_prior
+from numbasaem.observations.shift_prior import uniform_shift_prior
 from numbasaem.simulation.scene import simulate
 from numbasaem.volume.phantom import folded_chain
 
@@ -88,7 +88,7 @@ def parts_of_a_batch(scale: float) -> tuple[list[PartialSums], Callable[..., obj
     patches = scale * generator.standard_normal((700, SIZE, SIZE)).astype(np.float32)
     images = scale * generator.standard_normal((5, SIZE, SIZE))
     hypotheses = images, uniform_shift_prior(SIZE, 0.5), scale**2
-    batch = batch_of(len(patches), images, float(np.abs(patches).max()))
+    batch = batch_layout(len(patches), images, float(np.abs(patches).max()))
     cuts = batch.block_length * np.array([0, 1, 4, 6, 9, batch.n_blocks])
     parts = [
         partial_sums(batch, patches[first:end], *hypotheses)
@@ -97,7 +97,7 @@ def parts_of_a_batch(scale: float) -> tuple[list[PartialSums], Callable[..., obj
     whole = expectation(patches, *hypotheses)
 
     def assert_same_as_whole(sums: PartialSums) -> None:
-        for name, value in vars(total(batch, sums, *hypotheses)).items():
+        for name, value in vars(statistics_of_sums(batch, sums, *hypotheses)).items():
             np.testing.assert_array_equal(value, getattr(whole, name))
 
     return parts, assert_same_as_whole

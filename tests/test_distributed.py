@@ -21,12 +21,14 @@ import numbasaem
 from numbasaem import cli
 from numbasaem.errors import InputError
 from numbasaem.io.mrc import write_micrograph
+from numbasaem.micrographs.reading import list_inputs
 from numbasaem.micrographs.sources import MicrographFile
 from numbasaem.observations import dask as distributed
 from numbasaem.observations.dask import load_remotely, local_cluster
-from numbasaem.reconstruction.checkpoint import Iteration
-from numbasaem.reconstruction.driver import Result, reconstruct
-from numbasaem.reconstruction.maximization import uniform_shift_prior
+from numbasaem.observations.shift_prior import uniform_shift_prior
+from numbasaem.reconstruction.driver import reconstruct
+from numbasaem.reconstruction.result import Result
+from numbasaem.reconstruction.state import Iteration
 from numbasaem.settings import Settings
 from numbasaem.simulation.scene import simulate
 from numbasaem.volume.phantom import folded_chain
@@ -167,7 +169,7 @@ def test_file__that_a_worker_cannot_read_is_named_with_the_host(
 
     monkeypatch.setattr(MicrographFile, "header", header)
     with pytest.raises(InputError) as caught:
-        load_remotely(client, [path], SETTINGS, silent)
+        load_remotely(client, list_inputs([path]), SETTINGS, silent)
     assert str(path) in str(caught.value)
     assert f"(on {socket.gethostname()})" in str(caught.value)
 
@@ -178,7 +180,7 @@ def test_file__that_changed_since_it_was_loaded_is_refused(
     path = tmp_path / "changing.mrc"
     noise = np.random.default_rng(1).standard_normal((2, 70, 70))
     write_micrograph(path, noise[0], 1.0)
-    data = load_remotely(client, [path], SETTINGS, silent)
+    data = load_remotely(client, list_inputs([path]), SETTINGS, silent)
     write_micrograph(path, noise[1], 1.0)
     client.restart()  # what was kept is gone
     with pytest.raises(InputError, match=r"changing.mrc: expected the content that"):
@@ -192,7 +194,7 @@ def test_worker__of_another_version_is_refused(
     monkeypatch.setattr(distributed, "__version__", "9.9")
     complaint = rf"worker tcp://.*: expected numbasaem 9\.9, found {mine}"
     with pytest.raises(InputError, match=complaint):
-        load_remotely(client, paths, SETTINGS, silent)
+        load_remotely(client, list_inputs(paths), SETTINGS, silent)
     # One that came later finds out by itself.
     with pytest.raises(InputError, match=complaint):
         distributed._submit(client, "late", lambda _: None).result()

@@ -21,11 +21,8 @@ from numbasaem.kernels.patches import portable
 from numbasaem.kernels.patches import spectral as fourier
 from numbasaem.kernels.patches import statistics as kernels
 from numbasaem.observations import patch_expectation as expectation_step
-from numbasaem.observations.patch_expectation import (
-    Statistics,
-    expectation,
-    shift_posterior,
-)
+from numbasaem.observations.patch_expectation import expectation, shift_posterior
+from numbasaem.observations.statistics import Statistics
 from tests import reference
 
 Array = NDArray[np.float64]

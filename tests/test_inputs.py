@@ -13,8 +13,9 @@ from pydantic import ValidationError
 
 from numbasaem.errors import InputError
 from numbasaem.io.mrc import write_micrograph
-from numbasaem.micrographs.reading import PatchSet, load_patches
+from numbasaem.micrographs.reading import list_inputs
 from numbasaem.observations.patch_cutting import cut_patches
+from numbasaem.observations.patch_data import PatchSet, load_patches
 from numbasaem.settings import Settings
 
 SIZE = 5
@@ -106,7 +107,9 @@ def test_load_patches__pixel_size_that_is_given_wins(path: Path) -> None:
 def test_load_patches__reports_each_micrograph(path: Path) -> None:
     reports: list[tuple[str, float]] = []
     load_patches(
-        [path, path], Settings(size=SIZE), lambda *report: reports.append(report)
+        list_inputs([path, path]),
+        Settings(size=SIZE),
+        lambda *report: reports.append(report),
     )
     assert reports == [("reading micrographs", 0.0), ("reading micrographs", 0.5)]
 

@@ -9,7 +9,9 @@ import pytest
 from numpy.typing import NDArray
 
 from numbasaem.errors import InputError
-from numbasaem.observations.patch_expectation import Statistics, expectation
+from numbasaem.observations.patch_expectation import expectation
+from numbasaem.observations.shift_prior import uniform_shift_prior
+from numbasaem.observations.statistics import Statistics
 from numbasaem.projection.operator import (
     ProjectionOperator,
     patch_inner_product,
@@ -22,7 +24,6 @@ from numbasaem.reconstruction.maximization import (
     normal_equations,
     shift_prior_table,
     solve,
-    uniform_shift_prior,
 )
 from numbasaem.volume.basis import VolumeBasis
 from numbasaem.volume.rotations import rotation_grid

@@ -14,20 +14,21 @@ import pytest
 from numbasaem import cli
 from numbasaem.errors import InputError
 from numbasaem.io.mrc import write_micrograph
-from numbasaem.micrographs.reading import InputShape, input_shapes
+from numbasaem.micrographs.preparation import InputShape
+from numbasaem.micrographs.reading import input_shapes, list_inputs
 from numbasaem.reconstruction.driver import reconstruct
-from numbasaem.reconstruction.memory import plan_memory, within_memory
+from numbasaem.reconstruction.memory import limit_threads_to_memory, plan_memory
 from numbasaem.settings import Settings
 
 MEASURED = """
 import json, sys
-from numbasaem.micrographs.reading import input_shapes
+from numbasaem.micrographs.reading import input_shapes, list_inputs
 from numbasaem.reconstruction.memory import plan_memory
 from numbasaem.reconstruction.driver import reconstruct
 from numbasaem.settings import Settings
 
 path, out, settings = sys.argv[1], sys.argv[2], Settings(**json.loads(sys.argv[3]))
-plan = plan_memory(settings, input_shapes([path], settings))
+plan = plan_memory(settings, input_shapes(list_inputs([path]), settings))
 reconstruct([path], settings, out=out)
 # The peak of ru_maxrss would include that of the process that started this one.
 peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
@@ -84,20 +85,21 @@ def test_plan__without_patches_where_others_hold_them(tmp_path: Path) -> None:
     assert here.total - elsewhere.total > here.patches / 2
     assert (elsewhere.n_threads, "blocks" in str(elsewhere)) == (0, False)
     path = noise(tmp_path / "noise.mrc", 300)
-    fitting, planned = within_memory(settings, [path], elsewhere=True)
+    inputs = list_inputs([path])
+    fitting, planned = limit_threads_to_memory(settings, inputs, elsewhere=True)
     assert (fitting.threads, planned.n_threads) == (None, 0)
 
 
 def test_max_memory__runs_on_fewer_threads_to_fit(tmp_path: Path) -> None:
     path = noise(tmp_path / "noise.mrc", 300)
     settings = Settings(size=31, threads=16)
-    plan = plan_memory(settings, input_shapes([path], settings))
+    plan = plan_memory(settings, input_shapes(list_inputs([path]), settings))
     room = (plan.total - 10.5 * plan.thread) / 1e9
     bounded = settings.model_copy(update={"max_memory": room})
-    fitting, planned = within_memory(bounded, [path])
+    fitting, planned = limit_threads_to_memory(bounded, list_inputs([path]))
     assert fitting.threads == planned.n_threads == 5
     assert planned.total <= 1e9 * room
-    assert within_memory(settings, [path]) == (settings, plan)
+    assert limit_threads_to_memory(settings, list_inputs([path])) == (settings, plan)
 
 
 def test_max_memory__refused_with_the_figures_before_work(

@@ -18,9 +18,10 @@ from numbasaem.io.mrc import read_micrographs, write_micrograph
 from numbasaem.io.star import read_micrograph_table
 from numbasaem.io.tiff import read_tiff
 from numbasaem.micrographs import reading as inputs
-from numbasaem.micrographs.reading import load_patches
+from numbasaem.micrographs.reading import list_inputs
 from numbasaem.micrographs.sources import MicrographFile, list_micrographs
 from numbasaem.observations.patch_cutting import cut_patches
+from numbasaem.observations.patch_data import PatchSet, load_patches
 from numbasaem.settings import Settings
 
 IMAGE = np.random.default_rng(3).standard_normal((22, 27), dtype=np.float32)
@@ -59,9 +60,9 @@ def refusal(use: Callable[..., Any], *arguments: Any) -> str:
     return line
 
 
-def load(*sources: object, **settings: Any) -> inputs.PatchSet:
+def load(*sources: object, **settings: Any) -> PatchSet:
     return load_patches(
-        sources,  # type: ignore[arg-type]
+        list_inputs(sources),  # type: ignore[arg-type]
         Settings(size=SIZE, **{"level": False, **settings}),
         lambda *_: None,
     )

@@ -15,18 +15,20 @@ import pytest
 from numbasaem.errors import InputError, RunWarning
 from numbasaem.io.mrc import write_volume
 from numbasaem.observations.patch_cutting import cut_patches
+from numbasaem.observations.patch_data import Patches
 from numbasaem.observations.patch_expectation import expectation
-from numbasaem.observations.protocol import Patches
+from numbasaem.observations.shift_prior import uniform_shift_prior
 from numbasaem.projection.operator import ProjectionOperator
-from numbasaem.reconstruction.checkpoint import Iteration, RunState, load_checkpoint
+from numbasaem.reconstruction.checkpoint import load_checkpoint
 from numbasaem.reconstruction.driver import reconstruct
-from numbasaem.reconstruction.iterate import iterations, random_start
+from numbasaem.reconstruction.iterate import iterations
 from numbasaem.reconstruction.maximization import (
-    n_unseen_coefficients,
+    n_unconstrained_dimensions,
     normal_equations,
     solve,
-    uniform_shift_prior,
 )
+from numbasaem.reconstruction.starts import random_start
+from numbasaem.reconstruction.state import Iteration, RunState
 from numbasaem.settings import Settings
 from numbasaem.simulation.scene import simulate
 from numbasaem.volume.basis import VolumeBasis
@@ -120,7 +122,7 @@ def test_overflow__leaves_the_checkpoint(
         n_calls += 1
         return solve(*equations) * (np.inf if n_calls == 3 else 1)
 
-    monkeypatch.setattr("numbasaem.reconstruction.iterate.solve", overflow_later)
+    monkeypatch.setattr("numbasaem.reconstruction.update.solve", overflow_later)
     with pytest.raises(InputError, match="M-step: expected a finite volume"):
         reconstruct([micrograph], SETTINGS, out=tmp_path)
     saved = load_checkpoint(tmp_path / "run.h5")[1]["full"]
@@ -154,12 +156,12 @@ def test_singular__rank_is_that_of_the_matrix(
     seen = expectation(patches, images, uniform_shift_prior(SIZE, 0.5), 1.0)
     matrix, _ = normal_equations(operator, seen)
     wanted = len(matrix) - np.linalg.matrix_rank(matrix, tol=1e-8 * matrix.max())
-    assert n_unseen_coefficients(matrix) == wanted
+    assert n_unconstrained_dimensions(matrix) == wanted
     assert (wanted > 0) == (n_rotations < 24)
 
 
 def test_singular__of_nothing_seen() -> None:
-    assert n_unseen_coefficients(np.zeros((4, 4))) == 4
+    assert n_unconstrained_dimensions(np.zeros((4, 4))) == 4
 
 
 def test_singular__few_rotations_are_survived_and_reported(
@@ -169,7 +171,7 @@ def test_singular__few_rotations_are_survived_and_reported(
     with pytest.warns(RunWarning, match="nothing seen of [0-9]+ of"):
         result = reconstruct([micrograph], settings)
     assert np.isfinite(result.volume).all()
-    assert min(row.n_unseen for row in result.history) > 0
+    assert min(row.n_unconstrained for row in result.history) > 0
     assert np.abs(result.volume).max() < 1e3
 
 

@@ -31,11 +31,11 @@ from numbasaem.micrographs.ctf import (
     image_filter,
     seen_through,
 )
-from numbasaem.micrographs.reading import load_patches
-from numbasaem.observations.protocol import Patches
+from numbasaem.micrographs.reading import list_inputs
+from numbasaem.observations.patch_data import Patches, load_patches
 from numbasaem.projection.operator import ProjectionOperator
-from numbasaem.reconstruction.checkpoint import Journal
-from numbasaem.reconstruction.driver import Watch, take_to_the_end
+from numbasaem.reconstruction.driver import Callbacks, run_all
+from numbasaem.reconstruction.journal import Journal
 from numbasaem.reconstruction.maximization import normal_equations
 from numbasaem.simulation.scene import SimulationSettings, simulate_to_folder
 from numbasaem.volume.phantom import folded_chain
@@ -262,12 +262,12 @@ def test_likelihood__never_falls_with_the_lens(tmp_path: Path) -> None:
     """Full batch and plain steps: EM, whatever stands between molecule and pixels."""
     listed = [through_lenses(tmp_path / "data", snr=1.0) / "micrographs.star"]
     settings = plan(ctf=True, whiten=True, starts=1, over_relaxation=1.0)
-    data = load_patches(listed, settings, lambda *_: None)
+    data = load_patches(list_inputs(listed), settings, lambda *_: None)
     assert data.optics is not None
     assert len(data.optics.point_spreads) == 2
     journal = Journal(None, False, {})
-    silent = Watch(None, lambda *_: None)
-    take_to_the_end(journal, {"full": data.part(None, None)}, settings, silent)
+    silent = Callbacks(None, lambda *_: None)
+    run_all(journal, {"full": data.part(None, None)}, settings, silent)
     rows = journal.runs["full"].history
     likelihoods = np.array([row.log_likelihood_per_patch for row in rows])
     assert np.diff(likelihoods).min() > -1e-5

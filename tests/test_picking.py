@@ -13,6 +13,7 @@ from numbasaem.observations.patch_cutting import (
     cut_patches,
     patch_origins,
 )
+from numbasaem.observations.shift_prior import uniform_shift_prior
 from numbasaem.picking import algorithm as picking
 from numbasaem.picking.algorithm import (
     empty_patch_f1,
@@ -27,7 +28,6 @@ from numbasaem.picking.algorithm import (
 )
 from numbasaem.picking.template import particle_of_map
 from numbasaem.projection.operator import project
-from numbasaem.reconstruction.maximization import uniform_shift_prior
 from numbasaem.simulation.scene import simulate
 from numbasaem.volume.basis import VolumeBasis
 from numbasaem.volume.phantom import folded_chain

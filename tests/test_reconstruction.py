@@ -15,10 +15,13 @@ import pytest
 from numbasaem.errors import InputError
 from numbasaem.io.star import read_fsc
 from numbasaem.observations.patch_cutting import cut_patches
-from numbasaem.observations.protocol import Patches
-from numbasaem.reconstruction.checkpoint import Iteration, load_checkpoint
-from numbasaem.reconstruction.driver import Result, reconstruct
-from numbasaem.reconstruction.iterate import iterations, random_start
+from numbasaem.observations.patch_data import Patches
+from numbasaem.reconstruction.checkpoint import load_checkpoint
+from numbasaem.reconstruction.driver import reconstruct
+from numbasaem.reconstruction.iterate import iterations
+from numbasaem.reconstruction.result import Result
+from numbasaem.reconstruction.starts import random_start
+from numbasaem.reconstruction.state import Iteration
 from numbasaem.settings import Settings
 from numbasaem.simulation.scene import simulate
 from numbasaem.volume.phantom import folded_chain

@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
-from numbasaem.observations.patch_expectation import Statistics
+from numbasaem.observations.statistics import Statistics
 from numbasaem.reconstruction.minibatches import (
     Batching,
     IncrementalBatches,

@@ -17,7 +17,9 @@ from numbasaem.io.mrc import write_micrograph
 from numbasaem.reconstruction.driver import reconstruct
 from numbasaem.settings import Settings
 from numbasaem.simulation.scene import simulate
-from numbasaem.validation.checks import Check, Mean, Validation, noise_like, validate
+from numbasaem.validation.checks import Check, Validation, validate
+from numbasaem.validation.control import noise_like
+from numbasaem.validation.evidence import Mean
 from numbasaem.volume.phantom import folded_chain
 
 if TYPE_CHECKING:

@@ -7,10 +7,11 @@ import pytest
 from numpy.typing import NDArray
 
 from numbasaem import Settings, reconstruct, rotation_grid, simulate
-from numbasaem.micrographs.reading import load_patches
-from numbasaem.reconstruction.checkpoint import Journal, RunState
-from numbasaem.reconstruction.driver import Watch, take_to_the_end
-from numbasaem.reconstruction.iterate import rotation_prior
+from numbasaem.observations.patch_data import load_patches
+from numbasaem.reconstruction.driver import Callbacks, run_all
+from numbasaem.reconstruction.journal import Journal
+from numbasaem.reconstruction.state import RunState
+from numbasaem.reconstruction.view_prior import rotation_prior
 from numbasaem.simulation.scene import SimulationSettings
 from numbasaem.volume.phantom import folded_chain
 from numbasaem.volume.rotations import view_kernel
@@ -28,8 +29,8 @@ def micrographs(preferred: float) -> list[NDArray[np.float32]]:
 def run(preferred: float, settings: Settings) -> RunState:
     data = load_patches(micrographs(preferred), settings, lambda *_: None)
     journal = Journal(None, False, {})
-    silent = Watch(None, lambda *_: None)
-    take_to_the_end(journal, {"full": data.part(None, None)}, settings, silent)
+    silent = Callbacks(None, lambda *_: None)
+    run_all(journal, {"full": data.part(None, None)}, settings, silent)
     return journal.runs["full"]
 
 

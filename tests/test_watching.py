@@ -12,7 +12,7 @@ import pytest
 
 from numbasaem import reconstruct, simulate
 from numbasaem.io.mrc import write_micrograph
-from numbasaem.reconstruction.memory import within_memory
+from numbasaem.reconstruction.memory import limit_threads_to_memory
 from numbasaem.reconstruction.plan import Plan
 from numbasaem.settings import Settings
 from numbasaem.volume.phantom import folded_chain
@@ -96,5 +96,5 @@ def test_plan__counts_the_work_and_comes_first() -> None:
     assert (plan.n_micrographs, plan.n_patches, plan.n_rotations) == (1, 110, 24)
     assert plan.n_runs == 3
     assert plan.n_iterations == len(told) - 1 == 3 * (2 * 10 + 3)
-    assert plan.memory_bytes == within_memory(settings, [pixels])[1].total
+    assert plan.memory_bytes == limit_threads_to_memory(settings, [pixels])[1].total
     assert 0 < plan.seconds < 60

@@ -12,13 +12,13 @@ from numbasaem import cli
 from numbasaem.assessment.alignment import align
 from numbasaem.errors import InputError
 from numbasaem.io.mrc import write_micrograph
-from numbasaem.micrographs.reading import WindowSet, load_windows
-from numbasaem.observations.patch_expectation import Statistics
-from numbasaem.observations.window_data import Windows
+from numbasaem.observations.shift_prior import uniform_shift_prior
+from numbasaem.observations.statistics import Statistics
+from numbasaem.observations.window_data import Windows, WindowSet, load_windows
 from numbasaem.observations.window_expectation import window_expectation
-from numbasaem.reconstruction.driver import Result, reconstruct
-from numbasaem.reconstruction.maximization import uniform_shift_prior
-from numbasaem.reconstruction.memory import within_memory
+from numbasaem.reconstruction.driver import reconstruct
+from numbasaem.reconstruction.memory import limit_threads_to_memory
+from numbasaem.reconstruction.result import Result
 from numbasaem.settings import Settings
 from numbasaem.simulation.scene import Simulation, simulate
 from numbasaem.volume.phantom import folded_chain
@@ -166,11 +166,11 @@ def test_threads__same_bits(sample: Simulation) -> None:
 
 
 def test_memory__planned(sample: Simulation) -> None:
-    _, plan = within_memory(SETTINGS, sample.micrographs)
+    _, plan = limit_threads_to_memory(SETTINGS, sample.micrographs)
     patch = SETTINGS.model_copy(update={"model": "patch"})
-    assert plan.total < 2 * within_memory(patch, sample.micrographs)[1].total
+    assert plan.total < 2 * limit_threads_to_memory(patch, sample.micrographs)[1].total
     with pytest.raises(InputError, match="--max-memory"):
-        within_memory(
+        limit_threads_to_memory(
             SETTINGS.model_copy(update={"max_memory": 0.1}), sample.micrographs
         )
 

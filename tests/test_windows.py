@@ -21,14 +21,18 @@ from numbasaem.kernels.patches.statistics import SPECTRAL
 from numbasaem.kernels.windows import direct as sliding
 from numbasaem.kernels.windows import spectral as sliding_spectra
 from numbasaem.kernels.windows import statistics as windows
-from numbasaem.observations.patch_expectation import FOURIER_FROM, Statistics
-from numbasaem.observations.window_expectation import Hypotheses, window_expectation
+from numbasaem.observations.patch_expectation import FOURIER_FROM
+from numbasaem.observations.shift_prior import uniform_shift_prior
+from numbasaem.observations.statistics import Statistics
+from numbasaem.observations.window_expectation import (
+    WindowExpectation,
+    window_expectation,
+)
 from numbasaem.projection.operator import ProjectionOperator
 from numbasaem.reconstruction.maximization import (
     maximization,
     noise_variance,
     shift_prior_table,
-    uniform_shift_prior,
 )
 from numbasaem.simulation.scene import simulate
 from numbasaem.volume.basis import VolumeBasis
@@ -445,4 +449,4 @@ def test_statistics__same_for_any_vector_width(
 
 def test_route__transforms_from_where_they_are_faster() -> None:
     images = np.zeros((1, FOURIER_FROM, FOURIER_FROM))
-    assert LANES == 1 or Hypotheses(images, 1.0, 0.5).route == SPECTRAL
+    assert LANES == 1 or WindowExpectation(images, 1.0, 0.5).route == SPECTRAL

@@ -45,8 +45,6 @@ DEFERRED = frozenset(
         ("settings", "reconstruction"),
         ("io.star", "micrographs"),
         ("micrographs.preparation", "observations"),
-        ("micrographs.reading", "observations"),
-        ("observations.window_expectation", "reconstruction"),
     }
 )
 """Imports that still run against the order."""

@@ -32,19 +32,17 @@ from distributed import Client
 from numpy.typing import NDArray
 
 from numbasaem.io.mrc import write_micrograph
+from numbasaem.micrographs.reading import list_inputs
 from numbasaem.observations.dask import RemotePatches, load_remotely, local_cluster
+from numbasaem.observations.exact_sums import PartialSums
 from numbasaem.observations.patch_expectation import (
-    PartialSums,
-    batch_of,
+    batch_layout,
     expectation,
     partial_sums,
 )
+from numbasaem.observations.shift_prior import uniform_shift_prior
 from numbasaem.projection.operator import ProjectionOperator
-from numbasaem.reconstruction.maximization import (
-    normal_equations,
-    solve,
-    uniform_shift_prior,
-)
+from numbasaem.reconstruction.maximization import normal_equations, solve
 from numbasaem.settings import Settings
 from numbasaem.volume.basis import VolumeBasis
 from numbasaem.volume.rotations import rotation_grid
@@ -115,7 +113,7 @@ def costs(size: int) -> Costs:
     few, many = 16, 128
     operator, coefficients, given = random_volume(size)
     patches = noise(many, size, size)
-    batch = batch_of(many, given[0], float(np.abs(patches).max()))
+    batch = batch_layout(many, given[0], float(np.abs(patches).max()))
 
     def sums(n: int) -> PartialSums:
         return partial_sums(batch, patches[:n], *given, threads=1)
@@ -216,7 +214,10 @@ def measure_scaling(workers: Sequence[int], n_patches: int) -> tuple[float, floa
         for n_workers in workers:
             with local_cluster(n_workers, n_workers) as client:
                 data = load_remotely(
-                    client, [path], Settings(size=size), lambda what, share: None
+                    client,
+                    list_inputs([path]),
+                    Settings(size=size),
+                    lambda what, share: None,
                 ).part(None, None)
 
                 def took(n: int, data: RemotePatches = data) -> float:

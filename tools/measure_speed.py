@@ -27,10 +27,12 @@ from threadpoolctl import threadpool_limits
 
 from numbasaem import machine
 from numbasaem.observations.patch_cutting import cut_patches
-from numbasaem.observations.patch_expectation import Statistics, expectation
-from numbasaem.observations.protocol import Patches
-from numbasaem.reconstruction.iterate import iterations, random_start
-from numbasaem.reconstruction.maximization import uniform_shift_prior
+from numbasaem.observations.patch_data import Patches
+from numbasaem.observations.patch_expectation import expectation
+from numbasaem.observations.shift_prior import uniform_shift_prior
+from numbasaem.observations.statistics import Statistics
+from numbasaem.reconstruction.iterate import iterations
+from numbasaem.reconstruction.starts import random_start
 from numbasaem.settings import Settings
 from numbasaem.simulation.scene import simulate
 from numbasaem.volume.basis import VolumeBasis

@@ -35,6 +35,7 @@ from numbasaem.assessment.alignment import evaluate_against
 from numbasaem.assessment.fsc import fourier_shell_correlation, resolution
 from numbasaem.io.atomic_models import load_volume
 from numbasaem.io.mrc import read_micrographs, read_volume
+from numbasaem.observations.shift_prior import uniform_shift_prior
 from numbasaem.picking.algorithm import (
     empty_patch_f1,
     is_empty,
@@ -42,7 +43,6 @@ from numbasaem.picking.algorithm import (
     share_found_within_one_pixel,
     true_patch_shifts,
 )
-from numbasaem.reconstruction.maximization import uniform_shift_prior
 from numbasaem.report.figures import STYLE, slices, surfaces
 from numbasaem.report.record import read_record
 from numbasaem.report.shapes import FineMap

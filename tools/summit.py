@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 
 from numbasaem.assessment.alignment import evaluate_against
 from numbasaem.io.atomic_models import load_volume
-from numbasaem.micrographs.reading import load_patches
 from numbasaem.observations.patch_cutting import cut_patches
+from numbasaem.observations.patch_data import load_patches
 from numbasaem.observations.patch_expectation import expectation
 from numbasaem.projection.operator import ProjectionOperator
 from numbasaem.reconstruction.driver import reconstruct
-from numbasaem.reconstruction.iterate import iterations, random_start
+from numbasaem.reconstruction.iterate import iterations
+from numbasaem.reconstruction.starts import random_start
 from numbasaem.settings import Settings
 from numbasaem.simulation.scene import Simulation, SimulationSettings, simulate
 from numbasaem.volume.basis import VolumeBasis

@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 
 import numbasaem
 from numbasaem.observations.patch_cutting import cut_patches
-from numbasaem.reconstruction.maximization import uniform_shift_prior
+from numbasaem.observations.shift_prior import uniform_shift_prior
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from numbasaem.assessment.alignment import Comparison
     from numbasaem.picking.files import PickedParticles
-    from numbasaem.reconstruction.checkpoint import Iteration
-    from numbasaem.reconstruction.driver import Result
+    from numbasaem.reconstruction.result import Result
+    from numbasaem.reconstruction.state import Iteration
 
 
 class Interrupted(Exception):

@@ -22,8 +22,8 @@ from rich.progress import (
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from numbasaem.reconstruction.checkpoint import Iteration
     from numbasaem.reconstruction.plan import Plan
+    from numbasaem.reconstruction.state import Iteration
 
 _PATIENCE_S = 1.0
 """A step that takes longer than this is named on a plain log."""

@@ -38,6 +38,7 @@ along with the background, and is for raw micrographs.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -50,6 +51,8 @@ from .ctf import corrected
 from .fourier_crop import fourier_crop
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import ArrayLike, NDArray
 
     from numbasaem.settings import Settings
@@ -71,6 +74,8 @@ _CLEAN_PATCHES = 4
 _CLEAN_DEVIATIONS = 6.0
 _CLEAN_RATIO = 2.0
 """Of the variance of ice and particles, the least that is something else."""
+_CTF_BYTES, _WHITENING_BYTES, _BOX_MEANS_BYTES = 32, 16, 12
+"""Bytes of a pixel, measured: its transform and what is computed of it."""
 _LEVEL_ROUNDS = 10
 _PAST_PEAK = 0.5
 """Deviations beyond the peak that are fitted with the flank: they steady the fit."""
@@ -490,3 +495,49 @@ def _deviation(values: NDArray[np.floating]) -> float:
     middle = np.median(values)
     spread = float(np.median(np.abs(values - middle)))
     return spread / _MEDIAN_IN_DEVIATIONS
+
+
+@dataclass(frozen=True)
+class InputShape:
+    """Shape of one input.
+
+    Attributes
+    ----------
+    n_micrographs : int
+        How many it holds.
+    given : tuple of int
+        Rows and columns.
+    prepared : tuple of int
+        Rows and columns after downsampling.
+    """
+
+    n_micrographs: int
+    given: tuple[int, ...]
+    prepared: tuple[int, ...]
+
+
+def preparation_bytes(settings: Settings, shapes: Sequence[InputShape]) -> int:
+    """Memory of reading a file and preparing one micrograph of it, in every guise.
+
+    Parameters
+    ----------
+    settings : Settings
+        What is done to micrographs.
+    shapes : sequence of InputShape
+        Of the files.
+
+    Returns
+    -------
+    int
+        Bytes for the file that takes most.
+    """
+    work = _WHITENING_BYTES if settings.whiten else _BOX_MEANS_BYTES
+    each = 4 + 1 + (_CTF_BYTES if settings.ctf else work)  # image, excluded areas
+
+    def of_file(shape: InputShape) -> int:
+        stored = 4 * shape.n_micrographs * prod(shape.given)
+        # Copy, mask and comparisons, or the transform.
+        raw = 32 * prod(shape.given) if shape.given != shape.prepared else 0
+        return stored + raw + each * prod(shape.prepared)
+
+    return max(of_file(shape) for shape in shapes)

@@ -32,11 +32,7 @@ from numbasaem import __version__
 from numbasaem.errors import InputError, expected
 from numbasaem.micrographs.preparation import preparation_of
 from numbasaem.micrographs.reading import (
-    DataSet,
     PixelSizes,
-    list_inputs,
-    live_patches,
-    load_patches,
     optics_of,
     prepared_micrographs,
     source_of_file,
@@ -44,20 +40,13 @@ from numbasaem.micrographs.reading import (
 from numbasaem.micrographs.sources import MicrographFile
 from numbasaem.threads import running_threads
 
-from .patch_expectation import (
-    PACKED_BYTES,
-    PartialSums,
-    Statistics,
-    batch_of,
-    partial_sums,
-    total,
-)
-from .protocol import (
-    PixelSums,
-    by_optics_group,
-    pixel_sums,
-    variance_and_brightest,
-)
+from .exact_sums import PACKED_BYTES, PartialSums
+from .patch_cutting import cut_live_patches
+from .patch_data import load_patches, projections_through
+from .patch_expectation import batch_layout, partial_sums, statistics_of_sums
+from .pixel_sums import PixelSums, pixel_sums, variance_and_brightest
+from .protocol import DataSet
+from .statistics import Statistics, by_optics_group
 
 try:
     import dask
@@ -79,11 +68,14 @@ if TYPE_CHECKING:
     from numbasaem.aliases import OnProgress
     from numbasaem.micrographs.ctf import PointSpread
     from numbasaem.micrographs.preparation import Preparation
-    from numbasaem.micrographs.reading import Micrographs
+    from numbasaem.micrographs.reading import Input
+    from numbasaem.projection.operator import ProjectionOperator
     from numbasaem.settings import Settings
+    from numbasaem.volume.basis import VolumeBasis
 
-    from .patch_expectation import Batch, Statistics
+    from .exact_sums import BatchLayout
 
+_PACKAGE = "numbasaem"
 _SECONDS_TO_ANSWER = 8
 _TASKS = 2
 """Tasks of a worker in an iteration: what is lost with it, and how loads even out."""
@@ -190,7 +182,7 @@ class _File:
         sums, seen = [], []
         with TemporaryDirectory(dir=scratch, ignore_cleanup_errors=True) as part:
             for number, one in enumerate(prepared):
-                (patches,) = live_patches([one], self.preparation.size)
+                (patches,) = cut_live_patches([one], self.preparation.size)
                 np.save(Path(part, f"{number}.npy"), patches)
                 sums.append(pixel_sums(patches))
                 seen.append(one.point_spread)
@@ -227,14 +219,14 @@ _Hypotheses = tuple[
 
 
 def _sums(
-    batch: Batch,
+    layout: BatchLayout,
     pieces: list[_Chosen | NDArray[np.float32]],
     given: _Hypotheses,
     scratch: Path,
 ) -> PartialSums:
     """Sums over some blocks of a batch."""
     patches = [p.patches(scratch) if isinstance(p, _Chosen) else p for p in pieces]
-    return partial_sums(batch, np.concatenate(patches), *given)
+    return partial_sums(layout, np.concatenate(patches), *given)
 
 
 def _at_work(wanted: str, work: Callable[..., _Found], *arguments: object) -> _Found:
@@ -323,7 +315,7 @@ class RemotePatchSet(DataSet):
 
 def load_remotely(
     client: Client,
-    micrographs: Micrographs,
+    inputs: Sequence[Input],
     settings: Settings,
     on_progress: OnProgress,
 ) -> RemotePatchSet:
@@ -333,7 +325,7 @@ def load_remotely(
     ----------
     client : distributed.Client
         Connection to the workers.
-    micrographs : sequence of 2-D arrays or paths
+    inputs : sequence of arrays and MicrographFile
         As in :func:`load_patches`. Workers read files themselves; where there is an
         array among them, they are sent the patches they need.
     settings : Settings
@@ -357,9 +349,9 @@ def load_remotely(
         client.wait_for_workers(1)
         _refuse_versions(client)
     files = []
-    for item in list_inputs(micrographs):
+    for item in inputs:
         if not isinstance(item, MicrographFile):
-            data = load_patches(micrographs, settings, on_progress)
+            data = load_patches(inputs, settings, on_progress)
             starts = np.cumsum([one.n_patches for one in data.pixel_sums])[:-1]
             known = {f.name: getattr(data, f.name) for f in fields(DataSet)}
             return RemotePatchSet(
@@ -416,11 +408,18 @@ class RemotePatches:
         self._numbers = numbers
         self.variance, self._brightest = variance_and_brightest(data.pixel_sums)
         owners = data.micrograph[numbers]
-        self.optics = None if data.optics is None else data.optics.take(owners)
+        self._optics = None if data.optics is None else data.optics.take(owners)
 
     def __len__(self) -> int:
         """How many patches there are."""
         return len(self._numbers)
+
+    def compile(self) -> None:
+        """Leave compiling to the workers; see :class:`Observations`."""
+
+    def projections(self, basis: VolumeBasis, n_rotations: int) -> ProjectionOperator:
+        """Projections as the patches see them; see :class:`Observations`."""
+        return projections_through(self._optics, basis, n_rotations)
 
     def expectation(
         self,
@@ -433,11 +432,13 @@ class RemotePatches:
     ) -> Statistics:
         """Statistics of the chosen patches; see :class:`Observations`."""
 
-        def of_group(mine: NDArray[np.intp], images: NDArray[np.float64]) -> Statistics:
+        def of_group(
+            members: NDArray[np.intp], images: NDArray[np.float64]
+        ) -> Statistics:
             hypotheses = images, shift_prior, noise_variance, rotation_prior
-            return self._of_group(self._numbers[mine], hypotheses, on_progress)
+            return self._of_group(self._numbers[members], hypotheses, on_progress)
 
-        return by_optics_group(self.optics, chosen, images, of_group)
+        return by_optics_group(self._optics, chosen, images, of_group)
 
     def _of_group(
         self,
@@ -446,13 +447,13 @@ class RemotePatches:
         on_progress: Callable[[float], None] | None,
     ) -> Statistics:
         """Statistics of patches under the same projections."""
-        batch = batch_of(len(numbers), hypotheses[0], self._brightest)
+        layout = batch_layout(len(numbers), hypotheses[0], self._brightest)
         client = self._data.client
         with _answering(client):
             given = _submit(client, "projections", _given, hypotheses)
             tasks = [
-                _submit(client, "expectation", _sums, batch, pieces, given, on=address)
-                for address, portion in _portions(client, batch)
+                _submit(client, "expectation", _sums, layout, pieces, given, on=address)
+                for address, portion in _portions(client, layout)
                 for pieces in [self._data.select(numbers[portion])]
             ]
             sums = tasks
@@ -461,7 +462,7 @@ class RemotePatches:
                 added = [_submit(client, "sum", _added, *pair) for pair in pairs]
                 sums = added + sums[2 * len(added) :]
             _follow(tasks, on_progress)
-            return total(batch, sums[0].result(), *hypotheses)
+            return statistics_of_sums(layout, sums[0].result(), *hypotheses)
 
 
 def _given(hypotheses: _Hypotheses, _: Path) -> _Hypotheses:
@@ -514,10 +515,10 @@ def _shares(client: Client, n: int) -> Iterator[tuple[str, int, int, int]]:
         yield address, count, first, end
 
 
-def _portions(client: Client, batch: Batch) -> Iterator[tuple[str, slice]]:
+def _portions(client: Client, layout: BatchLayout) -> Iterator[tuple[str, slice]]:
     """What patches of a batch each worker is to take: whole blocks, in a few tasks."""
-    length = batch.block_length
-    for address, n_threads, first, end in _shares(client, batch.n_blocks):
+    length = layout.block_length
+    for address, n_threads, first, end in _shares(client, layout.n_blocks):
         n_blocks = end - first
         n_tasks = max(1, min(_TASKS, n_blocks // n_threads))
         bounds = np.linspace(first, end, n_tasks + 1).astype(int).tolist()
@@ -528,11 +529,11 @@ def _portions(client: Client, batch: Batch) -> Iterator[tuple[str, slice]]:
 
 def _refuse_versions(client: Client) -> None:
     """Refuse workers that have another version of this package."""
-    found = client.run(version, __package__, on_error="return")
+    found = client.run(version, _PACKAGE, on_error="return")
     for address, theirs in found.items():
         if theirs != __version__:
             what = "none" if isinstance(theirs, PackageNotFoundError) else theirs
-            raise expected(f"worker {address}", f"{__package__} {__version__}", what)
+            raise expected(f"worker {address}", f"{_PACKAGE} {__version__}", what)
 
 
 @contextmanager

@@ -9,9 +9,13 @@ import numpy as np
 from numbasaem.errors import expected
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import ArrayLike, NDArray
+
+    from numbasaem.micrographs.preparation import Prepared
+
+    from .protocol import ChangePixels
 
 
 def patch_origins(shape: Sequence[int], size: int) -> NDArray[np.intp]:
@@ -63,6 +67,31 @@ def cut_patches(micrograph: ArrayLike, size: int) -> NDArray[np.float32]:
     whole = pixels[: rows * size, : columns * size]
     tiles = whole.reshape(rows, size, columns, size).swapaxes(1, 2)
     return np.ascontiguousarray(tiles.reshape(-1, size, size), dtype=np.float32)
+
+
+def cut_live_patches(
+    prepared: Iterable[Prepared], size: int, change: ChangePixels | None = None
+) -> Iterator[NDArray[np.float32]]:
+    """Cut prepared micrographs into patches.
+
+    Parameters
+    ----------
+    prepared : iterable of Prepared
+        Micrographs.
+    size : int
+        L, side of a patch, pixels.
+    change : callable, optional
+        Takes the pixels of each to those that are cut.
+
+    Yields
+    ------
+    float32, shape (n_patches, L, L)
+        Patches of each micrograph, without those that touch an excluded area.
+    """
+    for micrograph in prepared:
+        live = micrograph.live_patches(size)
+        pixels = micrograph.pixels if change is None else change(micrograph.pixels)
+        yield cut_patches(pixels, size)[live]
 
 
 def check_patches(patches: ArrayLike, size: int) -> NDArray[np.float32]:

@@ -1,9 +1,8 @@
-"""The E-step: posterior of shifts and rotations, as sufficient statistics."""
+"""The E-step of the patch model: posterior of shifts and rotations, summed up."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -14,20 +13,22 @@ from numbasaem.kernels.patches import spectral as fourier
 from numbasaem.kernels.patches import statistics as kernels
 from numbasaem.threads import running_threads
 
+from .exact_sums import BatchLayout, PartialSums
+from .input_checks import (
+    checked_images,
+    checked_noise_variance,
+    checked_probabilities,
+    checked_rotation_prior,
+)
 from .patch_cutting import check_patches
+from .statistics import Statistics
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from numpy.typing import ArrayLike, NDArray
 
 _NOTHING = np.empty((0, 0), np.float32)
-_NO_IMAGES = np.empty((0, 0, 0))
-_SUM_BITS = 46
-"""Of the largest sum there can be: far beyond the float32 sums of a block, and with
-sign and carry in the bytes that it travels in."""
-PACKED_BYTES = 6
-"""Of each of the :class:`PartialSums` on its way from one process to another."""
 _LARGEST_EXPONENT = 1e30
 """Far above what data can give, far below the overflow of float32 products."""
 FOURIER_FROM = 12
@@ -43,95 +44,6 @@ _SPECTRAL_WORK = 2 * FOURIER_FROM**2
 where one takes over from the other."""
 _BLOCK_WORK = 1 << 35
 """Multiply-adds of a block, at most: the second or so that an interruption waits."""
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """Sufficient statistics of a set of patches; those of a union are the sum.
-
-    Attributes
-    ----------
-    visible_weight : float64, shape (n_rotations, L, L)
-        m_k: posterior weight with which each projection pixel was inside a patch. Of
-        several optics groups one after the other, (n_groups * n_rotations, L, L).
-    weighted_patch : float64, of the same shape
-        b_k: patches moved back onto the projection, weighted by their posterior.
-    shift_mass : float64, shape (2L, 2L)
-        Posterior of each shift of equation (17), summed over patches. The shifts that
-        leave a patch empty are one state; its mass is spread as their prior is.
-    rotation_mass : float64, shape (n_rotations,)
-        Posterior of each rotation, summed over patches.
-    log_likelihood : float
-        Sum over patches of log p(I_p), natural, Gaussian constant included.
-    patch_energy : float
-        Sum over patches of ||I_p||**2.
-    n_patches : float
-        Patches seen; of the window model, windows over L**2.
-
-    Examples
-    --------
-    >>> patches = np.random.default_rng(0).random((6, 5, 5), dtype=np.float32)
-    >>> prior = np.full((10, 10), 0.01)
-    >>> halves = (patches[:3], patches[3:])
-    >>> first, second = (expectation(half, patches, prior, 1.0) for half in halves)
-    >>> (first + second).n_patches
-    6
-    """
-
-    visible_weight: NDArray[np.float64]
-    weighted_patch: NDArray[np.float64]
-    shift_mass: NDArray[np.float64]
-    rotation_mass: NDArray[np.float64]
-    log_likelihood: float
-    patch_energy: float
-    n_patches: float
-
-    def __add__(self, other: Statistics) -> Statistics:
-        """Statistics of both sets of patches together."""
-        if not isinstance(other, Statistics):
-            return NotImplemented
-        if self.visible_weight.shape != other.visible_weight.shape:
-            raise expected(
-                "statistics",
-                f"images of shape {self.visible_weight.shape}",
-                f"shape {other.visible_weight.shape}",
-            )
-        pairs = ((getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
-        return Statistics(*(a + b for a, b in pairs))
-
-    @staticmethod
-    def of_groups(groups: Sequence[Statistics]) -> Statistics:
-        """Statistics of optics groups, each under its own views of the volume.
-
-        Parameters
-        ----------
-        groups : sequence of Statistics
-            One for each group.
-
-        Returns
-        -------
-        Statistics
-            Of all patches, the images of the groups one after the other.
-        """
-        first, *others = (
-            replace(one, visible_weight=_NO_IMAGES, weighted_patch=_NO_IMAGES)
-            for one in groups
-        )
-        return replace(
-            sum(others, start=first),
-            visible_weight=np.concatenate([one.visible_weight for one in groups]),
-            weighted_patch=np.concatenate([one.weighted_patch for one in groups]),
-        )
-
-    @property
-    def empty_mass(self) -> float:
-        """Posterior expected number of patches that hold no particle."""
-        size = self.visible_weight.shape[1]
-        return float(
-            self.shift_mass[size].sum()
-            + self.shift_mass[:, size].sum()
-            - self.shift_mass[size, size]
-        )
 
 
 def expectation(
@@ -194,80 +106,17 @@ def expectation(
     >>> stats.n_patches, round(float(stats.rotation_mass.sum()), 3)
     (8, 8.0)
     """
-    problem = _Problem(patches, images, shift_prior, noise_variance, rotation_prior)
+    e_step = PatchExpectation(
+        patches, images, shift_prior, noise_variance, rotation_prior
+    )
     if precision != "float32":
         raise expected("precision", "float32", precision)
     if not 0 <= lost_mass < 1:
         raise expected("lost_mass", "a share in [0, 1)", lost_mass)
-    return problem.solve(threads, lost_mass, _NOTHING, on_progress)
+    return e_step.solve(threads, lost_mass, _NOTHING, on_progress)
 
 
-@dataclass(frozen=True)
-class Batch:
-    """What the parts of a batch agree on, so that their sums add up exactly.
-
-    Attributes
-    ----------
-    n_patches : int
-        Patches of the whole batch.
-    block_length : int
-        Patches of a block; every part but the last holds a multiple of it.
-    brightest : float
-        No pixel is further from zero.
-    """
-
-    n_patches: int
-    block_length: int
-    brightest: float
-
-    @property
-    def n_blocks(self) -> int:
-        """Blocks of the whole batch, the last one short or not."""
-        return -(-self.n_patches // self.block_length)
-
-    @property
-    def units(self) -> tuple[float, float]:
-        """One over the units that sums of weights and of pixels are counted in."""
-        weights, pixels = (math.frexp(x)[1] for x in (self.n_patches, self.brightest))
-        return 2.0 ** (_SUM_BITS - weights), 2.0 ** (_SUM_BITS - weights - pixels)
-
-
-@dataclass(frozen=True)
-class PartialSums:
-    """Sums over blocks of a batch; any grouping of them adds up to the same bits.
-
-    Attributes
-    ----------
-    counts : float64, shape (n,)
-        Images, rotation mass and displacement mass, in whole numbers of a unit.
-    of_blocks : float64, shape (n_blocks, 3)
-        Of each block: base-2 log of the patches' total mass, mass of empty, energy.
-    """
-
-    counts: NDArray[np.float64]
-    of_blocks: NDArray[np.float64]
-
-    def __add__(self, other: PartialSums) -> PartialSums:
-        """Sums over the blocks of both."""
-        of_blocks = np.concatenate([self.of_blocks, other.of_blocks])
-        return PartialSums(self.counts + other.counts, of_blocks)
-
-    def __reduce__(self) -> tuple[object, ...]:
-        """Travel as integers of six bytes."""
-        octets = self.counts.astype("<i8").view(np.uint8).reshape(-1, 8)
-        packed = np.ascontiguousarray(octets[:, :PACKED_BYTES])
-        return _unpacked, (packed, self.of_blocks)
-
-
-def _unpacked(packed: NDArray[np.uint8], of_blocks: NDArray[np.float64]) -> PartialSums:
-    """Inverse of :meth:`PartialSums.__reduce__`."""
-    octets = np.zeros((len(packed), 8), np.uint8)
-    octets[:, -PACKED_BYTES:] = packed
-    shifted = octets.view("<i8").ravel() >> 8 * (8 - PACKED_BYTES)
-    return PartialSums(shifted.astype(np.float64), of_blocks)
-
-
-def batch_of(n_patches: int, images: ArrayLike, brightest: float) -> Batch:
+def batch_layout(n_patches: int, images: ArrayLike, brightest: float) -> BatchLayout:
     """Divide a batch into blocks, whoever will work on them.
 
     Parameters
@@ -281,17 +130,17 @@ def batch_of(n_patches: int, images: ArrayLike, brightest: float) -> Batch:
 
     Returns
     -------
-    Batch
+    BatchLayout
         The same on any number of threads and computers.
     """
     n_rotations, size, _ = np.shape(images)
     spectral = _is_spectral(size)
     length = _block_length(n_patches, n_rotations, size, spectral)
-    return Batch(n_patches, length, brightest)
+    return BatchLayout(n_patches, length, brightest)
 
 
 def partial_sums(
-    batch: Batch,
+    layout: BatchLayout,
     patches: ArrayLike,
     images: ArrayLike,
     shift_prior: ArrayLike,
@@ -304,7 +153,7 @@ def partial_sums(
 
     Parameters
     ----------
-    batch : Batch
+    layout : BatchLayout
         The whole batch.
     patches : array, shape (n, L, L)
         Patches of whole blocks.
@@ -321,12 +170,14 @@ def partial_sums(
     InputError
         As :func:`expectation`.
     """
-    problem = _Problem(patches, images, shift_prior, noise_variance, rotation_prior)
-    return problem.sums(batch, threads, 0.0, _NOTHING, on_progress)
+    e_step = PatchExpectation(
+        patches, images, shift_prior, noise_variance, rotation_prior
+    )
+    return e_step.sums(layout, threads, 0.0, _NOTHING, on_progress)
 
 
-def total(
-    batch: Batch,
+def statistics_of_sums(
+    layout: BatchLayout,
     sums: PartialSums,
     images: ArrayLike,
     shift_prior: ArrayLike,
@@ -337,7 +188,7 @@ def total(
 
     Parameters
     ----------
-    batch : Batch
+    layout : BatchLayout
         The batch.
     sums : PartialSums
         Over all of its blocks.
@@ -351,8 +202,10 @@ def total(
     """
     size = np.shape(images)[1]
     nothing = np.empty((0, size, size), np.float32)
-    problem = _Problem(nothing, images, shift_prior, noise_variance, rotation_prior)
-    return problem.statistics(batch, sums)
+    e_step = PatchExpectation(
+        nothing, images, shift_prior, noise_variance, rotation_prior
+    )
+    return e_step.statistics(layout, sums)
 
 
 def shift_posterior(
@@ -385,11 +238,13 @@ def shift_posterior(
     -----
     The second line of Algorithm 2.
     """
-    problem = _Problem(patches, images, shift_prior, noise_variance, rotation_prior)
-    n_states = (2 * problem.size - 1) ** 2 + 1
-    packed = np.empty((len(problem.patches), n_states), np.float32)
-    problem.solve(threads, 1.0, packed)
-    return problem.shift_table(packed[:, :-1], packed[:, -1]).astype(np.float32)
+    e_step = PatchExpectation(
+        patches, images, shift_prior, noise_variance, rotation_prior
+    )
+    n_states = (2 * e_step.size - 1) ** 2 + 1
+    packed = np.empty((len(e_step.patches), n_states), np.float32)
+    e_step.solve(threads, 1.0, packed)
+    return e_step.shift_table(packed[:, :-1], packed[:, -1]).astype(np.float32)
 
 
 def compile_kernels(size: int) -> None:
@@ -409,8 +264,8 @@ def compile_kernels(size: int) -> None:
     expectation(blank, blank, prior, 1.0)
 
 
-class _Problem:
-    """Checked input of the E-step, in the form the kernels take."""
+class PatchExpectation:
+    """The E-step on checked input, in the form the kernels take."""
 
     def __init__(
         self,
@@ -420,29 +275,16 @@ class _Problem:
         noise_variance: float,
         rotation_prior: ArrayLike | None,
     ) -> None:
-        self.images = np.ascontiguousarray(images, dtype=np.float64)
-        if self.images.ndim != 3 or self.images.shape[1] != self.images.shape[2]:
-            raise expected("images", "shape (K, L, L)", f"shape {self.images.shape}")
-        if len(self.images) == 0:
-            raise expected("images", "at least one rotation", "none")
-        if not np.isfinite(self.images).all():
-            raise expected("images", "finite pixels", "NaN or infinity")
+        self.images = checked_images(images)
         self.size = self.images.shape[1]
         self.patches = check_patches(patches, self.size)
-        if not (math.isfinite(noise_variance) and noise_variance > 0):
-            raise expected("noise_variance", "a positive number", noise_variance)
-        self.noise_variance = float(noise_variance)
+        self.noise_variance = checked_noise_variance(noise_variance)
         self._refuse_overflow()
         shape = (2 * self.size, 2 * self.size)
-        self.shift_prior = probabilities("shift_prior", shift_prior, shape)
-        n_rotations = len(self.images)
-        if rotation_prior is None:
-            rotation_prior = np.full(n_rotations, 1 / n_rotations)
-        self.rotation_prior = probabilities(
-            "rotation_prior", rotation_prior, (n_rotations,)
-        )
-        seen = [d % (2 * self.size) for d in range(1 - self.size, self.size)]
-        self._visible = np.ix_(seen, seen)
+        self.shift_prior = checked_probabilities("shift_prior", shift_prior, shape)
+        self.rotation_prior = checked_rotation_prior(rotation_prior, len(self.images))
+        displacements = [d % (2 * self.size) for d in range(1 - self.size, self.size)]
+        self._visible = np.ix_(displacements, displacements)
         self._empty = self.shift_prior.copy()
         self._empty[self._visible] = 0
 
@@ -469,13 +311,13 @@ class _Problem:
     ) -> Statistics:
         """Statistics of the patches as a batch of their own."""
         brightest = float(np.abs(self.patches).max(initial=0.0))
-        batch = batch_of(len(self.patches), self.images, brightest)
-        sums = self.sums(batch, threads, lost_mass, posterior, on_progress)
-        return self.statistics(batch, sums)
+        layout = batch_layout(len(self.patches), self.images, brightest)
+        sums = self.sums(layout, threads, lost_mass, posterior, on_progress)
+        return self.statistics(layout, sums)
 
     def sums(
         self,
-        batch: Batch,
+        layout: BatchLayout,
         threads: int | None,
         lost_mass: float,
         posterior: NDArray[np.float32],
@@ -491,10 +333,10 @@ class _Problem:
             scratch_length = max(scratch_length, fourier.scratch_length(size, LANES))
         empty_prior = float(self._empty.sum())
         log2_empty = math.log2(empty_prior) if empty_prior > 0 else kernels.HIDDEN
-        length = batch.block_length
+        length = layout.block_length
         n_blocks = -(-len(self.patches) // length)
         of_blocks = np.empty((n_blocks, 3))
-        weights, pixels = batch.units
+        weights, pixels = layout.units
         counts = [
             (
                 np.zeros((n_rotations, 2 * size**2)),
@@ -526,30 +368,30 @@ class _Problem:
                     posterior,
                 )
                 for block in range(n_now):
-                    found = (
+                    sums_of_block = (
                         slabs.images[block, :n_rotations],
                         slabs.rotation_mass[block, :n_rotations],
                         slabs.shift_mass[block],
                     )
-                    for (count, unit), slab in zip(counts, found, strict=True):
+                    for (count, unit), slab in zip(counts, sums_of_block, strict=True):
                         count += np.rint(slab * unit)
                     start = (first + block) * length
-                    seen = self.patches[start : start + length]
-                    energy = np.square(seen, dtype=np.float64).sum()
+                    patches = self.patches[start : start + length]
+                    energy = np.square(patches, dtype=np.float64).sum()
                     of_blocks[first + block] = *slabs.tallies[block], energy
                 if on_progress is not None:
                     on_progress((first + n_now) / n_blocks)
         flat = np.concatenate([count.ravel() for count, _ in counts])
-        if not all(np.isfinite(found).all() for found in (flat, of_blocks)):
+        if not (np.isfinite(flat).all() and np.isfinite(of_blocks).all()):
             raise expected("patches and images", "sums within float32", "overflow")
         return PartialSums(flat, of_blocks)
 
-    def statistics(self, batch: Batch, sums: PartialSums) -> Statistics:
+    def statistics(self, layout: BatchLayout, sums: PartialSums) -> Statistics:
         """Turn the sums over all blocks of a batch into its statistics."""
         n_rotations, size = len(self.images), self.size
         ends = np.cumsum([n_rotations * 2 * size**2, n_rotations])
         counts, rotation_mass, displacement_mass = np.split(sums.counts, ends)
-        weights, pixels = batch.units
+        weights, pixels = layout.units
         images = counts.reshape(n_rotations, 2, size, size)
         log2_mass, empty, energy = (math.fsum(column) for column in sums.of_blocks.T)
         return Statistics(
@@ -557,9 +399,9 @@ class _Problem:
             weighted_patch=images[:, 1] / pixels,
             shift_mass=self.shift_table(displacement_mass / weights, empty),
             rotation_mass=rotation_mass / weights + empty * self.rotation_prior,
-            log_likelihood=self._log_likelihood(batch.n_patches, log2_mass, energy),
+            log_likelihood=self._log_likelihood(layout.n_patches, log2_mass, energy),
             patch_energy=energy,
-            n_patches=batch.n_patches,
+            n_patches=layout.n_patches,
         )
 
     def _route(self) -> int:
@@ -632,35 +474,22 @@ class _Slabs:
         self.tallies = np.empty((n_blocks, 2))
 
 
-def probabilities(
-    name: str, values: ArrayLike, shape: tuple[int, ...]
-) -> NDArray[np.float64]:
-    """Check a probability table.
+def block_bytes(n_rotations: int, size: int) -> int:
+    """Memory of a block of patches: what it writes, and what its kernel works on.
 
     Parameters
     ----------
-    name : str
-        What errors call it.
-    values : array
-        The table.
-    shape : tuple of int
-        Shape that it has to have.
+    n_rotations : int
+        K.
+    size : int
+        L, side of a patch, pixels.
 
     Returns
     -------
-    float64
-        The same.
-
-    Raises
-    ------
-    InputError
-        If it has another shape, a negative or non-finite value, or another sum than 1.
+    int
+        Bytes, on the widest processors.
     """
-    table = np.asarray(values, dtype=np.float64)
-    if table.shape != shape:
-        raise expected(name, f"shape {shape}", f"shape {table.shape}")
-    if not np.isfinite(table).all() or (table < 0).any():
-        raise expected(name, "probabilities", "a negative or non-finite value")
-    if abs(table.sum() - 1) > 1e-6:
-        raise expected(name, "a sum of 1", f"{table.sum():.6g}")
-    return table
+    n_even = n_rotations + n_rotations % 2
+    slab = 2 * 8 * n_even * size**2
+    work = 4 * _WIDEST * (2 * n_even * (size**2 + 1) + 4 * (2 * size) ** 2)
+    return slab + work

@@ -1,42 +1,76 @@
-"""What a run of the EM algorithm asks of the data, wherever they are."""
+"""What a reconstruction asks of an observation model and of its data.
+
+A model is one object, found by its name in :mod:`numbasaem.observations.models`. All
+that differs between models stands behind it: nothing else asks for a model's name.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from .patch_expectation import Statistics, batch_of, partial_sums, total
+from numbasaem.random_streams import Stream, random_stream
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from distributed import Client
     from numpy.typing import NDArray
 
+    from numbasaem.aliases import OnProgress
     from numbasaem.micrographs.ctf import OpticsGroups
+    from numbasaem.micrographs.preparation import InputShape
+    from numbasaem.micrographs.reading import Input
+    from numbasaem.projection.operator import ProjectionOperator
+    from numbasaem.settings import Settings
+    from numbasaem.volume.basis import VolumeBasis
+
+    from .pixel_sums import PixelSums
+    from .statistics import Statistics
+
+ChangePixels = Callable[["NDArray[np.float32]"], "NDArray[np.float32]"]
+"""Function from the pixels of a prepared micrograph to those that are looked at."""
 
 
 class Observations(Protocol):
-    """An observation model with its data: patches, or whatever else is summed over.
+    """Data of one run.
 
     Attributes
     ----------
     variance : float
         Of all pixels of all runs: the noise variance that a run starts from.
     patches_each : float
-        How many patches one is worth, on average.
-    optics : OpticsGroups or None
-        Groups of observations that see the volume alike, if not all do; images and
-        statistics are those of the groups one after the other.
+        How many patches one observation is worth, on average.
     """
 
     variance: float
     patches_each: float
-    optics: OpticsGroups | None
 
     def __len__(self) -> int:
-        """How many there are to choose from."""
+        """How many observations there are to choose from."""
+
+    def compile(self) -> None:
+        """Compile what :meth:`expectation` runs: its first call is no slower then."""
+
+    def projections(self, basis: VolumeBasis, n_rotations: int) -> ProjectionOperator:
+        """Projections in the rotations of the grid, as the data see them.
+
+        Parameters
+        ----------
+        basis : VolumeBasis
+            Basis of the volume.
+        n_rotations : int
+            K.
+
+        Returns
+        -------
+        ProjectionOperator
+            Of each optics group of the data.
+        """
 
     def expectation(
         self,
@@ -47,182 +81,191 @@ class Observations(Protocol):
         rotation_prior: NDArray[np.float64] | None = None,
         on_progress: Callable[[float], None] | None = None,
     ) -> Statistics:
-        """Statistics of those chosen, whose numbers ascend; the E-step."""
+        """Statistics of some observations: the E-step.
+
+        Parameters
+        ----------
+        chosen : intp, shape (n,)
+            Their numbers, ascending.
+        images : float64, shape (n_groups * K, L, L)
+            Projections of the volume by :meth:`projections`.
+        shift_prior : float64, shape (2L, 2L)
+            rho of equation (17).
+        noise_variance : float
+            sigma**2 of the pixels.
+        rotation_prior : float64, shape (K,), optional
+            Probability of each rotation; uniform if left out.
+        on_progress : callable, optional
+            Called with the share that is done.
+
+        Returns
+        -------
+        Statistics
+            Sums over those chosen.
+        """
 
 
 @dataclass(frozen=True)
-class PixelSums:
-    """Sums over the pixels of a micrograph's patches.
+class DataSet:
+    """Observations of all micrographs and where they came from.
+
+    Each observation model has its own, with a method `part` that hands a run its share.
 
     Attributes
     ----------
-    n_patches, n_pixels : int
-        How many there are.
-    total, energy : float
-        Sum of the pixels and of their squares.
-    brightest : float
-        No pixel is further from zero.
-    """
-
-    n_patches: int
-    n_pixels: int
-    total: float
-    energy: float
-    brightest: float
-
-
-def pixel_sums(patches: NDArray[np.float32]) -> PixelSums:
-    """Sum up the pixels of a micrograph's patches.
-
-    Parameters
-    ----------
-    patches : float32, shape (n_patches, L, L)
-        Patches.
-
-    Returns
-    -------
-    PixelSums
-        The sums, without a copy of the patches.
-    """
-    return PixelSums(
-        n_patches=len(patches),
-        n_pixels=patches.size,
-        total=float(np.sum(patches, dtype=np.float64)),
-        energy=float(np.einsum("pij,pij->", patches, patches, dtype=np.float64)),
-        brightest=float(max(patches.max(initial=0), -patches.min(initial=0))),
-    )
-
-
-def variance_and_brightest(sums: Sequence[PixelSums]) -> tuple[float, float]:
-    """Variance of all pixels, and the largest distance from zero.
-
-    Parameters
-    ----------
-    sums : sequence of PixelSums
+    micrograph : intp, shape (n_observations,)
+        Number of each observation's micrograph.
+    pixel_size : float or None
+        Angstrom per pixel, where it is known.
+    sources : list of dict
+        Name, size in bytes and SHA-256 of each input, and the pixel size of files.
+    pixel_sums : list of PixelSums
         Of each micrograph.
-
-    Returns
-    -------
-    variance, brightest : float
-        The same bits in any order of the micrographs.
-    """
-    n_pixels = sum(one.n_pixels for one in sums)
-    mean = math.fsum(one.total for one in sums) / n_pixels
-    square = math.fsum(one.energy for one in sums) / n_pixels
-    return square - mean**2, max(one.brightest for one in sums)
-
-
-def by_optics_group(
-    optics: OpticsGroups | None,
-    chosen: NDArray[np.intp],
-    images: NDArray[np.float64],
-    statistics: Callable[[NDArray[np.intp], NDArray[np.float64]], Statistics],
-) -> Statistics:
-    """Statistics of observations, each under the images of its optics group.
-
-    Parameters
-    ----------
     optics : OpticsGroups or None
-        Groups of all observations; None if there are none.
-    chosen : intp, shape (n,)
-        Numbers of the observations.
-    images : float64, shape (n_groups * n_rotations, L, L)
-        Projections as each group sees them.
-    statistics : callable
-        Statistics of some observations, at least one, under some images.
-
-    Returns
-    -------
-    Statistics
-        Of all.
+        Groups of the micrographs, where their point spreads are known.
     """
-    if optics is None:
-        return statistics(chosen, images)
-    groups = np.split(images, len(optics.point_spreads))
-    group = optics.group[chosen]
-    found = []
-    for number, seen in enumerate(groups):
-        mine = chosen[group == number]
-        found.append(statistics(mine, seen) if len(mine) else nothing_seen(seen))
-    return Statistics.of_groups(found)
+
+    micrograph: NDArray[np.intp]
+    pixel_size: float | None
+    sources: list[dict[str, Any]]
+    pixel_sums: list[PixelSums]
+    optics: OpticsGroups | None
+
+    @property
+    def n_micrographs(self) -> int:
+        """Micrographs that were read."""
+        return len(self.pixel_sums)
+
+    def halves(self, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Two independent halves of the micrographs, or of a single one's patches.
+
+        Parameters
+        ----------
+        seed : int
+            Of the random split.
+
+        Returns
+        -------
+        two intp arrays
+            Numbers of the observations in each half.
+        """
+        several = self.n_micrographs > 1
+        units = self.micrograph if several else np.arange(len(self.micrograph))
+        order = random_stream(seed, Stream.HALVES).permutation(int(units.max()) + 1)
+        first = np.isin(units, order[: len(order) // 2])
+        return np.flatnonzero(first), np.flatnonzero(~first)
+
+    def part(
+        self, chosen: NDArray[np.intp] | None, threads: int | None
+    ) -> Observations:
+        """Observations of one run.
+
+        Parameters
+        ----------
+        chosen : intp, shape (n,), or None
+            Their numbers; None is all.
+        threads : int or None
+            Threads to work on them; all that Numba may use if None.
+
+        Returns
+        -------
+        Observations
+            What the run sees.
+        """
+        raise NotImplementedError
 
 
-def nothing_seen(images: NDArray[np.float64]) -> Statistics:
-    """Statistics of no observation.
+@dataclass(frozen=True)
+class DataMemory:
+    """Memory that a model's data and its E-step take, in bytes.
 
-    Parameters
+    Attributes
     ----------
-    images : float64, shape (n_rotations, L, L)
-        Projections.
-
-    Returns
-    -------
-    Statistics
-        Zeros.
+    reading : int
+        While the micrographs are read: two copies and the largest file.
+    held : int
+        All observations and their halves.
+    chosen : int
+        Each observation of a minibatch.
+    thread : int
+        Work space of one block.
+    n_observations : int
+        How many there are in all micrographs.
+    patches_each : float
+        How many patches one is worth.
     """
-    n_rotations, size, _ = images.shape
-    return Statistics(
-        visible_weight=np.zeros_like(images),
-        weighted_patch=np.zeros_like(images),
-        shift_mass=np.zeros((2 * size, 2 * size)),
-        rotation_mass=np.zeros(n_rotations),
-        log_likelihood=0.0,
-        patch_energy=0.0,
-        n_patches=0,
-    )
+
+    reading: int
+    held: int
+    chosen: int
+    thread: int
+    n_observations: int
+    patches_each: float
 
 
-class Patches:
-    """Patches in the memory of this process.
+class ObservationModel(ABC):
+    """A way to look at micrographs.
 
-    Parameters
+    Attributes
     ----------
-    patches : float32, shape (n_patches, L, L)
-        Patches of the run.
-    sums : sequence of PixelSums, optional
-        Of all micrographs, where the run sees a part of them.
-    threads : int, optional
-        Threads to run on; all that Numba may use if left out.
-    optics : OpticsGroups, optional
-        Groups of the patches.
+    longest_step : float
+        Longest step of the volume that it bears, in units of the step of EM.
+    held_iterations : int
+        First iterations of a run in which the first empty probability holds: while the
+        volume explains nothing, data say that there are no particles.
     """
 
-    patches_each = 1.0
+    longest_step: float
+    held_iterations: int
 
-    def __init__(
+    @abstractmethod
+    def load(
         self,
-        patches: NDArray[np.float32],
-        sums: Sequence[PixelSums] | None = None,
-        threads: int | None = None,
-        optics: OpticsGroups | None = None,
-    ) -> None:
-        self._patches = patches
-        self._threads = threads
-        self.optics = optics
-        self.variance, self._brightest = variance_and_brightest(
-            sums or [pixel_sums(patches)]
-        )
+        inputs: Sequence[Input],
+        settings: Settings,
+        on_progress: OnProgress,
+        client: Client | None = None,
+        change: ChangePixels | None = None,
+    ) -> DataSet:
+        """Read and prepare micrographs, and make observations of them.
 
-    def __len__(self) -> int:
-        """How many patches there are."""
-        return len(self._patches)
+        Parameters
+        ----------
+        inputs : sequence of arrays and MicrographFile
+            As :func:`numbasaem.micrographs.reading.list_inputs` lists them.
+        settings : Settings
+            Size, preparation and pixel size.
+        on_progress : callable
+            Called with what is being done and the share of it that is done.
+        client : distributed.Client, optional
+            Workers of a Dask cluster that are to hold the data.
+        change : callable, optional
+            Takes the pixels of each prepared micrograph to those that are looked at.
 
-    def expectation(
-        self,
-        chosen: NDArray[np.intp],
-        images: NDArray[np.float64],
-        shift_prior: NDArray[np.float64],
-        noise_variance: float,
-        rotation_prior: NDArray[np.float64] | None = None,
-        on_progress: Callable[[float], None] | None = None,
-    ) -> Statistics:
-        """Statistics of the chosen patches; see :class:`Observations`."""
+        Returns
+        -------
+        DataSet
+            The observations, without those that touch an excluded area.
 
-        def of_group(mine: NDArray[np.intp], images: NDArray[np.float64]) -> Statistics:
-            hypotheses = images, shift_prior, noise_variance, rotation_prior
-            batch = batch_of(len(mine), images, self._brightest)
-            patches = self._patches[mine]
-            sums = partial_sums(batch, patches, *hypotheses, self._threads, on_progress)
-            return total(batch, sums, *hypotheses)
+        Raises
+        ------
+        InputError
+            If a micrograph cannot be used, or the model does not run on a cluster.
+        """
 
-        return by_optics_group(self.optics, chosen, images, of_group)
+    @abstractmethod
+    def memory(self, settings: Settings, shapes: Sequence[InputShape]) -> DataMemory:
+        """Memory that data of such micrographs take in this process.
+
+        Parameters
+        ----------
+        settings : Settings
+            What to do.
+        shapes : sequence of InputShape
+            Of the inputs.
+
+        Returns
+        -------
+        DataMemory
+            At its peak.
+        """

@@ -1,28 +1,46 @@
-"""Micrographs as the window model sees them: tiles of positions, whole particles."""
+"""Tiles of micrographs in the memory of this process, for the window model."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from functools import reduce
-from itertools import pairwise
 from operator import add
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from numbasaem.errors import expected
+from numbasaem.micrographs.reading import MicrographReader
 
-from .protocol import by_optics_group, variance_and_brightest
-from .window_expectation import Hypotheses, Regions, tile_windows, whole_windows
+from .patch_data import projections_through
+from .pixel_sums import pixel_sums, variance_and_brightest
+from .protocol import DataSet
+from .shift_prior import visible_shifts
+from .statistics import by_optics_group
+from .window_expectation import (
+    Regions,
+    WindowExpectation,
+    compile_window_kernels,
+    whole_windows,
+)
+from .window_tiles import pixels_of, region_windows, tiles_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
+    from numbasaem.aliases import OnProgress
     from numbasaem.micrographs.ctf import OpticsGroups
+    from numbasaem.micrographs.preparation import Prepared
+    from numbasaem.micrographs.reading import Input
+    from numbasaem.projection.operator import ProjectionOperator
+    from numbasaem.settings import Settings
+    from numbasaem.volume.basis import VolumeBasis
 
-    from .patch_expectation import Statistics
-    from .protocol import PixelSums
+    from .pixel_sums import PixelSums
+    from .protocol import ChangePixels
+    from .statistics import Statistics
 
 TILES_AT_ONCE = 8
 """Tiles held with their margins at a time."""
@@ -30,91 +48,105 @@ _SMALLEST_EMPTY = 1e-6
 """Share of neighbourhoods, so that the prior can move away from either end."""
 
 
-def region_windows(size: int) -> int:
-    """Windows along a side of a tile with its margin.
+@dataclass(frozen=True)
+class WindowSet(DataSet):
+    """Tiles of windows of all micrographs, in the memory of this process.
+
+    Attributes
+    ----------
+    prepared : list of Prepared
+        The micrographs; `micrograph` counts their tiles.
+    size : int
+        L, side of a window, pixels.
+    """
+
+    prepared: list[Prepared]
+    size: int
+
+    def halves(self, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Two halves of the micrographs, or the upper and lower tiles of a single one.
+
+        Parameters
+        ----------
+        seed : int
+            Of the random split.
+
+        Returns
+        -------
+        two intp arrays
+            Numbers of the tiles in each half.
+        """
+        if len(self.prepared) > 1:
+            return super().halves(seed)
+        first, second = np.array_split(np.arange(len(self.micrograph)), 2)
+        return first, second
+
+    def part(self, chosen: NDArray[np.intp] | None, threads: int | None) -> Windows:
+        """Tiles of one run, which sees no pixel of the others; see :class:`DataSet`."""
+        usable = [~micrograph.dead for micrograph in self.prepared]
+        if chosen is not None:
+            is_chosen = np.isin(np.arange(len(self.micrograph)), chosen)
+            for number, live in enumerate(usable):
+                shape, own = live.shape, np.zeros_like(live)
+                tiles = tiles_of(shape, self.size)
+                for tile, of_run in zip(
+                    tiles, is_chosen[self.micrograph == number], strict=True
+                ):
+                    own[pixels_of(tile, shape, self.size)] = of_run
+                live &= own
+        pixels = [micrograph.pixels for micrograph in self.prepared]
+        sums = self.pixel_sums
+        return Windows(pixels, usable, self.size, sums, threads, self.optics)
+
+
+def load_windows(
+    inputs: Sequence[Input],
+    settings: Settings,
+    on_progress: OnProgress,
+    change: ChangePixels | None = None,
+) -> WindowSet:
+    """Read and prepare micrographs for the window model.
 
     Parameters
     ----------
-    size : int
-        L, side of a window.
+    inputs, settings, on_progress, change
+        As in :meth:`ObservationModel.load`.
 
     Returns
     -------
-    int
-        So many that the margin takes no more than a sixth of it.
+    WindowSet
+        The micrographs.
+
+    Raises
+    ------
+    InputError
+        If a micrograph cannot be read or prepared, or pixel sizes differ or are
+        missing.
     """
-    side = tile_windows(size)
-    return -(-12 * (size - 1) // side) * side
-
-
-def tile_bounds(n_pixels: int, size: int) -> list[tuple[int, int]]:
-    """Divide the windows along one axis of a micrograph evenly.
-
-    Parameters
-    ----------
-    n_pixels : int
-        Length of the axis.
-    size : int
-        L, side of a window.
-
-    Returns
-    -------
-    list of (int, int)
-        First window of each tile, and the one behind its last.
-    """
-    n_windows = n_pixels - size + 1
-    n_tiles = -(-n_windows // (region_windows(size) - 2 * (size - 1)))
-    n_tiles = max(n_tiles, min(2, n_windows))  # so that every micrograph has halves
-    return list(pairwise(n_windows * i // n_tiles for i in range(n_tiles + 1)))
-
-
-def tiles_of(shape: tuple[int, int], size: int) -> list[tuple[slice, slice]]:
-    """Divide the windows of a micrograph into tiles, row by row.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        Rows and columns of pixels.
-    size : int
-        L, side of a window.
-
-    Returns
-    -------
-    list of two slices
-        Rows and columns of each tile's windows.
-    """
-    rows, columns = (tile_bounds(n, size) for n in shape)
-    return [(slice(*row), slice(*column)) for row in rows for column in columns]
-
-
-def pixels_of(
-    tile: tuple[slice, slice], shape: tuple[int, int], size: int
-) -> tuple[slice, slice]:
-    """Pixels that belong to a tile and to no other one.
-
-    Parameters
-    ----------
-    tile : tuple of two slices
-        Its windows.
-    shape : tuple of int
-        Rows and columns of the micrograph.
-    size : int
-        L, side of a window.
-
-    Returns
-    -------
-    tuple of two slices
-        Those at which its windows begin, to the edge where there are no further ones.
-    """
-    rows, columns = (
-        slice(part.start, n if part.stop == n - size + 1 else part.stop)
-        for part, n in zip(tile, shape, strict=True)
+    reader, size = MicrographReader(settings), settings.size
+    prepared = list(reader.prepared(inputs, on_progress))
+    if change is not None:
+        prepared = [
+            replace(micrograph, pixels=change(micrograph.pixels))
+            for micrograph in prepared
+        ]
+    n_tiles = [len(tiles_of(micrograph.pixels.shape, size)) for micrograph in prepared]
+    return WindowSet(
+        prepared=prepared,
+        size=size,
+        micrograph=np.repeat(np.arange(len(prepared)), n_tiles),
+        pixel_size=reader.pixel_size,
+        sources=reader.sources,
+        pixel_sums=[
+            pixel_sums(micrograph.pixels[~micrograph.dead].reshape(-1, 1, 1))
+            for micrograph in prepared
+        ],
+        optics=reader.optics,
     )
-    return rows, columns
 
 
 class Windows:
-    """Tiles of micrographs in the memory of this process, as `Observations`.
+    """Tiles of micrographs in the memory of this process; see :class:`Observations`.
 
     Parameters
     ----------
@@ -142,7 +174,7 @@ class Windows:
         optics: OpticsGroups | None = None,
     ) -> None:
         self._micrographs, self._size, self._threads = micrographs, size, threads
-        self._whole = [whole_windows(one, size) for one in usable]
+        self._whole = [whole_windows(pixels, size) for pixels in usable]
         self._tiles = [
             (number, tile)
             for number, pixels in enumerate(micrographs)
@@ -153,7 +185,7 @@ class Windows:
             found = "none in a run's micrographs or half micrograph"
             raise expected("micrographs", f"{size} x {size} usable pixels", found)
         owners = np.array([number for number, _ in self._tiles])
-        self.optics = None if optics is None else optics.take(owners)
+        self._optics = None if optics is None else optics.take(owners)
         self.variance, _ = variance_and_brightest(sums)
         n_windows = sum(int(whole.sum()) for whole in self._whole)
         self.patches_each = n_windows / size**2 / len(self._tiles)
@@ -161,6 +193,14 @@ class Windows:
     def __len__(self) -> int:
         """How many tiles there are."""
         return len(self._tiles)
+
+    def compile(self) -> None:
+        """Compile the kernels; see :class:`Observations`."""
+        compile_window_kernels(self._size)
+
+    def projections(self, basis: VolumeBasis, n_rotations: int) -> ProjectionOperator:
+        """Projections as the windows see them; see :class:`Observations`."""
+        return projections_through(self._optics, basis, n_rotations)
 
     def expectation(
         self,
@@ -171,25 +211,26 @@ class Windows:
         rotation_prior: NDArray[np.float64] | None = None,
         on_progress: Callable[[float], None] | None = None,
     ) -> Statistics:
-        """Statistics of the chosen tiles; see `Observations`.
+        """Statistics of the chosen tiles; see :class:`Observations`.
 
         Of the shift prior only the probability of empty matters.
         """
-        size = self._size
-        shown = np.delete(np.delete(shift_prior, size, 0), size, 1).sum()
-        empty = float(np.clip(1 - shown, _SMALLEST_EMPTY, 1 - _SMALLEST_EMPTY))
+        occupied = visible_shifts(shift_prior).sum()
+        empty = float(np.clip(1 - occupied, _SMALLEST_EMPTY, 1 - _SMALLEST_EMPTY))
 
-        def of_group(mine: NDArray[np.intp], images: NDArray[np.float64]) -> Statistics:
-            hypotheses = Hypotheses(images, noise_variance, empty, rotation_prior)
-            found = []
-            for first in range(0, len(mine), TILES_AT_ONCE):
-                regions = self._regions(mine[first : first + TILES_AT_ONCE])
-                found.append(hypotheses.statistics(regions, self._threads)[0])
+        def of_group(
+            members: NDArray[np.intp], images: NDArray[np.float64]
+        ) -> Statistics:
+            e_step = WindowExpectation(images, noise_variance, empty, rotation_prior)
+            parts = []
+            for first in range(0, len(members), TILES_AT_ONCE):
+                regions = self._regions(members[first : first + TILES_AT_ONCE])
+                parts.append(e_step.statistics(regions, self._threads)[0])
                 if on_progress is not None:
-                    on_progress(min(1.0, (first + TILES_AT_ONCE) / len(mine)))
-            return reduce(add, found)
+                    on_progress(min(1.0, (first + TILES_AT_ONCE) / len(members)))
+            return reduce(add, parts)
 
-        return by_optics_group(self.optics, chosen, images, of_group)
+        return by_optics_group(self._optics, chosen, images, of_group)
 
     def _regions(self, chosen: NDArray[np.intp]) -> Regions:
         """Copy tiles with the margin of their neighbourhoods, what is there of it."""

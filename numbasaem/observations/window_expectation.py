@@ -13,16 +13,24 @@ from numbasaem.kernels.llvm import LANES
 from numbasaem.kernels.patches import statistics as routes
 from numbasaem.kernels.windows import spectral as sliding_spectra
 from numbasaem.kernels.windows import statistics as windows
-from numbasaem.reconstruction.maximization import uniform_shift_prior
 from numbasaem.threads import running_threads
 
-from .patch_expectation import FOURIER_FROM, Statistics, probabilities
+from .input_checks import (
+    checked_images,
+    checked_noise_variance,
+    checked_rotation_prior,
+)
+from .patch_expectation import FOURIER_FROM
+from .shift_prior import uniform_shift_prior
+from .statistics import Statistics
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 _LARGEST_EXPONENT = 1e9
 """Whole numbers as large as that are counted exactly, and no data give larger ones."""
+_WIDEST = 16
+"""Rotations in step on the widest processors."""
 _ENOUGH_BLOCKS, _LONGEST_BLOCK = 64, 16
 """Blocks to share among threads; tiles of the longest, about a second's work."""
 
@@ -128,8 +136,8 @@ def window_expectation(
     if usable.shape != pixels.shape:
         raise expected("mask", f"shape {pixels.shape}", f"shape {usable.shape}")
     pixels = np.where(usable, pixels, np.float32(0))
-    hypotheses = Hypotheses(images, noise_variance, empty_prior, rotation_prior)
-    size = hypotheses.size
+    e_step = WindowExpectation(images, noise_variance, empty_prior, rotation_prior)
+    size = e_step.size
     if min(pixels.shape) < size:
         raise expected(
             "micrograph", f"at least {size} x {size} pixels", f"shape {pixels.shape}"
@@ -138,7 +146,7 @@ def window_expectation(
     if not whole.any():
         raise expected("mask", f"{size} x {size} usable pixels", "none")
     regions = Regions(pixels[None], whole[None], whole[None])
-    statistics, positions = hypotheses.statistics(regions, threads)
+    statistics, positions = e_step.statistics(regions, threads)
     return statistics, positions[0]
 
 
@@ -200,18 +208,18 @@ class Regions:
     def tiles(self, side: int, wanted: NDArray[np.bool_]) -> NDArray[np.int64]:
         """Region, row and column of the tiles with a window that is wanted."""
         rows, columns = (range(0, n, side) for n in wanted.shape[1:])
-        found = [
+        corners = [
             (n, y, x)
             for n in range(len(wanted))
             for y in rows
             for x in columns
             if wanted[n, y : y + side, x : x + side].any()
         ]
-        return np.array(found, np.int64).reshape(-1, 3)
+        return np.array(corners, np.int64).reshape(-1, 3)
 
 
-class Hypotheses:
-    """Checked input of the E-step, in the form the kernels take.
+class WindowExpectation:
+    """The E-step on checked input, in the form the kernels take.
 
     Parameters
     ----------
@@ -226,24 +234,13 @@ class Hypotheses:
         empty_prior: float,
         rotation_prior: ArrayLike | None = None,
     ) -> None:
-        self.images = np.ascontiguousarray(images, dtype=np.float64)
-        if self.images.ndim != 3 or self.images.shape[1] != self.images.shape[2]:
-            raise expected("images", "shape (K, L, L)", f"shape {self.images.shape}")
-        if len(self.images) == 0:
-            raise expected("images", "at least one rotation", "none")
-        if not np.isfinite(self.images).all():
-            raise expected("images", "finite pixels", "NaN or infinity")
-        if not (math.isfinite(noise_variance) and noise_variance > 0):
-            raise expected("noise_variance", "a positive number", noise_variance)
+        self.images = checked_images(images)
+        self.noise_variance = checked_noise_variance(noise_variance)
         if not 0 < empty_prior < 1:
             raise expected("empty_prior", "a probability in (0, 1)", empty_prior)
-        n_rotations, self.size, _ = self.images.shape
-        if rotation_prior is None:
-            rotation_prior = np.full(n_rotations, 1 / n_rotations)
-        self.rotation_prior = probabilities(
-            "rotation_prior", rotation_prior, (n_rotations,)
-        )
-        self.noise_variance, self.empty_prior = float(noise_variance), empty_prior
+        self.empty_prior = empty_prior
+        self.size = self.images.shape[1]
+        self.rotation_prior = checked_rotation_prior(rotation_prior, len(self.images))
 
     @property
     def route(self) -> int:
@@ -289,8 +286,8 @@ class Hypotheses:
         n_windows = int(counting.sum())
         n_patches = n_windows / size**2
         logarithms = log2_sum[counting].astype(np.float64)
-        shown = kernels.box_sums(posterior)[counting]
-        empty = float(np.maximum(1 - shown, 0).mean()) if n_windows else 1.0
+        occupied_mass = kernels.box_sums(posterior)[counting]
+        empty = float(np.maximum(1 - occupied_mass, 0).mean()) if n_windows else 1.0
         occupied = (1 - empty) * mass / max(mass.sum(), np.finfo(float).tiny)
         rows, columns = (np.arange(n) + size // 2 for n in counting.shape[1:])
         centres = regions.pixels[:, rows][:, :, columns][counting].astype(np.float64)
@@ -358,10 +355,10 @@ def compile_window_kernels(size: int) -> None:
 class _Kernels:
     """The two passes over the windows, with what both of them are given."""
 
-    def __init__(self, hypotheses: Hypotheses, threads: int | None) -> None:
-        route, self.size = hypotheses.route, hypotheses.size
-        self.n_rotations = len(hypotheses.images)
-        panels, self.bias = hypotheses.panels()
+    def __init__(self, e_step: WindowExpectation, threads: int | None) -> None:
+        route, self.size = e_step.route, e_step.size
+        self.n_rotations = len(e_step.images)
+        panels, self.bias = e_step.panels()
         self.scratch_length = 0
         if route == routes.SPECTRAL:
             panels = sliding_spectra.template_spectra(panels)
@@ -448,3 +445,24 @@ class _Kernels:
         split = sums.reshape(-1, self.size, self.size, 2, LANES)
         images = split.transpose(0, 3, 4, 1, 2).reshape(-1, self.size, self.size)
         return images[: self.n_rotations], mass[: self.n_rotations]
+
+
+def tile_bytes(n_rotations: int, size: int) -> int:
+    """Memory of a block of tiles: what it writes, and what its kernel works on.
+
+    Parameters
+    ----------
+    n_rotations : int
+        K.
+    size : int
+        L, side of a window, pixels.
+
+    Returns
+    -------
+    int
+        Bytes, on the widest processors.
+    """
+    n_padded = n_rotations + 2 * _WIDEST
+    slab = 8 * n_padded * (size**2 + 1)
+    side = tile_windows(size) + size
+    return slab + 4 * side**2 * (2 * _WIDEST * 3 + 4)

@@ -10,9 +10,10 @@ import numpy as np
 from numbasaem.errors import expected
 from numbasaem.micrographs.ctf import seen_through
 from numbasaem.observations.patch_expectation import expectation
+from numbasaem.observations.shift_prior import uniform_shift_prior
 from numbasaem.projection.operator import project
 from numbasaem.reconstruction.checkpoint import load_checkpoint
-from numbasaem.reconstruction.maximization import shift_prior_table, uniform_shift_prior
+from numbasaem.reconstruction.maximization import shift_prior_table
 from numbasaem.settings import Settings
 from numbasaem.volume.basis import VolumeBasis
 from numbasaem.volume.rotations import rotation_grid

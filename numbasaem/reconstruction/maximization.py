@@ -14,12 +14,11 @@ from numbasaem.projection.operator import ProjectionOperator
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from numbasaem.observations.patch_expectation import Statistics
+    from numbasaem.observations.statistics import Statistics
     from numbasaem.volume.basis import VolumeBasis
 
-_CHUNK_BYTES = 32_000_000
 _SMALLEST_RIDGE = 1e-9
-"""Of the largest diagonal entry: far below what any seen coefficient has."""
+"""Share of the largest diagonal entry: far below what any seen coefficient has."""
 
 
 def maximization(
@@ -96,29 +95,7 @@ def normal_equations(
     -----
     On one thread, so that the sum is the same bits wherever it is taken.
     """
-    size = operator.basis.size
-    shape = (operator.n_groups * operator.n_rotations, size, size)
-    if stats.visible_weight.shape != shape:
-        raise expected(
-            "statistics",
-            f"images of shape {shape}",
-            f"shape {stats.visible_weight.shape}",
-        )
-    n_coefficients = operator.basis.n_coefficients
-    weight = stats.visible_weight.reshape(
-        operator.n_groups, operator.n_rotations, size**2, 1
-    )
-    roots = np.sqrt(weight[:, :, operator.disc])
-    matrix = np.zeros((n_coefficients, n_coefficients))
-    step = max(1, _CHUNK_BYTES // (8 * size**2 * n_coefficients))
-    with threadpool_limits(1):
-        for group, root in enumerate(roots):
-            for start in range(0, operator.n_rotations, step):
-                stop = min(start + step, operator.n_rotations)
-                views = operator.matrices(start, stop, operator.disc, group)
-                flat = (root[start:stop] * views).reshape(-1, n_coefficients)
-                matrix += flat.T @ flat
-        return matrix, operator.adjoint(stats.weighted_patch)
+    return stats.normal_matrix(operator), stats.right_side(operator)
 
 
 def solve(
@@ -196,7 +173,7 @@ def restricted_equations(
         return volumes.T @ matrix @ volumes, volumes.T @ right_side
 
 
-def n_unseen_coefficients(matrix: NDArray[np.float64]) -> int:
+def n_unconstrained_dimensions(matrix: NDArray[np.float64]) -> int:
     """Count what the patches say nothing of: the rank that A lacks.
 
     Parameters
@@ -237,11 +214,8 @@ def noise_variance(
         (sum_p ||I_p||**2 - 2 x.y + x^T A x) / (n_patches L**2), the mean squared
         residual under the posterior.
     """
-    images = operator.project(coefficients)
-    remainder = 2 * stats.weighted_patch - stats.visible_weight * images
-    explained = float(np.vdot(images, remainder))
-    n_pixels = stats.n_patches * images.shape[1] * images.shape[2]
-    return float(stats.patch_energy - explained) / float(n_pixels)
+    explained = stats.explained_energy(operator, coefficients)
+    return (stats.patch_energy - explained) / stats.n_pixels
 
 
 def expected_log_likelihood(
@@ -274,7 +248,7 @@ def expected_log_likelihood(
     float
         Q, natural logarithm, Gaussian constant included.
     """
-    n_pixels = stats.n_patches * operator.basis.size**2
+    n_pixels = stats.n_pixels
     residual = noise_variance(operator, coefficients, stats) * n_pixels
     gaussian = residual / variance + n_pixels * np.log(2 * np.pi * variance)
     with np.errstate(divide="ignore"):
@@ -301,27 +275,4 @@ def shift_prior_table(stats: Statistics) -> NDArray[np.float64]:
         rho, sums to 1.
     """
     prior: NDArray[np.float64] = stats.shift_mass / stats.shift_mass.sum()
-    return prior
-
-
-def uniform_shift_prior(size: int, empty_probability: float) -> NDArray[np.float64]:
-    """Shift prior with one probability for empty and one for all other shifts.
-
-    Parameters
-    ----------
-    size : int
-        L.
-    empty_probability : float
-        Probability that a patch holds no part of a particle.
-
-    Returns
-    -------
-    float64, shape (2L, 2L)
-        rho, sums to 1.
-    """
-    n_empty = 4 * size - 1
-    n_visible = (2 * size - 1) ** 2
-    prior = np.full((2 * size, 2 * size), (1 - empty_probability) / n_visible)
-    prior[size] = empty_probability / n_empty
-    prior[:, size] = empty_probability / n_empty
     return prior

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
-from numbasaem.observations.patch_expectation import Statistics
+from numbasaem.observations.statistics import Statistics
 from numbasaem.random_streams import Stream, random_stream
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from numbasaem.settings import Settings
 
 Batching = Literal["stochastic", "incremental", "online", "full"]
 
@@ -111,7 +113,7 @@ class OnlineBatches(StochasticBatches):
         else:
             step = (self.n_averaged + 2) ** -self._POWER
             self.average = replace(
-                _scaled(self.average, 1 - step) + _scaled(fresh, step),
+                self.average.scaled(1 - step) + fresh.scaled(step),
                 log_likelihood=fresh.log_likelihood,
                 n_patches=self.average.n_patches
                 + step * (fresh.n_patches - self.average.n_patches),
@@ -245,13 +247,47 @@ def minibatch_length(
     return max(1, int(fraction * n_patches))
 
 
-def _scaled(statistics: Statistics, factor: float) -> Statistics:
-    """Statistics of the same patches counted `factor` times, except their number."""
-    return replace(
-        statistics,
-        visible_weight=statistics.visible_weight * factor,
-        weighted_patch=statistics.weighted_patch * factor,
-        shift_mass=statistics.shift_mass * factor,
-        rotation_mass=statistics.rotation_mass * factor,
-        patch_energy=statistics.patch_energy * factor,
-    )
+def n_chosen(settings: Settings, n_observations: int, patches_each: float) -> int:
+    """Observations that an iteration sees.
+
+    Parameters
+    ----------
+    settings : Settings
+        What to do.
+    n_observations : int
+        All of the run.
+    patches_each : float
+        How many patches one is worth.
+
+    Returns
+    -------
+    int
+        Of a minibatch, or all of them.
+    """
+    if settings.batching == "full":
+        return n_observations
+    return minibatch_length(n_observations, settings.batch_fraction, patches_each)
+
+
+def n_kept(settings: Settings, n_observations: int, patches_each: float) -> int:
+    """Statistics of earlier iterations that are kept.
+
+    Parameters
+    ----------
+    settings : Settings
+        What to do.
+    n_observations : int
+        All of the run.
+    patches_each : float
+        How many patches one is worth.
+
+    Returns
+    -------
+    int
+        Sets of statistics, at most.
+    """
+    if settings.batching == "incremental":
+        in_block = n_chosen(settings, n_observations, patches_each)
+        n_blocks = max(1, round(n_observations / in_block))
+        return min(n_blocks, max(settings.iterations))
+    return 1 if settings.batching == "online" else 0

@@ -10,17 +10,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from numbasaem.observations.shift_prior import uniform_shift_prior
 from numbasaem.volume.basis import VolumeBasis
 
-from .iterate import projections_as_seen
-from .maximization import normal_equations, uniform_shift_prior
-from .minibatches import minibatch_length
+from .maximization import normal_equations
+from .minibatches import n_chosen
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from numbasaem.micrographs.reading import DataSet
-    from numbasaem.observations.protocol import Observations
+    from numbasaem.observations.protocol import DataSet, Observations
     from numbasaem.settings import Settings
 
     from .memory import MemoryPlan
@@ -107,18 +106,14 @@ def make_plan(
     seconds = 0.0
     for number, stage in enumerate(settings.schedule):
         searched = settings.starts if settings.starts > 1 and number == 0 else 1
-        per_patch, per_iteration = trials[stage.ell_max, stage.n_rotations]
-        for patches in parts.values():
-            n_seen = len(patches)
-            if settings.batching != "full":
-                n_seen = minibatch_length(
-                    n_seen, settings.batch_fraction, patches.patches_each
-                )
-            once = n_seen * per_patch + per_iteration
+        per_observation, per_iteration = trials[stage.ell_max, stage.n_rotations]
+        for part in parts.values():
+            n_seen = n_chosen(settings, len(part), part.patches_each)
+            once = n_seen * per_observation + per_iteration
             seconds += searched * stage.n_iterations * once
     n_left = max(n_total - n_done, 0)
     return Plan(
-        n_micrographs=len(data.pixel_sums),
+        n_micrographs=data.n_micrographs,
         n_patches=round(len(parts["full"]) * parts["full"].patches_each),
         size=settings.size,
         n_rotations=settings.schedule[-1].n_rotations,
@@ -132,22 +127,24 @@ def make_plan(
 def _trial(
     data: Observations, size: int, ell_max: int, n_rotations: int
 ) -> tuple[float, float]:
-    """Seconds that an iteration takes for each patch, and in any case."""
-    operator = projections_as_seen(VolumeBasis(size, ell_max), n_rotations, data)
-    n_chosen = min(len(data), math.ceil(_TRIAL_PATCHES / data.patches_each))
+    """Seconds that an iteration takes for each observation, and in any case."""
+    operator = data.projections(VolumeBasis(size, ell_max), n_rotations)
+    n_timed = min(len(data), math.ceil(_TRIAL_PATCHES / data.patches_each))
     coefficients = np.random.default_rng(0).standard_normal(
         operator.basis.n_coefficients
     )
     prior = uniform_shift_prior(size, 0.5)
 
-    def seconds(n_patches: int) -> float:
+    def seconds(n_observations: int) -> float:
         began = time.perf_counter()
         images = operator.project(coefficients)
         images *= np.sqrt(data.variance / np.mean(images**2))
-        seen = data.expectation(np.arange(n_patches), images, prior, data.variance)
-        normal_equations(operator, seen)
+        chosen = np.arange(n_observations)
+        statistics = data.expectation(chosen, images, prior, data.variance)
+        normal_equations(operator, statistics)
         return time.perf_counter() - began
 
+    seconds(1)  # what happens but once, such as loading compiled code, is not timed
     least = seconds(1)
-    per_patch = max(seconds(n_chosen) - least, 0.0) / n_chosen
-    return per_patch, least
+    per_observation = max(seconds(n_timed) - least, 0.0) / n_timed
+    return per_observation, least

@@ -23,14 +23,15 @@ from numbasaem.micrographs.reading import (
 )
 from numbasaem.picking.algorithm import Picks, pick
 from numbasaem.picking.template import particle_of_run
-from numbasaem.reconstruction.checkpoint import VALIDATION, load_checkpoint
+from numbasaem.reconstruction.checkpoint import load_checkpoint
+from numbasaem.reconstruction.journal import VALIDATION
 from numbasaem.settings import Settings
 from numbasaem.volume.rotations import rotation_grid
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from numbasaem.reconstruction.checkpoint import Iteration, RunState
+    from numbasaem.reconstruction.state import Iteration, RunState
 
 HALF_MAP_CRITERION = 0.143
 _EXCERPT_PATCHES = 40

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from numbasaem.reconstruction.checkpoint import RunState
+    from numbasaem.reconstruction.state import RunState
 
 _FINE_VOXELS = 40
 """Voxels a side from which a surface looks smooth."""

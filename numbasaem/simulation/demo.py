@@ -9,9 +9,9 @@ from pathlib import Path
 from numbasaem.assessment.alignment import Comparison, evaluate_against
 from numbasaem.errors import expected
 from numbasaem.io.mrc import read_volume, write_volume
-from numbasaem.reconstruction.checkpoint import Iteration
 from numbasaem.reconstruction.driver import reconstruct
 from numbasaem.reconstruction.plan import Plan
+from numbasaem.reconstruction.state import Iteration
 from numbasaem.settings import Settings
 from numbasaem.volume.phantom import folded_chain
 

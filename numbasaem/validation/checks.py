@@ -16,63 +16,43 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import fft
-from scipy.ndimage import gaussian_filter
 
 from numbasaem.aliases import PathLike, no_progress
 from numbasaem.assessment.alignment import align
 from numbasaem.assessment.fsc import fourier_shell_correlation
 from numbasaem.errors import expected
 from numbasaem.io import written_whole
-from numbasaem.micrographs.reading import file_of_source, load_patches, load_windows
+from numbasaem.micrographs.reading import file_of_source
+from numbasaem.observations.models import observation_model
 from numbasaem.random_streams import Stream, random_stream
-from numbasaem.reconstruction.checkpoint import (
-    VALIDATION,
-    Journal,
-    load_checkpoint,
-    refuse_other_sources,
-)
-from numbasaem.reconstruction.driver import HALVES, Watch, take_to_the_end
-from numbasaem.reconstruction.iterate import projections_as_seen, rotation_prior
-from numbasaem.settings import Settings
+from numbasaem.reconstruction.checkpoint import load_checkpoint
+from numbasaem.reconstruction.driver import Callbacks, run_all
+from numbasaem.reconstruction.journal import VALIDATION, Journal, refuse_other_sources
+from numbasaem.reconstruction.memory import limit_threads_to_memory
+from numbasaem.reconstruction.result import HALVES
+from numbasaem.reconstruction.state import RunPlace
+from numbasaem.settings import Settings, read_settings
 from numbasaem.volume.basis import VolumeBasis
 
+from .control import noise_like
+from .evidence import Mean, evidence_of_groups, held_out_evidence, mean_of
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from numbasaem.aliases import OnProgress
-    from numbasaem.micrographs.reading import PatchSet, WindowSet
-    from numbasaem.observations.protocol import Observations
-    from numbasaem.reconstruction.checkpoint import Iteration, RunState
+    from numbasaem.micrographs.reading import Input
+    from numbasaem.observations.protocol import DataSet, Observations
+    from numbasaem.reconstruction.state import Iteration, RunState
 
-_GROUPS = 20
-"""Of patches, for the standard deviation of a mean over them."""
 _ENVELOPE_REACH = 4
-"""In patches, over which the power of a micrograph is taken to vary."""
-_SURROGATE_ITERATIONS = 20
+"""Patches over which the power of a micrograph is taken to vary."""
 _SURE = 5.0
 """Standard deviations by which the data have to be ahead of noise."""
 _LEAST_CORRELATION = 0.5
-"""Of half maps, and of maps from starts that arrive at the same likelihood."""
-
-
-@dataclass(frozen=True)
-class Mean:
-    """A mean over patches and its standard deviation."""
-
-    value: float
-    deviation: float
-
-    def __str__(self) -> str:
-        """Both in words."""
-        return f"{self.value:.4f} +- {self.deviation:.4f}"
-
-    def ahead_of(self, other: Mean) -> float:
-        """Difference to another mean in standard deviations."""
-        spread = float(np.hypot(self.deviation, other.deviation))
-        return (self.value - other.value) / max(spread, np.finfo(float).tiny)
+"""Least correlation of half maps, and of maps from starts that are as likely."""
 
 
 @dataclass(frozen=True)
@@ -148,6 +128,7 @@ def validate(
     folder: PathLike,
     *,
     threads: int | None = None,
+    max_memory: float | None = None,
     on_iteration: Callable[[Iteration], None] | None = None,
     on_progress: OnProgress | None = None,
 ) -> Validation:
@@ -174,6 +155,8 @@ def validate(
         there.
     threads : int, optional
         Threads to run on; as the reconstruction if left out.
+    max_memory : float, optional
+        Most memory to take, 10**9 bytes; as the reconstruction if left out.
     on_iteration : callable, optional
         Called with each finished :class:`Iteration`.
     on_progress : callable, optional
@@ -187,7 +170,8 @@ def validate(
     Raises
     ------
     InputError
-        If the run has not ended, or its micrographs are gone or no longer the same.
+        If the run has not ended, its micrographs are gone or no longer the same, or the
+        memory allowed is too little.
 
     Examples
     --------
@@ -199,19 +183,29 @@ def validate(
     place = Path(folder)
     progress = on_progress or no_progress
     description, runs = load_checkpoint(place / "run.h5")
-    settings = Settings(**description["settings"]).model_copy(
-        update={"threads": threads}
-    )
     if "full" not in runs or not (place / "volume.mrc").exists():
         raise expected(place, "a run that has ended", "no volume.mrc")
-    data, control = _data_and_control(place, description["sources"], settings, progress)
+    sources = description["sources"]
+    inputs = [file_of_source(source) for source in sources]
+    # What decides no result is not in the checkpoint, but beside the maps.
+    means = read_settings(place / "settings.toml")
+    asked = Settings(**description["settings"]).model_copy(
+        update={
+            "threads": threads or means.get("threads"),
+            "max_memory": max_memory or means.get("max_memory"),
+            "pixel_size": sources[0].get("pixel_size"),
+        }
+    )
+    settings, _ = limit_threads_to_memory(asked, inputs, n_copies=2)
+    data, control = _data_and_control(inputs, settings, progress)
+    refuse_other_sources(place / "run.h5", sources, data.sources)
     work = _Work(settings, on_iteration, progress)
-    seen = data.halves(settings.seed)
+    halves = data.halves(settings.seed)
     sample = _Sample(
-        tuple(data.part(half, settings.threads) for half in seen),
+        tuple(data.part(half, settings.threads) for half in halves),
         {name: runs[name] for name in ("full", *HALVES) if name in runs},
     )
-    noise = _Sample(tuple(control.part(half, settings.threads) for half in seen), {})
+    noise = _Sample(tuple(control.part(half, settings.threads) for half in halves), {})
     if not settings.halves:
         sample = replace(sample, runs={**sample.runs, **work.halves(sample, "")})
     noise = replace(noise, runs=work.halves(noise, "noise "))
@@ -221,46 +215,6 @@ def validate(
     with written_whole(place / VALIDATION) as part:
         part.write_text(json.dumps(result.record(), indent=1) + "\n", encoding="utf-8")
     return result
-
-
-def noise_like(
-    pixels: NDArray[np.floating], reach: float, generator: np.random.Generator
-) -> NDArray[np.float32]:
-    """Noise with spectrum, pixel values and unevenness of a micrograph.
-
-    Even Gaussian noise of the same spectrum would be no control: noise that is stronger
-    in some places, or has hot pixels, is better foretold than such noise, molecules or
-    none. So the micrograph is evened, its spectrum and its pixel values are imposed in
-    turn on its shuffled pixels (iterated amplitude-adjusted surrogates, Schreiber and
-    Schmitz, Phys. Rev. Lett. 77, 635, 1996), and the result is made uneven again.
-
-    Parameters
-    ----------
-    pixels : array, shape (rows, columns)
-        Micrograph. What its particles add to spectrum and values stays.
-    reach : float
-        Standard deviation, pixels, of the Gaussian in which strength is averaged.
-    generator : numpy.random.Generator
-        Shuffles the pixels.
-
-    Returns
-    -------
-    float32, shape (rows, columns)
-        Noise around zero.
-    """
-    centred = pixels - pixels.mean(dtype=np.float64)
-    strength = np.sqrt(gaussian_filter(centred**2, reach))
-    strength = np.maximum(strength, np.finfo(np.float32).tiny)
-    evened = centred / strength
-    amplitudes = np.abs(fft.rfft2(evened))
-    values = np.sort(evened, axis=None)
-    noise = generator.permuted(evened.ravel()).reshape(evened.shape)
-    for _ in range(_SURROGATE_ITERATIONS):
-        spectrum = fft.rfft2(noise)
-        spectrum *= amplitudes / np.maximum(np.abs(spectrum), np.finfo(float).tiny)
-        filtered = fft.irfft2(spectrum, evened.shape)
-        noise.ravel()[np.argsort(filtered, axis=None)] = values
-    return (strength * noise).astype(np.float32)
 
 
 class _Work:
@@ -292,39 +246,27 @@ class _Work:
     def _run(
         self, parts: dict[str, Observations], settings: Settings, prefix: str
     ) -> dict[str, RunState]:
-        def tell(row: Iteration) -> None:
-            if self._on_iteration is not None:
-                n_done, run = before + row.total_done, prefix + row.run
-                told = replace(row, run=run, total_done=n_done, total=self._total)
-                self._on_iteration(told)
-
-        before = self._done
         journal = Journal(None, False, {})
-        take_to_the_end(journal, parts, settings, Watch(tell, self._on_progress))
+        callbacks = Callbacks(self._on_iteration, self._on_progress)
+        place = RunPlace(prefix, self._done, self._total)
+        run_all(journal, parts, settings, callbacks, place)
         self._done += len(parts) * settings.iterations_per_run
         return journal.runs
 
 
 def _data_and_control(
-    folder: Path,
-    sources: list[dict[str, object]],
-    settings: Settings,
-    on_progress: OnProgress,
-) -> tuple[PatchSet | WindowSet, PatchSet | WindowSet]:
+    inputs: Sequence[Input], settings: Settings, on_progress: OnProgress
+) -> tuple[DataSet, DataSet]:
     """Data of the run's micrographs, and of noise like them."""
-    if settings.pixel_size is None and "pixel_size" in sources[0]:
-        settings = settings.model_copy(update={"pixel_size": sources[0]["pixel_size"]})
     reach = _ENVELOPE_REACH * settings.size
-    files = [file_of_source(source) for source in sources]
-    load = load_windows if settings.model == "window" else load_patches
-    data = load(files, settings, on_progress)
-    refuse_other_sources(folder / "run.h5", sources, data.sources)
+    load = observation_model(settings.model).load
+    data = load(inputs, settings, on_progress)
     generator = random_stream(settings.seed, Stream.CONTROL)
     control = load(
-        files,
+        inputs,
         settings,
         on_progress,
-        lambda pixels: noise_like(pixels, reach, generator),
+        change=lambda pixels: noise_like(pixels, reach, generator),
     )
     return data, control
 
@@ -338,9 +280,9 @@ def _checks(
 ) -> tuple[tuple[Check, ...], NDArray[np.float64], NDArray[np.float64]]:
     """All checks, and the FSC of the half maps of data and control."""
     on_progress("asking the data", 0.0)
-    evidence = _held_out_evidence(data.runs, data.halves, settings)
-    of_noise = _held_out_evidence(noise.runs, noise.halves, settings)
-    by_chance = _held_out_evidence(data.runs, noise.halves, settings)
+    evidence = held_out_evidence(data.runs, data.halves, settings)
+    of_noise = held_out_evidence(noise.runs, noise.halves, settings)
+    by_chance = held_out_evidence(data.runs, noise.halves, settings)
     on_progress("asking the data", 0.6)
     halves, fsc = _agreement(data.runs["half1"], data.runs["half2"], settings)
     of_control, control_fsc = _agreement(
@@ -375,10 +317,11 @@ def _starts_agree(data: _Sample, other: RunState, settings: Settings) -> Check:
     """Check that another start finds the same map, or one that is less likely."""
     full = data.runs["full"]
     correlation, _ = _agreement(full, other, settings)
-    lead = _mean(
+    lead = mean_of(
         np.concatenate(
             [
-                _evidence(full, half, settings) - _evidence(other, half, settings)
+                evidence_of_groups(full, half, settings)
+                - evidence_of_groups(other, half, settings)
                 for half in data.halves
             ]
         )
@@ -390,48 +333,6 @@ def _starts_agree(data: _Sample, other: RunState, settings: Settings) -> Check:
         f"at least {_LEAST_CORRELATION:g}, or less likely by {_SURE:g} deviations",
         correlation >= _LEAST_CORRELATION or less_likely,
     )
-
-
-def _held_out_evidence(
-    runs: Mapping[str, RunState],
-    halves: tuple[Observations, ...],
-    settings: Settings,
-) -> Mean:
-    """Evidence of each half of the data for the map of the other half."""
-    return _mean(
-        np.concatenate(
-            [
-                _evidence(runs[of_map], half, settings)
-                for of_map, half in zip(HALVES, halves[::-1], strict=True)
-            ]
-        )
-    )
-
-
-def _mean(values: NDArray[np.float64]) -> Mean:
-    return Mean(float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values))))
-
-
-def _evidence(
-    state: RunState, data: Observations, settings: Settings
-) -> NDArray[np.float64]:
-    """Log-likelihood per patch above the likeliest white noise, of groups."""
-    stage = settings.schedule[state.stage]
-    basis = VolumeBasis(settings.size, stage.ell_max)
-    operator = projections_as_seen(basis, stage.n_rotations, data)
-    images = operator.project(state.volume_coefficients)
-    hypotheses = images, state.shift_prior, state.noise_variance
-    views = rotation_prior(state, settings)
-    found = [
-        data.expectation(group, *hypotheses, views)
-        for group in np.array_split(np.arange(len(data)), min(_GROUPS, len(data)))
-    ]
-    n_pixels = np.array([one.n_patches for one in found]) * settings.size**2
-    energy = np.array([one.patch_energy for one in found])
-    variance = energy.sum() / n_pixels.sum()
-    white = -(energy / variance + n_pixels * np.log(2 * np.pi * variance)) / 2
-    evidence = np.array([one.log_likelihood for one in found]) - white
-    return np.asarray(evidence * settings.size**2 / n_pixels)
 
 
 def _agreement(

@@ -346,3 +346,19 @@ def _real_from_complex(ell: int) -> NDArray[np.complex128]:
     matrix[ell - m, ell + m] = -1j * sign / np.sqrt(2)
     matrix[ell - m, ell - m] = 1j / np.sqrt(2)
     return matrix
+
+
+def view_kernel_bytes(n: int, n_sources: int | None = None) -> int:
+    """Memory of a kernel of view directions at its peak, while it is built.
+
+    Parameters
+    ----------
+    n, n_sources : int
+        As of :func:`view_kernel`.
+
+    Returns
+    -------
+    int
+        Bytes.
+    """
+    return 3 * 8 * n * (n_sources or n)

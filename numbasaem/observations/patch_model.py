@@ -1,0 +1,64 @@
+"""The patch model, the paper's: patches that show any part of one particle, or none."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import TYPE_CHECKING
+
+from numbasaem.micrographs.preparation import preparation_bytes
+
+from .patch_data import load_patches
+from .patch_expectation import block_bytes
+from .protocol import DataMemory, ObservationModel
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from distributed import Client
+
+    from numbasaem.aliases import OnProgress
+    from numbasaem.micrographs.preparation import InputShape
+    from numbasaem.micrographs.reading import Input
+    from numbasaem.settings import Settings
+
+    from .protocol import ChangePixels, DataSet
+
+
+class PatchModel(ObservationModel):
+    """Patches that show any part of one particle, or none."""
+
+    longest_step = 8.0
+    held_iterations = 0
+
+    def load(
+        self,
+        inputs: Sequence[Input],
+        settings: Settings,
+        on_progress: OnProgress,
+        client: Client | None = None,
+        change: ChangePixels | None = None,
+    ) -> DataSet:
+        """Cut micrographs into patches; see :class:`ObservationModel`."""
+        if client is None:
+            return load_patches(inputs, settings, on_progress, change)
+        from .dask import load_remotely  # Dask is optional.
+
+        return load_remotely(client, inputs, settings, on_progress)
+
+    def memory(self, settings: Settings, shapes: Sequence[InputShape]) -> DataMemory:
+        """Memory of the patches; see :class:`ObservationModel`."""
+        size = settings.size
+        n_patches = sum(
+            shape.n_micrographs * prod(n // size for n in shape.prepared)
+            for shape in shapes
+        )
+        patches = 4 * n_patches * size**2
+        return DataMemory(
+            reading=patches + max(patches, preparation_bytes(settings, shapes)),
+            held=patches * (2 if settings.halves else 1),
+            # The copy and what its checks take.
+            chosen=size**2 * (4 + 4 + 1),
+            thread=block_bytes(settings.schedule[-1].n_rotations, size),
+            n_observations=n_patches,
+            patches_each=1.0,
+        )

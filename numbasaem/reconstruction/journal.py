@@ -1,0 +1,212 @@
+"""Record of all runs of a reconstruction, and the lock of its folder."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import platform
+import warnings
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, Self
+
+from numbasaem.errors import RunWarning, expected
+
+from .checkpoint import newest_checkpoint, previous_of, save_checkpoint
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import TracebackType
+
+    from .state import RunState
+
+VALIDATION = "validation.json"
+"""File beside the checkpoint: the verdict on the run."""
+
+
+class Journal:
+    """Record of all runs, in memory and, if there is a folder, in its `run.h5`.
+
+    A context manager: no other process can write to the folder meanwhile.
+
+    Parameters
+    ----------
+    folder : Path or None
+        Output folder.
+    resume : bool
+        Take up the run that the folder holds.
+    settings : dict
+        What a run has to agree with to be resumed, as JSON can hold it.
+
+    Raises
+    ------
+    InputError
+        If the folder holds a run that is not to be resumed, or one of other settings.
+
+    Warns
+    -----
+    RunWarning
+        If the newest checkpoint is damaged, or was written by other versions.
+    """
+
+    def __init__(
+        self, folder: Path | None, resume: bool, settings: dict[str, Any]
+    ) -> None:
+        self.path = None if folder is None else folder / "run.h5"
+        self.description: dict[str, Any] = {
+            "settings": settings,
+            "versions": versions(),
+        }
+        self.runs: dict[str, RunState] = {}
+        self._whole: Path | None = None
+        self._begun: dict[str, Any] = {}
+        self._lock: int | None = None
+        if self.path is None:
+            return
+        held = [p.name for p in (self.path, previous_of(self.path)) if p.exists()]
+        if held and not resume:
+            raise expected(folder, "a folder without a run, or --resume", held[0])
+        if held:
+            self._whole, self._begun, self.runs = newest_checkpoint(self.path)
+            self._refuse_other_settings()
+            self._tell_other_versions()
+
+    def __enter__(self) -> Self:
+        """Do nothing; the folder is taken by :meth:`begin`."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Let go of the folder."""
+        if self._lock is not None:
+            os.close(self._lock)
+
+    def begin(self, sources: list[dict[str, Any]], preparation: dict[str, Any]) -> None:
+        """Take the folder, made if it does not exist, for a run on these inputs.
+
+        Parameters
+        ----------
+        sources : list of dict
+            Name, size and SHA-256 of each input.
+        preparation : dict
+            What was done to them, for the record: the settings decide it.
+
+        Raises
+        ------
+        InputError
+            If the run to resume is of other inputs, or the folder cannot be written or
+            is in use by another process.
+        """
+        self.description["sources"] = sources
+        self.description["preparation"] = preparation
+        if self.path is None:
+            return
+        if self._whole is not None:
+            refuse_other_sources(self._whole, self._begun["sources"], sources)
+        folder = self.path.parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(folder, os.O_RDONLY)
+        except OSError as error:
+            raise expected(folder, "a folder to write to", error.strerror) from error
+        if not _locked(self._lock):
+            raise expected(folder, "a folder for one process", "a run under way")
+        if self._whole is None:
+            # A verdict left here is on another run.
+            try:
+                (folder / VALIDATION).unlink(missing_ok=True)
+            except OSError as error:
+                wanted = "a folder to write to"
+                raise expected(folder, wanted, error.strerror) from error
+            self.save()
+        elif self._whole != self.path:  # Before what is damaged can take its place.
+            self._whole.replace(self.path)
+
+    def save(self) -> None:
+        """Write the file anew."""
+        if self.path is not None:
+            save_checkpoint(self.path, self.description, self.runs)
+
+    @property
+    def n_done(self) -> int:
+        """Iterations done, over all runs."""
+        return sum(len(state.history) for state in self.runs.values())
+
+    def _refuse_other_settings(self) -> None:
+        before = self._begun["settings"]
+        for name, asked in self.description["settings"].items():
+            if asked != before.get(name):
+                where = f"{self._whole}: {name}"
+                raise expected(where, f"{before.get(name)}, as begun", asked)
+
+    def _tell_other_versions(self) -> None:
+        before = self._begun["versions"]
+        now = self.description["versions"]
+        for name in before.keys() & now.keys():
+            if before[name] != now[name]:
+                warnings.warn(
+                    f"{self._whole}: begun with {name} {before[name]}, goes on with "
+                    f"{now[name]}; the result may differ in its last digits",
+                    RunWarning,
+                    stacklevel=4,
+                )
+
+
+def refuse_other_sources(
+    run: Path, begun: list[dict[str, Any]], given: list[dict[str, Any]]
+) -> None:
+    """Refuse inputs that are not those a run began with.
+
+    Parameters
+    ----------
+    run : Path
+        Checkpoint of the run, as errors name it.
+    begun, given : list of dict
+        Name, size and SHA-256 of each input, then and now.
+
+    Raises
+    ------
+    InputError
+        If their number or the content of one differs.
+    """
+    if len(begun) != len(given):
+        wanted = f"{len(begun)} micrographs, as begun"
+        raise expected(run, wanted, len(given))
+    for before, now in zip(begun, given, strict=True):
+        wanted = f"{before['name']} as it was when the run began"
+        if before["size"] != now["size"]:
+            found = f"{now['size']} bytes, not {before['size']}, in {now['name']}"
+            raise expected(run, wanted, found)
+        if before["sha256"] != now["sha256"]:
+            raise expected(run, wanted, f"other data in {now['name']}")
+        if before.get("lens") != now.get("lens"):
+            what = f"the contrast transfer function that {now['name']} began with"
+            raise expected(run, what, "another")
+
+
+def _locked(folder: int) -> bool:
+    """Lock an open folder until it is closed, where the file system can do that."""
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
+def versions() -> dict[str, str]:
+    """Versions of all that the bits of a result depend on.
+
+    Returns
+    -------
+    dict of str to str
+        Of this package, Python and the packages that compute.
+    """
+    packages = ("numbasaem", "numba", "llvmlite", "numpy", "scipy")
+    return {"python": platform.python_version()} | {
+        name: version(name) for name in packages
+    }

@@ -1,0 +1,67 @@
+"""First states of runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from numbasaem.observations.shift_prior import uniform_shift_prior
+from numbasaem.random_streams import Stream, random_stream
+from numbasaem.volume.basis import VolumeBasis
+from numbasaem.volume.symmetry import invariant_volumes
+
+from .state import RunState
+from .view_prior import uniform_view_weights
+
+if TYPE_CHECKING:
+    from numbasaem.observations.protocol import Observations
+    from numbasaem.settings import Settings
+
+FIRST_EMPTY_PROBABILITY = 0.5
+"""Probability of an empty patch before the data have said anything."""
+
+
+def random_start(
+    data: Observations, settings: Settings, run: int, start: int
+) -> RunState:
+    """First state of a run: independent Gaussian voxels.
+
+    Parameters
+    ----------
+    data : Observations
+        Data of the run.
+    settings : Settings
+        Settings of the reconstruction.
+    run, start : int
+        Number of the run and of the start: another volume for each, but the same
+        minibatches for all starts of a run, so that their likelihoods compare.
+
+    Returns
+    -------
+    RunState
+        The volume is scaled so that projections have as much power as the pixels;
+        the noise variance, unless it is known, is that of the pixels.
+    """
+    size, first = settings.size, settings.schedule[0]
+    variance = settings.noise_variance or data.variance
+    generator = random_stream(settings.seed, Stream.START, run, start)
+    basis = VolumeBasis(size, first.ell_max)
+    volume = basis.expand(generator.standard_normal((size, size, size)))
+    symmetric = invariant_volumes(basis, settings.symmetry)
+    volume = symmetric @ (symmetric.T @ volume)
+    images = data.projections(basis, first.n_rotations).project(volume)
+    return RunState(
+        volume_coefficients=volume * np.sqrt(variance / np.mean(images**2)),
+        shift_prior=uniform_shift_prior(size, FIRST_EMPTY_PROBABILITY),
+        noise_variance=variance,
+        rotation_mass=np.zeros(first.n_rotations),
+        view_weights=uniform_view_weights(first.n_rotations),
+        generator=random_stream(settings.seed, Stream.MINIBATCHES, run),
+        stage=0,
+        iteration=0,
+        step=1.0,
+        em_step=np.zeros(basis.n_coefficients),
+        minibatches={},
+        history=[],
+    )

@@ -1,0 +1,125 @@
+"""State of a run and the record of its iterations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class RunPlace:
+    """Where a run stands among all the runs of a reconstruction.
+
+    Attributes
+    ----------
+    run : str
+        Name of the run, as in :class:`Iteration`.
+    n_before : int
+        Iterations done before those of this run, over all runs.
+    total : int
+        Iterations planned, over all runs.
+    """
+
+    run: str = "full"
+    n_before: int = 0
+    total: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Iteration:
+    """One iteration of a run, as it is recorded and reported.
+
+    Attributes
+    ----------
+    run : str
+        "full", "half1" or "half2"; with "-start0" and so on for the random starts
+        that are tried first.
+    stage, n_stages : int
+        Stage of frequency marching, from 0, and how many there are.
+    ell_max : int
+        Highest degree of the stage.
+    iteration, n_iterations : int
+        Iteration within the stage, from 1, and how many it has.
+    total_done, total : int
+        Iterations done and planned, over all runs and stages.
+    log_likelihood_per_patch : float
+        Of the patches seen, under the estimate before the iteration.
+    q_per_patch : float
+        Q of equation (25) per patch, at the estimate before the iteration.
+    noise_variance : float
+        After the iteration.
+    empty_fraction : float
+        Share of patches without a particle.
+    volume_change : float
+        Relative change of the volume's coefficients.
+    seconds : float
+        Wall time of the iteration.
+    n_unconstrained : int
+        Dimensions of the volume that no patch of the iteration told anything of.
+    """
+
+    run: str
+    stage: int
+    n_stages: int
+    ell_max: int
+    iteration: int
+    n_iterations: int
+    total_done: int
+    total: int
+    log_likelihood_per_patch: float
+    q_per_patch: float
+    noise_variance: float
+    empty_fraction: float
+    volume_change: float
+    seconds: float
+    n_unconstrained: int = 0
+
+
+@dataclass
+class RunState:
+    """Everything a run needs to go on exactly as if it had never stopped.
+
+    Attributes
+    ----------
+    volume_coefficients : float64, shape (M,)
+        Current estimate, in the basis of the current stage.
+    shift_prior : float64, shape (2L, 2L)
+        Current rho.
+    noise_variance : float
+        Current sigma**2.
+    rotation_mass : float64, shape (K,)
+        Posterior of each rotation, summed over the particles that the patches of the
+        current stage's iterations showed.
+    view_weights : float64, shape (K,)
+        Current prior of view directions, as weights of the columns of
+        :func:`numbasaem.volume.rotations.view_kernel`.
+    generator : numpy.random.Generator
+        Draws the minibatches.
+    stage, iteration : int
+        Iterations done in the current stage.
+    step : float
+        Of the volume, where it is adapted, in units of the step of EM.
+    em_step : float64, shape (M,)
+        Last step of EM in the current stage; zero before the first.
+    minibatches : dict
+        State of the batching scheme.
+    history : list of Iteration
+        What happened so far.
+    """
+
+    volume_coefficients: NDArray[np.float64]
+    shift_prior: NDArray[np.float64]
+    noise_variance: float
+    rotation_mass: NDArray[np.float64]
+    view_weights: NDArray[np.float64]
+    generator: np.random.Generator
+    stage: int
+    iteration: int
+    step: float
+    em_step: NDArray[np.float64]
+    minibatches: dict[str, object]
+    history: list[Iteration]

@@ -1,0 +1,272 @@
+"""The M-step on the state of a run: how far it goes, and what keeps it sound."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from numbasaem.errors import RunWarning, expected
+from numbasaem.observations.models import observation_model
+from numbasaem.observations.shift_prior import uniform_shift_prior, visible_shifts
+
+from .maximization import (
+    n_unconstrained_dimensions,
+    noise_variance,
+    normal_equations,
+    restricted_equations,
+    shift_prior_table,
+    solve,
+)
+from .starts import FIRST_EMPTY_PROBABILITY
+from .view_prior import learned_view_weights
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from numbasaem.observations.statistics import Statistics
+    from numbasaem.projection.operator import ProjectionOperator
+    from numbasaem.settings import Settings
+
+    from .state import RunState
+
+_BLIND_ITERATIONS = 5
+"""First iterations of a stage in which view directions are not learned: a poor volume
+has none to tell."""
+_SMALLEST_SHARE = 1e-6
+"""Smallest share that float32 sums can tell from nothing."""
+_PACE = 0.5
+"""Logarithm by which a step grows when it goes where the one before went."""
+_SHORTEST_STEP = 0.3
+_BEYOND_CHANCE = 10.0
+"""Standard deviations of the mean log-likelihood of a minibatch of noise."""
+
+
+class Update(NamedTuple):
+    """What an iteration did to the volume.
+
+    Attributes
+    ----------
+    change : float
+        Relative change of its coefficients.
+    n_unconstrained : int
+        Dimensions of it that no patch of the iteration told anything of.
+    """
+
+    change: float
+    n_unconstrained: int
+
+
+def maximize(
+    operator: ProjectionOperator,
+    symmetric: NDArray[np.float64],
+    state: RunState,
+    statistics: Statistics,
+    step: float | None,
+    settings: Settings,
+) -> Update:
+    """M-step: new volume, shift prior, view weights and noise variance.
+
+    Parameters
+    ----------
+    operator : ProjectionOperator
+        Projections in the rotations that the statistics refer to.
+    symmetric : float64, shape (M, n)
+        Volumes whose combinations have the symmetry of the run.
+    state : RunState
+        In/out: what is estimated.
+    statistics : Statistics
+        Of the patches that are to be explained.
+    step : float or None
+        Length of the volume's step, 1 for EM; None adapts it.
+    settings : Settings
+        Settings of the reconstruction.
+
+    Returns
+    -------
+    Update
+        What became of the volume.
+
+    Raises
+    ------
+    InputError
+        If the numbers overflow; the state is not to be used then.
+
+    Warns
+    -----
+    RunWarning
+        If the statistics hold no particle or tell nothing of some part of the volume,
+        the shift prior collapsed or the noise is lost in rounding.
+    """
+    before = state.volume_coefficients
+    if statistics.pixels_in_view < _SMALLEST_SHARE:
+        _warn("no particle in the patches of an iteration; the volume stays as it was")
+        state.em_step = np.zeros_like(before)
+        return Update(0.0, symmetric.shape[1])
+    equations = normal_equations(operator, statistics)
+    matrix, right_side = restricted_equations(symmetric, *equations)
+    n_unconstrained = n_unconstrained_dimensions(matrix)
+    if n_unconstrained > 0:
+        _warn(
+            f"nothing seen of {n_unconstrained} of {len(matrix)} dimensions of the "
+            "volume; there it stays near zero. More rotations or patches, or a lower "
+            "degree, would help"
+        )
+    weights = solve(matrix, right_side)
+    norm = float(np.linalg.norm(weights))
+    if not np.isfinite(norm):
+        raise expected("M-step", "a finite volume", f"one of norm {norm:g}")
+    maximum = symmetric @ weights
+    em_step = maximum - before
+    model = observation_model(settings.model)
+    if step is None:
+        step = _adapted_step(state, em_step, equations[0], model.longest_step)
+    state.em_step, state.step = em_step, step
+    state.volume_coefficients = before + step * em_step
+    if state.stage > 0 or state.iteration >= model.held_iterations:
+        state.shift_prior = _mix_in_uniform(shift_prior_table(statistics))
+    if settings.views == "learned" and state.iteration >= _BLIND_ITERATIONS:
+        state.view_weights = learned_view_weights(state.view_weights, statistics, step)
+    state.noise_variance = settings.noise_variance or _floor_noise_variance(
+        noise_variance(operator, maximum, statistics), state.noise_variance, statistics
+    )
+    change = _relative_change(before, state.volume_coefficients)
+    return Update(change, n_unconstrained)
+
+
+def overshot(state: RunState, statistics: Statistics) -> bool:
+    """Whether a step longer than EM's lowered the likelihood of the same patches.
+
+    Parameters
+    ----------
+    state : RunState
+        State after the step.
+    statistics : Statistics
+        Of the patches of the iteration before, under that state.
+
+    Returns
+    -------
+    bool
+        True if the step is to be taken back.
+    """
+    if state.iteration == 0 or state.step <= 1:
+        return False
+    before = state.history[-1].log_likelihood_per_patch
+    return statistics.log_likelihood / statistics.n_patches < before
+
+
+def step_back(state: RunState) -> Update:
+    """Go back to where the last step of EM itself ends.
+
+    There the likelihood is at least what it was before that step, since the shift prior
+    and the noise variance are those of EM whatever the length of the step.
+
+    Parameters
+    ----------
+    state : RunState
+        In/out: state after the longer step.
+
+    Returns
+    -------
+    Update
+        What became of the volume.
+    """
+    before = state.volume_coefficients
+    state.volume_coefficients = before - (state.step - 1) * state.em_step
+    state.step = 1.0
+    return Update(_relative_change(before, state.volume_coefficients), 0)
+
+
+def likelihood_fell(state: RunState, statistics: Statistics) -> bool:
+    """Whether the likelihood is below that of the run's start, beyond all chance.
+
+    Long steps can do that; a plain step of EM cannot but raise it again.
+
+    Parameters
+    ----------
+    state : RunState
+        State of the run.
+    statistics : Statistics
+        Of the iteration's patches, under that state.
+
+    Returns
+    -------
+    bool
+        True if a plain step is to follow.
+
+    Warns
+    -----
+    RunWarning
+        If so.
+    """
+    if not state.history:
+        return False
+    begun = state.history[0].log_likelihood_per_patch
+    now = statistics.log_likelihood / statistics.n_patches
+    spread = np.sqrt(statistics.size**2 / statistics.n_patches)
+    if now >= begun - _BEYOND_CHANCE * spread:
+        return False
+    _warn(
+        f"log-likelihood per patch fell to {now:.4f}, below {begun:.4f} at the start; "
+        "a plain step of EM follows"
+    )
+    return True
+
+
+def _relative_change(before: NDArray[np.float64], after: NDArray[np.float64]) -> float:
+    norm = float(np.linalg.norm(after))
+    return float(np.linalg.norm(after - before)) / norm if norm > 0 else 1.0
+
+
+def _adapted_step(
+    state: RunState,
+    em_step: NDArray[np.float64],
+    matrix: NDArray[np.float64],
+    longest: float,
+) -> float:
+    """Longer if this step of EM agrees with the one before, shorter if it opposes it.
+
+    Where much of the information is missing, steps of EM are short and follow each
+    other; near the maximum those of minibatches overshoot and turn round. Agreement is
+    the cosine of the angle between them in the metric of the matrix A.
+    """
+    steps = np.stack([state.em_step, em_step])
+    with threadpool_limits(1):
+        (last, between), (_, now) = steps @ matrix @ steps.T
+    if last * now <= 0:
+        return state.step
+    agreement = between / np.sqrt(last * now)
+    step = state.step * np.exp(_PACE * agreement)
+    return float(np.clip(step, _SHORTEST_STEP, longest))
+
+
+def _mix_in_uniform(shift_prior: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Keep every shift possible where a single one has taken all probability.
+
+    A probability of zero stays zero in EM, whatever the data say later.
+    """
+    visible = visible_shifts(shift_prior)
+    if max(visible.max(), 1 - visible.sum()) < 1 - _SMALLEST_SHARE:
+        return shift_prior
+    _warn("the shift prior collapsed onto one state; a little of all is mixed in")
+    uniform = uniform_shift_prior(len(shift_prior) // 2, FIRST_EMPTY_PROBABILITY)
+    mixed: NDArray[np.float64] = 0.99 * shift_prior + 0.01 * uniform
+    return mixed
+
+
+def _floor_noise_variance(
+    variance: float, before: float, statistics: Statistics
+) -> float:
+    """Noise variance, or the least that float32 correlations can tell from none."""
+    power = max(statistics.patch_energy / statistics.n_pixels, before)
+    least: float = _SMALLEST_SHARE * power
+    if variance >= least:
+        return variance
+    _warn(f"noise variance {variance:.3g} is lost in rounding; {least:.3g} is used")
+    return least
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, RunWarning, stacklevel=2)

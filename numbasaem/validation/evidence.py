@@ -1,0 +1,125 @@
+"""What data say of a map that was made without them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from numbasaem.reconstruction.result import HALVES
+from numbasaem.reconstruction.view_prior import rotation_prior
+from numbasaem.volume.basis import VolumeBasis
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from numbasaem.observations.protocol import Observations
+    from numbasaem.reconstruction.state import RunState
+    from numbasaem.settings import Settings
+
+_GROUPS = 20
+"""Groups of patches, for the standard deviation of a mean over them."""
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean over patches and its standard deviation."""
+
+    value: float
+    deviation: float
+
+    def __str__(self) -> str:
+        """Both in words."""
+        return f"{self.value:.4f} +- {self.deviation:.4f}"
+
+    def ahead_of(self, other: Mean) -> float:
+        """Difference to another mean in standard deviations."""
+        spread = float(np.hypot(self.deviation, other.deviation))
+        return (self.value - other.value) / max(spread, np.finfo(float).tiny)
+
+
+def held_out_evidence(
+    runs: Mapping[str, RunState],
+    halves: tuple[Observations, ...],
+    settings: Settings,
+) -> Mean:
+    """Evidence of each half of the data for the map of the other half.
+
+    Parameters
+    ----------
+    runs : mapping of str to RunState
+        Runs on the halves, whose maps are asked about.
+    halves : tuple of Observations
+        The halves of the data, in the order of the runs.
+    settings : Settings
+        Settings of the runs.
+
+    Returns
+    -------
+    Mean
+        Over groups of patches.
+    """
+    return mean_of(
+        np.concatenate(
+            [
+                evidence_of_groups(runs[of_map], half, settings)
+                for of_map, half in zip(HALVES, halves[::-1], strict=True)
+            ]
+        )
+    )
+
+
+def mean_of(values: NDArray[np.float64]) -> Mean:
+    """Mean of independent values and its standard deviation.
+
+    Parameters
+    ----------
+    values : float64, shape (n,)
+        At least two.
+
+    Returns
+    -------
+    Mean
+        Of them.
+    """
+    return Mean(float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values))))
+
+
+def evidence_of_groups(
+    state: RunState, data: Observations, settings: Settings
+) -> NDArray[np.float64]:
+    """Log-likelihood per patch above the likeliest white noise, of groups of patches.
+
+    Parameters
+    ----------
+    state : RunState
+        State of a run whose map is asked about.
+    data : Observations
+        What is asked.
+    settings : Settings
+        Settings of the run.
+
+    Returns
+    -------
+    float64, shape (n_groups,)
+        Of each group.
+    """
+    stage = settings.schedule[state.stage]
+    basis = VolumeBasis(settings.size, stage.ell_max)
+    operator = data.projections(basis, stage.n_rotations)
+    images = operator.project(state.volume_coefficients)
+    hypotheses = images, state.shift_prior, state.noise_variance
+    views = rotation_prior(state, settings)
+    groups = [
+        data.expectation(group, *hypotheses, views)
+        for group in np.array_split(np.arange(len(data)), min(_GROUPS, len(data)))
+    ]
+    n_pixels = np.array([group.n_patches for group in groups]) * settings.size**2
+    energy = np.array([group.patch_energy for group in groups])
+    variance = energy.sum() / n_pixels.sum()
+    white = -(energy / variance + n_pixels * np.log(2 * np.pi * variance)) / 2
+    evidence = np.array([group.log_likelihood for group in groups]) - white
+    return np.asarray(evidence * settings.size**2 / n_pixels)
