@@ -50,7 +50,7 @@ def refusal(do: Callable[[], object]) -> str:
 
 def sealed(content: bytes) -> bytes:
     """Return a file of this format around any content."""
-    seal = b"numbasaem run, format 4, SHA-256 %s\n"
+    seal = b"numbasaem run, format 5, SHA-256 %s\n"
     digest = hashlib.sha256(content).hexdigest().encode()
     return (seal % digest).ljust(512, b"\0") + content
 
@@ -91,7 +91,7 @@ def test_checkpoint__round_trip(
         },
         "average": {"average": statistics, "n_averaged": 2},
     }
-    row = Iteration("full", 0, 2, 3, 1, 2, 1, 4, -1.5, -1.6, 0.5, 0.25, 0.1, 2.0)
+    row = Iteration("full", 0, 2, 3, 1, 2, 1, 4, 0.2, -1.5, -1.6, 0.5, 0.25, 0.1, 2.0)
     state = RunState(
         volume_coefficients=np.arange(4.0),
         shift_prior=np.full((2, 2), 0.25),
@@ -332,3 +332,10 @@ def test_resume__without_damage_warns_of_nothing(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         run(tmp_path, resume=True)
+
+
+def test_refused__a_checkpoint_of_another_format(tmp_path: Path) -> None:
+    path = tmp_path / "run.h5"
+    path.write_bytes(b"numbasaem run, format 4, SHA-256 0".ljust(512, b"\0"))
+    line = refusal(lambda: load_checkpoint(path))
+    assert line.endswith("found format 4 of another version of this program")

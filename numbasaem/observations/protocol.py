@@ -15,6 +15,8 @@ import numpy as np
 
 from numbasaem.random_streams import Stream, random_stream
 
+from .statistics import Statistics
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
     from numbasaem.volume.basis import VolumeBasis
 
     from .pixel_sums import PixelSums
-    from .statistics import Statistics
 
 ChangePixels = Callable[["NDArray[np.float32]"], "NDArray[np.float32]"]
 """Function from the pixels of a prepared micrograph to those that are looked at."""
@@ -213,10 +214,13 @@ class ObservationModel(ABC):
     held_iterations : int
         First iterations of a run in which the first empty probability holds: while the
         volume explains nothing, data say that there are no particles.
+    statistics : type
+        Class of its statistics, a dataclass.
     """
 
     longest_step: float
     held_iterations: int
+    statistics: type[Statistics] = Statistics
 
     @abstractmethod
     def load(

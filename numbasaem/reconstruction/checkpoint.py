@@ -18,6 +18,7 @@ import numpy as np
 
 from numbasaem.errors import InputError, RunWarning, expected
 from numbasaem.io import written_whole
+from numbasaem.observations.models import observation_model
 from numbasaem.observations.statistics import Statistics
 
 from .state import Iteration, RunState
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 
     import h5py
 
-_FORMAT = b"numbasaem run, format 4, SHA-256 "
+_KIND = b"numbasaem run, format "
+_FORMAT = _KIND + b"5, SHA-256 "
 _SEAL_LENGTH = 512
 COPIES_OF_STATE = 3
 """Copies of what is kept: in use, in the file as it is made, and its image."""
@@ -184,17 +186,30 @@ def _load(path: Path) -> tuple[dict[str, Any], dict[str, RunState]]:
         raise expected(path, "a checkpoint of a run", error.strerror) from error
     seal, content = data[:_SEAL_LENGTH], data[_SEAL_LENGTH:]
     if not seal.startswith(_FORMAT):
-        raise expected(path, "a checkpoint of a run", "a file of another kind")
+        raise expected(path, "a checkpoint of a run", _other_format(seal))
     if seal != _seal(content):
         raise expected(path, "a checkpoint of a run", "damaged bytes")
     try:
         with h5py.File.in_memory(content) as file:
             _refuse_references(file)
             description = json.loads(file.attrs["description"])
-            runs = {name: _run_state(run) for name, run in file["runs"].items()}
+            statistics = observation_model(
+                description["settings"].get("model", "patch")
+            ).statistics
+            runs = {
+                name: _run_state(run, statistics) for name, run in file["runs"].items()
+            }
     except _FOREIGN as error:
         raise expected(path, "a checkpoint of a run", error) from error
     return description, runs
+
+
+def _other_format(seal: bytes) -> str:
+    """What a file is whose first block is not one of this version."""
+    if not seal.startswith(_KIND):
+        return "a file of another kind"
+    number = seal.removeprefix(_KIND).partition(b",")[0].decode("ascii", "replace")
+    return f"format {number} of another version of this program"
 
 
 def _seal(content: bytes) -> bytes:
@@ -217,7 +232,7 @@ def _refuse_references(group: h5py.Group) -> None:
             raise ValueError(f"{item.name} outside of the file")
 
 
-def _run_state(group: h5py.Group) -> RunState:
+def _run_state(group: h5py.Group, statistics: type[Statistics]) -> RunState:
     history = group["history"][()]
     if history.dtype != _ROW:
         raise TypeError(f"columns {history.dtype} of the history")
@@ -236,7 +251,7 @@ def _run_state(group: h5py.Group) -> RunState:
         iteration=iteration,
         step=float(group.attrs["step"]),
         em_step=group["em_step"][()],
-        minibatches=_read(group["minibatches"]),
+        minibatches=_read(group["minibatches"], statistics),
         history=[Iteration(run, *row) for row in history.tolist()],
     )
 
@@ -257,7 +272,7 @@ def _write(group: h5py.Group, values: dict[str, Any]) -> None:
             group[name] = value
 
 
-def _read(group: h5py.Group) -> dict[str, Any]:
+def _read(group: h5py.Group, statistics: type[Statistics]) -> dict[str, Any]:
     """Read a tree back; inverse of :func:`_write`."""
     import h5py
 
@@ -266,10 +281,10 @@ def _read(group: h5py.Group) -> dict[str, Any]:
         if not isinstance(item, h5py.Group):
             values[name] = item[()]
             continue
-        inside = _read(item)
+        inside = _read(item, statistics)
         kind = item.attrs["kind"]
         if kind == "statistics":
-            values[name] = Statistics(**inside)
+            values[name] = statistics(**inside)
         elif kind == "list":
             values[name] = [inside[str(i)] for i in range(len(inside))]
         else:

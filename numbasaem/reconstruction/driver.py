@@ -183,17 +183,17 @@ def run_all(
         state.minibatches = {}  # used up; incremental ones are large
 
     def first_state(run: str, number: int) -> RunState:
-        """Random start of a run, or the likeliest of several after their search."""
+        """Random start of a run, or the one of most evidence after their search."""
         if settings.starts == 1:
             return random_start(parts[run], settings, number, 0)
         starts = [f"{run}-start{i}" for i in range(settings.starts)]
         for i, start in enumerate(starts):
             state = random_start(parts[run], settings, number, i)
             advance(start, journal.runs.get(start, state), n_stages=1)
-        likeliest = max(starts, key=lambda name: _score(journal.runs[name]))
+        best = max(starts, key=lambda name: _score(journal.runs[name]))
         # Its search is over, however early it stopped.
         n_searched = settings.schedule[0].n_iterations
-        return replace(journal.runs[likeliest], iteration=n_searched, history=[])
+        return replace(journal.runs[best], iteration=n_searched, history=[])
 
     for run in parts:
         state = journal.runs.get(run) or first_state(run, RUNS.index(run))
@@ -201,6 +201,6 @@ def run_all(
 
 
 def _score(state: RunState) -> float:
-    """Log-likelihood per patch over the last iterations."""
+    """Evidence per patch over the last iterations."""
     last = state.history[-_SCORED_ITERATIONS:]
-    return float(np.mean([row.log_likelihood_per_patch for row in last]))
+    return float(np.mean([row.evidence_per_patch for row in last]))

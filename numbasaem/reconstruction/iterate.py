@@ -151,6 +151,7 @@ def _iterations_of_stage(
             n_iterations=stage.n_iterations,
             total_done=place.n_before + len(state.history) + 1,
             total=place.total,
+            evidence_per_patch=fresh.evidence / fresh.n_patches,
             log_likelihood_per_patch=fresh.log_likelihood / fresh.n_patches,
             q_per_patch=q / fresh.n_patches,
             noise_variance=state.noise_variance,

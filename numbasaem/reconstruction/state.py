@@ -46,8 +46,11 @@ class Iteration:
         Iteration within the stage, from 1, and how many it has.
     total_done, total : int
         Iterations done and planned, over all runs and stages.
+    evidence_per_patch : float
+        Log-likelihood of the patches seen above that of white noise alone, under the
+        estimate before the iteration; see :attr:`Statistics.evidence`.
     log_likelihood_per_patch : float
-        Of the patches seen, under the estimate before the iteration.
+        Log-likelihood of the same, which fluctuates with the energy of their pixels.
     q_per_patch : float
         Q of equation (25) per patch, at the estimate before the iteration.
     noise_variance : float
@@ -70,6 +73,7 @@ class Iteration:
     n_iterations: int
     total_done: int
     total: int
+    evidence_per_patch: float
     log_likelihood_per_patch: float
     q_per_patch: float
     noise_variance: float
