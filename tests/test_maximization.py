@@ -9,12 +9,10 @@ import pytest
 from numpy.typing import NDArray
 
 from numbasaem.errors import InputError
+from numbasaem.geometry.rotations import rotation_grid
 from numbasaem.observations.patch_expectation import Statistics, expectation
-from numbasaem.projection.operator import (
-    ProjectionOperator,
-    patch_inner_product,
-    shifted_gram,
-)
+from numbasaem.projection.operator import ProjectionOperator
+from numbasaem.projection.printed_sums import patch_inner_product, shifted_gram
 from numbasaem.reconstruction.maximization import (
     expected_log_likelihood,
     maximization,
@@ -25,7 +23,6 @@ from numbasaem.reconstruction.maximization import (
     uniform_shift_prior,
 )
 from numbasaem.volume.basis import VolumeBasis
-from numbasaem.volume.rotations import rotation_grid
 from tests import reference
 
 Array = NDArray[np.float64]

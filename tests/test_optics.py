@@ -28,12 +28,11 @@ from numbasaem.micrographs.ctf import (
     RadialSpectrum,
     corrected,
     group_point_spreads,
-    image_filter,
-    seen_through,
 )
 from numbasaem.micrographs.reading import load_patches
 from numbasaem.observations.protocol import Patches
 from numbasaem.projection.operator import ProjectionOperator
+from numbasaem.projection.point_spread import image_filter, seen_through
 from numbasaem.reconstruction.checkpoint import Journal
 from numbasaem.reconstruction.driver import Watch, take_to_the_end
 from numbasaem.reconstruction.maximization import normal_equations

@@ -31,6 +31,7 @@ import numpy as np
 from distributed import Client
 from numpy.typing import NDArray
 
+from numbasaem.geometry.rotations import rotation_grid
 from numbasaem.io.mrc import write_micrograph
 from numbasaem.observations.dask import RemotePatches, load_remotely, local_cluster
 from numbasaem.observations.patch_expectation import (
@@ -47,7 +48,6 @@ from numbasaem.reconstruction.maximization import (
 )
 from numbasaem.settings import Settings
 from numbasaem.volume.basis import VolumeBasis
-from numbasaem.volume.rotations import rotation_grid
 
 SIZES = (11, 21, 31)
 NODES = (1, 3, 10, 30, 100, 300, 1000)

@@ -13,6 +13,7 @@ from numbasaem.aliases import OnProgress, PathLike, no_progress
 from numbasaem.assessment.alignment import align
 from numbasaem.assessment.fsc import HalfMapCorrelation, half_map_correlation
 from numbasaem.errors import expected
+from numbasaem.geometry.rotations import rotation_grid
 from numbasaem.io import written_whole
 from numbasaem.io.chimerax import write_chimerax_script
 from numbasaem.io.mrc import write_volume
@@ -23,7 +24,6 @@ from numbasaem.observations.patch_expectation import compile_kernels
 from numbasaem.observations.window_expectation import compile_window_kernels
 from numbasaem.settings import Settings
 from numbasaem.volume.basis import VolumeBasis
-from numbasaem.volume.rotations import rotation_grid
 
 from .checkpoint import Iteration, Journal, RunState
 from .iterate import iterations, random_start

@@ -10,10 +10,12 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from numbasaem.errors import RunWarning, expected
+from numbasaem.geometry.grids import disc
+from numbasaem.geometry.rotations import rotation_grid
+from numbasaem.geometry.views import view_kernel
 from numbasaem.projection.operator import ProjectionOperator
 from numbasaem.random_streams import Stream, random_stream
 from numbasaem.volume.basis import VolumeBasis
-from numbasaem.volume.rotations import rotation_grid, view_kernel
 from numbasaem.volume.symmetry import invariant_volumes
 
 from .checkpoint import Iteration, RunState
@@ -386,9 +388,7 @@ def _prior_held(state: RunState, settings: Settings) -> bool:
 def _pixels_in_view(statistics: Statistics) -> float:
     """Pixels of a particle that a patch shows, on average."""
     size = statistics.visible_weight.shape[1]
-    offset = np.arange(size) - size // 2
-    disc = np.add.outer(offset**2, offset**2) <= (size // 2) ** 2
-    return float(statistics.visible_weight[:, disc].sum()) / statistics.n_patches
+    return float(statistics.visible_weight[:, disc(size)].sum()) / statistics.n_patches
 
 
 def _revived(shift_prior: NDArray[np.float64]) -> NDArray[np.float64]:
