@@ -167,7 +167,7 @@ def align(volume: ArrayLike, reference: ArrayLike, mirror: bool = True) -> Align
 
     Examples
     --------
-    >>> from numbasaem.phantom import folded_chain
+    >>> from numbasaem.volume.phantom import folded_chain
     >>> volume = folded_chain(7)
     >>> found = align(volume[::-1], volume)  # the other hand
     >>> found.mirrored, bool(found.correlation > 0.99)

@@ -164,7 +164,7 @@ def reconstruct(
     Examples
     --------
     >>> from numbasaem import simulate
-    >>> from numbasaem.phantom import folded_chain
+    >>> from numbasaem.volume.phantom import folded_chain
     >>> sample = simulate(folded_chain(7), size=7, pixels=96, snr=10, ell_max=4)
     >>> plan = Settings(size=7, ell_max=(2,), iterations=(3,), rotations=24, starts=1)
     >>> result = reconstruct(sample.micrographs, plan)

@@ -257,7 +257,7 @@ def simulate(
 
     Examples
     --------
-    >>> from numbasaem.phantom import folded_chain
+    >>> from numbasaem.volume.phantom import folded_chain
     >>> sample = simulate(folded_chain(7), size=7, pixels=96, snr=10, ell_max=4)
     >>> sample.micrographs[0].shape
     (96, 96)
