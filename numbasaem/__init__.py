@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from numbasaem.assessment.alignment import align
     from numbasaem.assessment.fsc import fourier_shell_correlation
     from numbasaem.errors import InputError
+    from numbasaem.geometry.rotations import random_rotations, rotation_grid
     from numbasaem.observations.patch_expectation import expectation
     from numbasaem.observations.statistics import Statistics
     from numbasaem.observations.window_expectation import window_expectation
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from numbasaem.simulation.scene import SimulationSettings, simulate
     from numbasaem.validation.checks import Validation, validate
     from numbasaem.volume.basis import VolumeBasis
-    from numbasaem.volume.rotations import random_rotations, rotation_grid
 
     __version__: str
 
@@ -61,9 +61,9 @@ _HOME = {
     "expectation": "observations.patch_expectation",
     "fourier_shell_correlation": "assessment.fsc",
     "maximization": "reconstruction.maximization",
-    "random_rotations": "volume.rotations",
+    "random_rotations": "geometry.rotations",
     "reconstruct": "reconstruction.driver",
-    "rotation_grid": "volume.rotations",
+    "rotation_grid": "geometry.rotations",
     "simulate": "simulation.scene",
     "validate": "validation.checks",
     "window_expectation": "observations.window_expectation",

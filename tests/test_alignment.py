@@ -9,8 +9,8 @@ from scipy.spatial.transform import Rotation
 
 from numbasaem.assessment.alignment import align, evaluate_against, moved
 from numbasaem.errors import InputError
+from numbasaem.geometry.rotations import random_rotations
 from numbasaem.volume.basis import VolumeBasis
-from numbasaem.volume.rotations import random_rotations
 
 Array = NDArray[np.float64]
 NOWHERE = np.zeros(3)

@@ -19,6 +19,7 @@ from scipy.spatial.transform import Rotation
 import numbasaem
 from numbasaem import cli
 from numbasaem.cli import commands
+from numbasaem.geometry.rotations import rotations_from_relion
 from numbasaem.io.coordinates import read_boxes, read_topaz, write_topaz
 from numbasaem.io.mrc import write_micrograph, write_volume
 from numbasaem.io.star import ANGLES, read_particles
@@ -27,7 +28,6 @@ from numbasaem.reconstruction.checkpoint import load_checkpoint
 from numbasaem.settings import Settings, read_settings
 from numbasaem.simulation import demo
 from numbasaem.volume.phantom import folded_chain
-from numbasaem.volume.rotations import rotations_from_relion
 
 COMMANDS = (
     "simulate",

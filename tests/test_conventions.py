@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from numbasaem.assessment.fsc import correlation
+from numbasaem.geometry.rotations import random_rotations, relion_angles
 from numbasaem.io.mrc import read_volume, write_volume
 from numbasaem.io.star import read_particles, write_particles
 from numbasaem.reconstruction.driver import reconstruct
@@ -18,7 +19,6 @@ from numbasaem.reconstruction.result import Result
 from numbasaem.settings import Settings
 from numbasaem.simulation.scene import simulate
 from numbasaem.volume.basis import VolumeBasis
-from numbasaem.volume.rotations import random_rotations, relion_angles
 
 Array = NDArray[np.float64]
 

@@ -9,14 +9,12 @@ import pytest
 from numpy.typing import NDArray
 
 from numbasaem.errors import InputError
+from numbasaem.geometry.rotations import rotation_grid
 from numbasaem.observations.patch_expectation import expectation
 from numbasaem.observations.shift_prior import uniform_shift_prior
 from numbasaem.observations.statistics import Statistics
-from numbasaem.projection.operator import (
-    ProjectionOperator,
-    patch_inner_product,
-    shifted_gram,
-)
+from numbasaem.projection.operator import ProjectionOperator
+from numbasaem.projection.printed_sums import patch_inner_product, shifted_gram
 from numbasaem.reconstruction.maximization import (
     expected_log_likelihood,
     maximization,
@@ -26,7 +24,6 @@ from numbasaem.reconstruction.maximization import (
     solve,
 )
 from numbasaem.volume.basis import VolumeBasis
-from numbasaem.volume.rotations import rotation_grid
 from tests import reference
 
 Array = NDArray[np.float64]

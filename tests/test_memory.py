@@ -78,6 +78,18 @@ def test_plan__grows_with_what_takes_memory() -> None:
     assert plan_memory(kept, shapes).statistics > 5 * plan.statistics
 
 
+def test_plan__holds_the_kernels_of_learned_views() -> None:
+    uniform = Settings(size=11, threads=1, rotations=20_000, starts=1)
+    shapes = [InputShape(1, (1000, 1000), (1000, 1000))]
+    learned = uniform.model_copy(update={"views": "learned"})
+    kernel = 8 * 20_000**2
+    more = plan_memory(learned, shapes).total - plan_memory(uniform, shapes).total
+    assert kernel <= more < 1.1 * kernel
+    marching = learned.model_copy(update={"rotations": (5000, 10_000, 20_000)})
+    between = 8 * (5000 * 10_000 + 10_000 * 20_000)
+    assert plan_memory(marching, shapes).views > kernel + between
+
+
 def test_plan__without_patches_where_others_hold_them(tmp_path: Path) -> None:
     settings = Settings(size=11, max_memory=0.6)
     shapes = [InputShape(1, (4000, 4000), (4000, 4000))] * 100

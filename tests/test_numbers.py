@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from numbasaem.errors import InputError, RunWarning
+from numbasaem.geometry.rotations import rotation_grid
 from numbasaem.io.mrc import write_volume
 from numbasaem.observations.patch_cutting import cut_patches
 from numbasaem.observations.patch_data import Patches
@@ -33,7 +34,6 @@ from numbasaem.settings import Settings
 from numbasaem.simulation.scene import simulate
 from numbasaem.volume.basis import VolumeBasis
 from numbasaem.volume.phantom import folded_chain
-from numbasaem.volume.rotations import rotation_grid
 
 SIZE = 5
 SETTINGS = Settings(

@@ -28,12 +28,11 @@ from numbasaem.micrographs.ctf import (
     RadialSpectrum,
     corrected,
     group_point_spreads,
-    image_filter,
-    seen_through,
 )
 from numbasaem.micrographs.reading import list_inputs
 from numbasaem.observations.patch_data import Patches, load_patches
 from numbasaem.projection.operator import ProjectionOperator
+from numbasaem.projection.point_spread import image_filter, seen_through
 from numbasaem.reconstruction.driver import Callbacks, run_all
 from numbasaem.reconstruction.journal import Journal
 from numbasaem.reconstruction.maximization import normal_equations

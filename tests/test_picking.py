@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from numbasaem.errors import InputError
+from numbasaem.geometry.rotations import rotation_grid
 from numbasaem.observations.patch_cutting import (
     crop_shift_pad,
     cut_patches,
@@ -31,7 +32,6 @@ from numbasaem.projection.operator import project
 from numbasaem.simulation.scene import simulate
 from numbasaem.volume.basis import VolumeBasis
 from numbasaem.volume.phantom import folded_chain
-from numbasaem.volume.rotations import rotation_grid
 
 Array = NDArray[np.float64]
 

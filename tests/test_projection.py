@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -18,11 +19,11 @@ from numbasaem.projection.disc_basis import DiscBasis
 from numbasaem.projection.operator import (
     ProjectionOperator,
     image_basis,
-    patch_inner_product,
+    operator_bytes,
     project,
     projection_matrices,
-    shifted_gram,
 )
+from numbasaem.projection.printed_sums import patch_inner_product, shifted_gram
 from numbasaem.volume.basis import VolumeBasis
 from tests import reference
 
@@ -255,6 +256,33 @@ def test_project__does_not_depend_on_the_chunks(
     whole = project(basis, x, rotations)
     monkeypatch.setattr("numbasaem.projection.operator._CHUNK_BYTES", 8 * 4 * 200)
     np.testing.assert_allclose(project(basis, x, rotations), whole, atol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("size", "ell_max", "n_rotations", "n_groups"),
+    [(11, 8, 500, 1), (11, 8, 50, 4), (21, 12, 20, 6)],
+)
+def test_operator__takes_the_bytes_that_are_stated(
+    size: int, ell_max: int, n_rotations: int, n_groups: int
+) -> None:
+    basis = VolumeBasis(size, ell_max)
+    rotations = some_rotations(n_rotations)
+    shape = (n_groups, 2 * size - 1, 2 * size - 1)
+    spreads = None if n_groups == 1 else np.ones(shape)
+    x = random_coefficients(basis)
+    image_basis(basis)  # shared by operators, hence traced apart
+    project(basis, x, rotations[:1])  # tables of every degree
+    tracemalloc.start()
+    try:
+        operator = ProjectionOperator(basis, rotations, spreads)
+        images = operator.project(x)
+        operator.adjoint(images)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    held = peak + image_basis(basis).nbytes
+    stated = operator_bytes(basis, n_rotations, n_groups)
+    assert stated / 3 < held < stated + 2 * images.nbytes
 
 
 def test_operator__552_orientations_take_milliseconds() -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from numbasaem.errors import InputError
+from numbasaem.geometry.rotations import rotation_grid
 from numbasaem.io.star import read_fsc
 from numbasaem.observations.patch_cutting import cut_patches
 from numbasaem.observations.patch_data import Patches
@@ -25,7 +26,6 @@ from numbasaem.reconstruction.state import Iteration
 from numbasaem.settings import Settings
 from numbasaem.simulation.scene import simulate
 from numbasaem.volume.phantom import folded_chain
-from numbasaem.volume.rotations import rotation_grid
 
 SIZE = 5
 BATCHINGS = ("stochastic", "incremental", "online", "full")

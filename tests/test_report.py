@@ -15,6 +15,7 @@ from PIL import Image
 
 from numbasaem import cli
 from numbasaem.errors import InputError
+from numbasaem.geometry.rotations import rotation_grid
 from numbasaem.io.mrc import write_micrograph
 from numbasaem.reconstruction.driver import reconstruct
 from numbasaem.report import shapes, write_report
@@ -22,7 +23,6 @@ from numbasaem.report.record import read_record
 from numbasaem.settings import Settings
 from numbasaem.simulation.scene import SimulationSettings, simulate, simulate_to_folder
 from numbasaem.volume.phantom import folded_chain
-from numbasaem.volume.rotations import rotation_grid
 
 SIZE = 7
 FIGURES = ("surfaces", "slices", "fsc", "history", "shift_prior", "views", "picks")

@@ -8,15 +8,15 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from numbasaem.errors import InputError
-from numbasaem.volume.basis import real_spherical_harmonics
-from numbasaem.volume.rotations import (
+from numbasaem.geometry.rotations import (
     check_rotations,
     random_rotations,
-    real_wigner,
     relion_angles,
     rotation_grid,
     rotations_from_relion,
 )
+from numbasaem.geometry.special_functions import real_spherical_harmonics
+from numbasaem.geometry.wigner import real_wigner
 
 Array = NDArray[np.float64]
 

@@ -113,7 +113,8 @@ def test_layers__good_example(tmp_path: Path, name: str, text: str) -> None:
     [
         ("kernels/sums.py", "from ..volume import basis\n", "from a room above"),
         ("errors.py", "from .kernels import llvm\n", "from a room above its own"),
-        ("volume/rotations.py", "import numbasaem.cli\n", "imports cli from a room"),
+        ("geometry/rotations.py", "import numbasaem.cli\n", "imports cli from a room"),
+        ("projection/operator.py", "from ..volume import basis\n", "from a room above"),
         ("io/mrc.py", "from .. import simulation\n", "imports simulation from a room"),
         ("io/star.py", "from ..simulation import scene\n", "simulation.scene from"),
         ("assessment/fsc.py", "def f():\n    from ..cli import main\n", "cli.main"),

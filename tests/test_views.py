@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from numbasaem import Settings, reconstruct, rotation_grid, simulate
+from numbasaem.geometry.views import view_kernel, view_kernel_bytes
 from numbasaem.observations.patch_data import load_patches
 from numbasaem.reconstruction.driver import Callbacks, run_all
 from numbasaem.reconstruction.journal import Journal
@@ -14,7 +17,6 @@ from numbasaem.reconstruction.state import RunState
 from numbasaem.reconstruction.view_prior import rotation_prior
 from numbasaem.simulation.scene import SimulationSettings
 from numbasaem.volume.phantom import folded_chain
-from numbasaem.volume.rotations import view_kernel
 
 SIZE = 9
 
@@ -65,6 +67,20 @@ def test_kernel__carries_a_prior_to_a_finer_grid() -> None:
     finer = view_kernel(600, 216) @ (towards_z / towards_z.sum())
     np.testing.assert_allclose(finer.sum(), 1)
     assert finer[rotation_grid(600)[:, 2, 2] > 0.5].sum() > 0.9
+
+
+@pytest.mark.parametrize(("n", "n_sources"), [(900, None), (900, 400), (400, 900)])
+def test_kernel__takes_the_bytes_that_are_stated(n: int, n_sources: int | None) -> None:
+    stated = view_kernel_bytes(n, n_sources)
+    tracemalloc.start()
+    try:
+        kernel = view_kernel.__wrapped__(n, n_sources)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    buffers = 100_000  # of NumPy, whatever the size
+    assert kernel.nbytes < stated
+    assert 0.95 * stated < peak < stated + buffers
 
 
 def test_likelihood__never_falls_while_views_are_learned() -> None:

@@ -8,13 +8,14 @@ from numpy.typing import NDArray
 from scipy.special import roots_legendre, sph_harm_y, spherical_jn
 
 from numbasaem.errors import InputError
-from numbasaem.volume.basis import (
-    VolumeBasis,
+from numbasaem.geometry.ball_functions import BallFunctions
+from numbasaem.geometry.rotations import random_rotations
+from numbasaem.geometry.special_functions import (
     radial_functions,
     real_spherical_harmonics,
     spherical_bessel_zeros,
 )
-from numbasaem.volume.rotations import random_rotations
+from numbasaem.volume.basis import VolumeBasis
 
 Array = NDArray[np.float64]
 Complex = NDArray[np.complex128]
@@ -56,6 +57,31 @@ def spectrum(basis: VolumeBasis, x: Complex, at: tuple[Array, Array, Array]) -> 
 
 
 # --- sizes and order ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("size", "ell_max"), [(5, 0), (11, 6), (7, 14)])
+def test_blocks__hold_one_degree_each_and_are_views(size: int, ell_max: int) -> None:
+    functions = BallFunctions(size, ell_max)
+    stack = np.zeros((2, 3, functions.n_coefficients))
+    blocks = functions.blocks(stack)
+    shapes = [(2, 3, 2 * k + 1, n) for k, n in enumerate(functions.radial_counts)]
+    assert [block.shape for block in blocks] == shapes
+    for ell, block in enumerate(blocks):
+        m = np.arange(-ell, ell + 1)[:, np.newaxis]
+        block[1, 2] = 100 * ell + m + np.arange(1, block.shape[-1] + 1) / 100
+    ell, m, s = functions.indices.T
+    np.testing.assert_array_equal(stack[1, 2], 100 * ell + m + s / 100)
+    assert not stack[0].any()
+
+
+def test_basis__is_its_functions_and_more() -> None:
+    basis, functions = VolumeBasis(11, 6), BallFunctions(11, 6)
+    assert basis.radial_counts == functions.radial_counts
+    assert basis.n_coefficients == functions.n_coefficients
+    assert repr(basis) == "VolumeBasis(size=11, ell_max=6)"
+    assert basis == VolumeBasis(11, 6)
+    assert hash(basis) == hash(VolumeBasis(11, 6))
+    assert basis not in (functions, VolumeBasis(11, 5))
 
 
 @pytest.mark.parametrize(("ell_max", "m"), [(4, 84), (6, 132), (8, 179), (10, 219)])

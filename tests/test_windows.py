@@ -15,6 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from numbasaem.errors import InputError
+from numbasaem.geometry.rotations import rotation_grid
 from numbasaem.kernels.llvm import LANES
 from numbasaem.kernels.patches import portable
 from numbasaem.kernels.patches.statistics import SPECTRAL
@@ -37,7 +38,6 @@ from numbasaem.reconstruction.maximization import (
 from numbasaem.simulation.scene import simulate
 from numbasaem.volume.basis import VolumeBasis
 from numbasaem.volume.phantom import folded_chain
-from numbasaem.volume.rotations import rotation_grid
 from tests import reference
 from tests.test_expectation import assert_close, assert_identical, assert_same
 

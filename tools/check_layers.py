@@ -21,11 +21,12 @@ ROOMS = (
     "kernels",
     "threads",
     "machine",
+    "geometry",
+    "projection",
     "volume",
     "settings",
     "io",
     "micrographs",
-    "projection",
     "observations",
     "assessment",
     "reconstruction",
@@ -41,7 +42,6 @@ SURFACE_NAMES = frozenset({"__version__"})
 """All that a module may ask of the package's own surface."""
 DEFERRED = frozenset(
     {
-        ("volume.basis", "projection"),
         ("settings", "reconstruction"),
         ("io.star", "micrographs"),
         ("micrographs.preparation", "observations"),

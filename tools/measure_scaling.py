@@ -31,6 +31,7 @@ import numpy as np
 from distributed import Client
 from numpy.typing import NDArray
 
+from numbasaem.geometry.rotations import rotation_grid
 from numbasaem.io.mrc import write_micrograph
 from numbasaem.micrographs.reading import list_inputs
 from numbasaem.observations.dask import RemotePatches, load_remotely, local_cluster
@@ -45,7 +46,6 @@ from numbasaem.projection.operator import ProjectionOperator
 from numbasaem.reconstruction.maximization import normal_equations, solve
 from numbasaem.settings import Settings
 from numbasaem.volume.basis import VolumeBasis
-from numbasaem.volume.rotations import rotation_grid
 
 SIZES = (11, 21, 31)
 NODES = (1, 3, 10, 30, 100, 300, 1000)

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from numbasaem import machine
+from numbasaem.geometry.rotations import rotation_grid
 from numbasaem.observations.patch_cutting import cut_patches
 from numbasaem.observations.patch_data import Patches
 from numbasaem.observations.patch_expectation import expectation
@@ -37,7 +38,6 @@ from numbasaem.settings import Settings
 from numbasaem.simulation.scene import simulate
 from numbasaem.volume.basis import VolumeBasis
 from numbasaem.volume.phantom import folded_chain
-from numbasaem.volume.rotations import rotation_grid
 
 SNR = 1.0
 ELL_MAX = 10

@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 
 from numbasaem.assessment.alignment import evaluate_against
 from numbasaem.assessment.fsc import fourier_shell_correlation, resolution
+from numbasaem.geometry.rotations import rotation_grid
 from numbasaem.io.atomic_models import load_volume
 from numbasaem.io.mrc import read_micrographs, read_volume
 from numbasaem.observations.shift_prior import uniform_shift_prior
@@ -49,7 +50,6 @@ from numbasaem.report.shapes import FineMap
 from numbasaem.settings import Settings
 from numbasaem.simulation.scene import SimulationSettings, simulate, simulate_to_folder
 from numbasaem.volume.basis import VolumeBasis
-from numbasaem.volume.rotations import rotation_grid
 
 Volume = NDArray[np.float64]
 

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numbasaem.assessment.alignment import evaluate_against
+from numbasaem.geometry.rotations import rotation_grid
 from numbasaem.io.atomic_models import load_volume
 from numbasaem.observations.patch_cutting import cut_patches
 from numbasaem.observations.patch_data import load_patches
@@ -29,7 +30,6 @@ from numbasaem.reconstruction.starts import random_start
 from numbasaem.settings import Settings
 from numbasaem.simulation.scene import Simulation, SimulationSettings, simulate
 from numbasaem.volume.basis import VolumeBasis
-from numbasaem.volume.rotations import rotation_grid
 
 SIZE = 11
 ARRIVED = 0.01

@@ -10,8 +10,9 @@ import numpy as np
 from scipy import fft
 from scipy.spatial.transform import Rotation
 
+from numbasaem.geometry.grids import ball, lattice, offsets
+from numbasaem.geometry.rotations import rotation_grid
 from numbasaem.micrographs.fourier_crop import fourier_crop
-from numbasaem.volume.rotations import rotation_grid
 
 from .fsc import (
     Resolution,
@@ -220,9 +221,7 @@ def moved(
         f(R^T (r - t)), exact for a volume without frequencies beyond Nyquist; zero
         where it comes from outside the cube.
     """
-    size = len(volume)
-    offset = np.arange(size) - size // 2
-    grid = np.stack(np.meshgrid(offset, offset, offset, indexing="ij")).reshape(3, -1)
+    grid = lattice(offsets(len(volume)), 3).reshape(3, -1)
     points = _backwards(rotation) @ (grid - shift[:, np.newaxis])
     return _Interpolant(volume)(points).reshape(volume.shape)
 
@@ -332,19 +331,19 @@ def _grid_search(
     """
     size = len(source)
     shape = source.shape
-    offset = np.fft.ifftshift(np.arange(size) - size // 2)
-    grid = np.stack(np.meshgrid(offset, offset, offset, indexing="ij"))
-    ball = (grid**2).sum(axis=0) <= _radius(size) ** 2
+    offset = np.fft.ifftshift(offsets(size))
+    grid = lattice(offset, 3)
+    inside = np.fft.ifftshift(ball(size, _radius(size)))
     goal = fft.rfftn(fft.ifftshift(target - target.mean())).conj()
     interpolant = _Interpolant(source, _COARSE_ACCURACY)
     scores = np.empty((n_hands, len(rotations)))
     shifts = np.empty((n_hands, len(rotations), 3))
     for start in range(0, len(rotations), _COARSE_BATCH):
         batch = slice(start, start + _COARSE_BATCH)
-        points = _backwards(rotations[batch]) @ grid[:, ball]
+        points = _backwards(rotations[batch]) @ grid[:, inside]
         values = interpolant(np.moveaxis(points, 1, 0).reshape(3, -1))
         turned = np.zeros((len(points), *shape))
-        turned[:, ball] = values.reshape(len(points), -1)
+        turned[:, inside] = values.reshape(len(points), -1)
         spread = np.maximum(turned.std(axis=(1, 2, 3)), np.finfo(float).tiny)
         spectrum = fft.rfftn(turned, axes=(1, 2, 3))
         for hand in range(n_hands):
@@ -365,12 +364,10 @@ class _Fit:
         self, source: NDArray[np.float64], target: NDArray[np.float64]
     ) -> None:
         size = len(source)
-        offset = np.arange(size) - size // 2
-        grid = np.stack(np.meshgrid(offset, offset, offset, indexing="ij"))
-        ball = (grid**2).sum(axis=0) <= _radius(size) ** 2
+        inside = ball(size, _radius(size))
         self.radius = _radius(size)
-        self.grid = grid[:, ball].astype(np.float64)
-        self.goal = _standardized(target[ball])[0]
+        self.grid = lattice(offsets(size), 3)[:, inside].astype(np.float64)
+        self.goal = _standardized(target[inside])[0]
         self.interpolant = _Interpolant(source, _FIT_ACCURACY)
 
     def refined(self, pose: _Pose, last_step: float) -> tuple[float, _Pose]:

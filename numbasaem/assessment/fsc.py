@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from numbasaem.errors import expected
+from numbasaem.geometry.grids import ball, distances, offsets
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -176,9 +177,7 @@ def soft_ball(size: int) -> NDArray[np.float64]:
         1 up to a voxel inside the radius L // 2, then half a cosine wave down to 0 a
         voxel outside.
     """
-    offset = (np.arange(size) - size // 2) ** 2
-    radius = np.sqrt(np.add.outer(np.add.outer(offset, offset), offset))
-    beyond = np.clip((radius - (size // 2 - 1)) / 2, 0, 1)
+    beyond = np.clip((distances(offsets(size)) - (size // 2 - 1)) / 2, 0, 1)
     mask: NDArray[np.float64] = (1 + np.cos(np.pi * beyond)) / 2
     return mask
 
@@ -255,9 +254,7 @@ def _random_phases(
 
 def _radii(size: int) -> NDArray[np.float64]:
     """Distance of each frequency from zero, cycles per length of the cube."""
-    squares = np.fft.fftfreq(size, 1 / size) ** 2
-    distance = np.sqrt(np.add.outer(np.add.outer(squares, squares), squares))
-    return np.asarray(distance, dtype=np.float64)
+    return distances(np.fft.fftfreq(size, 1 / size))
 
 
 def resolution(
@@ -336,7 +333,4 @@ def is_mostly_negative(volume: ArrayLike) -> bool:
         Whether its third moment within L // 2 voxels of the centre is negative.
     """
     density = np.asarray(volume, dtype=np.float64)
-    offset = np.arange(len(density)) - len(density) // 2
-    squares = np.add.outer(np.add.outer(offset**2, offset**2), offset**2)
-    ball = squares <= (len(density) // 2) ** 2
-    return bool(np.mean(density[ball] ** 3) < 0)
+    return bool(np.mean(density[ball(len(density))] ** 3) < 0)

@@ -17,6 +17,8 @@ import numpy as np
 from scipy import fft
 
 from numbasaem.errors import expected
+from numbasaem.geometry.grids import disc
+from numbasaem.projection.point_spread import image_filter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -318,50 +320,9 @@ def group_point_spreads(
     return OpticsGroups(np.array(means), group)
 
 
-def image_filter(point_spread: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Matrix that takes an image through a point spread and crops it to its box.
-
-    Parameters
-    ----------
-    point_spread : float64, shape (2L - 1, 2L - 1)
-        Displacement (0, 0) in the middle.
-
-    Returns
-    -------
-    float64, shape (L * L, L * L)
-        Acts on the pixels of image[y, x], row by row.
-    """
-    size = (len(point_spread) + 1) // 2
-    moved = np.subtract.outer(np.arange(size), np.arange(size)) + size - 1
-    blocks = point_spread[moved[:, None, :, None], moved[None, :, None, :]]
-    return np.ascontiguousarray(blocks.reshape(size**2, size**2))
-
-
-def seen_through(
-    images: NDArray[np.float64], point_spread: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Take images through a point spread, cropped to their box.
-
-    Parameters
-    ----------
-    images : float64, shape (n, L, L)
-        Projections.
-    point_spread : float64, shape (2L - 1, 2L - 1)
-        Displacement (0, 0) in the middle.
-
-    Returns
-    -------
-    float64, shape (n, L, L)
-        As they appear.
-    """
-    flat = images.reshape(len(images), -1) @ image_filter(point_spread).T
-    return np.ascontiguousarray(flat.reshape(images.shape))
-
-
 def _share_outside(point_spread: NDArray[np.float64], energy: float) -> float:
     """See :class:`PointSpread`; `energy` is that of all displacements."""
     size = (len(point_spread) + 1) // 2
-    offset = (np.arange(size) - size // 2) ** 2
-    disc = (np.add.outer(offset, offset) <= (size // 2) ** 2).ravel()
-    inside = np.square(image_filter(point_spread))[:, disc].sum()
-    return float(1 - inside / (disc.sum() * energy))
+    in_disc = disc(size).ravel()
+    inside = np.square(image_filter(point_spread))[:, in_disc].sum()
+    return float(1 - inside / (in_disc.sum() * energy))

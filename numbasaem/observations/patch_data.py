@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from numbasaem.geometry.rotations import rotation_grid
 from numbasaem.micrographs.reading import MicrographReader
 from numbasaem.projection.operator import ProjectionOperator
-from numbasaem.volume.rotations import rotation_grid
 
 from .patch_cutting import cut_live_patches
 from .patch_expectation import (

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from numbasaem.errors import expected
+from numbasaem.geometry.grids import disc
 from numbasaem.kernels.llvm import LANES
 from numbasaem.kernels.patches import spectral as fourier
 from numbasaem.kernels.patches import statistics as kernels
@@ -408,8 +409,7 @@ class PatchExpectation:
         """Fastest way to the correlations of these projections."""
         if _is_spectral(self.size):
             return kernels.SPECTRAL
-        squares = (np.arange(self.size) - self.size // 2) ** 2
-        outside = np.add.outer(squares, squares) > (self.size // 2) ** 2
+        outside = ~disc(self.size)
         return kernels.SQUARE if self.images[:, outside].any() else kernels.DISC
 
     def _templates_and_bias(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

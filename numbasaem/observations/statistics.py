@@ -10,6 +10,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from numbasaem.errors import expected
+from numbasaem.geometry.grids import disc
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -179,9 +180,7 @@ class Statistics:
     @property
     def pixels_in_view(self) -> float:
         """Pixels of a particle's disc that a patch shows, on average."""
-        offset = np.arange(self.size) - self.size // 2
-        disc = np.add.outer(offset**2, offset**2) <= (self.size // 2) ** 2
-        return float(self.visible_weight[:, disc].sum()) / self.n_patches
+        return float(self.visible_weight[:, disc(self.size)].sum()) / self.n_patches
 
     @property
     def evidence(self) -> float:

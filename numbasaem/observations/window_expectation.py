@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from numbasaem.errors import expected
+from numbasaem.geometry.grids import disc
 from numbasaem.kernels.llvm import LANES
 from numbasaem.kernels.patches import statistics as routes
 from numbasaem.kernels.windows import spectral as sliding_spectra
@@ -247,8 +248,7 @@ class WindowExpectation:
         """Fastest way to the products with these projections."""
         if LANES > 1 and FOURIER_FROM <= self.size <= sliding_spectra.LARGEST:
             return routes.SPECTRAL
-        squares = (np.arange(self.size) - self.size // 2) ** 2
-        outside = np.add.outer(squares, squares) > (self.size // 2) ** 2
+        outside = ~disc(self.size)
         return routes.SQUARE if self.images[:, outside].any() else routes.DISC
 
     def statistics(

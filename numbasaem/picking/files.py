@@ -11,6 +11,7 @@ import numpy as np
 
 from numbasaem.aliases import OnProgress, PathLike
 from numbasaem.errors import expected
+from numbasaem.geometry.rotations import relion_angles
 from numbasaem.io.coordinates import read_topaz, write_boxes, write_topaz
 from numbasaem.io.mrc import read_volume
 from numbasaem.io.star import COORDINATES, read_particles, write_particles
@@ -18,7 +19,6 @@ from numbasaem.micrographs.preparation import Preparation, preparation_of
 from numbasaem.micrographs.reading import PixelSizes, prepared_micrographs
 from numbasaem.micrographs.sources import list_micrographs
 from numbasaem.observations.patch_cutting import cut_patches
-from numbasaem.volume.rotations import relion_angles
 
 from .algorithm import Match, likeliest_rotations, match_picks, pick, surest_apart
 from .template import particle_of_map, particle_of_run

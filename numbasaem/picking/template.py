@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from numbasaem.errors import expected
-from numbasaem.micrographs.ctf import seen_through
+from numbasaem.geometry.rotations import rotation_grid
 from numbasaem.observations.patch_expectation import expectation
 from numbasaem.observations.shift_prior import uniform_shift_prior
 from numbasaem.projection.operator import project
+from numbasaem.projection.point_spread import seen_through
 from numbasaem.reconstruction.checkpoint import load_checkpoint
 from numbasaem.reconstruction.maximization import shift_prior_table
 from numbasaem.settings import Settings
 from numbasaem.volume.basis import VolumeBasis
-from numbasaem.volume.rotations import rotation_grid
 
 if TYPE_CHECKING:
     from pathlib import Path

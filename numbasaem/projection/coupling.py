@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import sph_harm_y, spherical_jn
+from scipy.special import sph_harm_y
 
+from numbasaem.geometry.special_functions import normalized_bessel
 from numbasaem.kernels.coupling import bessel_to_pswf
 
 from .disc_basis import DiscBasis
@@ -49,7 +50,7 @@ def coupling_coefficients(
     degree = np.repeat(np.arange(ell_max + 1), [len(zeros) for zeros in radial_zeros])
     bessel = np.concatenate(
         [
-            _normalized_bessel(ell, zeros, disc.nodes)
+            normalized_bessel(ell, zeros, disc.nodes)
             for ell, zeros in enumerate(radial_zeros)
         ]
     )
@@ -66,17 +67,6 @@ def coupling_coefficients(
         coupling,
     )
     return tuple(np.split(coupling, np.cumsum(n_modes)[:-1], axis=1))
-
-
-def _normalized_bessel(
-    ell: int, zeros: NDArray[np.float64], nodes: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Tabulate the spherical Bessel functions (7) at the nodes: (S(ell), n_nodes)."""
-    scale = 4 / np.abs(spherical_jn(ell + 1, zeros))
-    values: NDArray[np.float64] = scale[:, np.newaxis] * spherical_jn(
-        ell, np.outer(zeros, nodes)
-    )
-    return values
 
 
 def _equator(ell_max: int) -> NDArray[np.float64]:

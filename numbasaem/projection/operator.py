@@ -7,33 +7,32 @@ seen along z.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from numbasaem.errors import expected
-from numbasaem.micrographs.ctf import image_filter
-from numbasaem.volume.basis import VolumeBasis
-from numbasaem.volume.rotations import check_rotations, real_wigner
+from numbasaem.geometry.ball_functions import BallFunctions
+from numbasaem.geometry.grids import NYQUIST, disc, lattice, offsets
+from numbasaem.geometry.rotations import check_rotations
+from numbasaem.geometry.wigner import real_wigner
 
 from .coupling import coupling_coefficients
 from .disc_basis import DiscBasis
-
-_NYQUIST = 0.5
-"""The c of (6) in cycles per pixel."""
+from .point_spread import image_filter
 
 _CHUNK_BYTES = 100_000_000
+"""Most bytes of the Wigner matrices and coefficients of orientations worked on."""
 
 
-def image_basis(basis: VolumeBasis) -> NDArray[np.float64]:
+def image_basis(basis: BallFunctions) -> NDArray[np.float64]:
     r"""Projections along z of every basis function.
 
     Parameters
     ----------
     basis
-        The volume basis.
+        Functions that span the volumes.
 
     Returns
     -------
@@ -61,31 +60,30 @@ def image_basis(basis: VolumeBasis) -> NDArray[np.float64]:
 @lru_cache(maxsize=8)
 def _image_basis(size: int, ell_max: int) -> NDArray[np.float64]:
     """Build :func:`image_basis`; a basis is determined by size and degree."""
-    basis = VolumeBasis(size, ell_max)
-    disc = DiscBasis(size)
-    offset = np.arange(size) - size // 2
-    y, x = np.meshgrid(offset, offset, indexing="ij")
-    inside = x**2 + y**2 <= disc.radius**2
-    radius = np.hypot(x, y)[inside] / disc.radius
+    basis = BallFunctions(size, ell_max)
+    disc_basis = DiscBasis(size)
+    y, x = lattice(offsets(size), 2)
+    inside = disc(size)
+    radius = np.hypot(x, y)[inside] / disc_basis.radius
     angle = np.arctan2(y, x)[inside]
 
     coupling = coupling_coefficients(
-        [basis.radial_zeros(ell) for ell in range(ell_max + 1)], disc
+        [basis.radial_zeros(ell) for ell in range(ell_max + 1)], disc_basis
     )
     first_row = np.cumsum([0, *basis.radial_counts])
     ell, m, s = basis.indices.T
     rows = first_row[ell] + s - 1
     matrix = np.zeros((size * size, basis.n_coefficients))
     for order in range(ell_max + 1):
-        modes = disc.radial_modes(order)
-        scale = _NYQUIST**2 * np.sqrt(2 * np.pi) * modes.hankel_eigenvalues
+        modes = disc_basis.radial_modes(order)
+        scale = NYQUIST**2 * np.sqrt(2 * np.pi) * modes.hankel_eigenvalues
         profiles = (coupling[order] * scale) @ modes.evaluate(radius)
         for signed_order in {order, -order}:
-            seen = np.flatnonzero((m == signed_order) & ((ell + order) % 2 == 0))
-            sign = 1 - (ell[seen] - order) % 4  # 1, -1 as ell - N is 0, 2 modulo 4
-            images = sign[:, np.newaxis] * profiles[rows[seen]]
+            columns = np.flatnonzero((m == signed_order) & ((ell + order) % 2 == 0))
+            sign = 1 - (ell[columns] - order) % 4  # 1, -1 as ell - N is 0, 2 modulo 4
+            images = sign[:, np.newaxis] * profiles[rows[columns]]
             images *= _longitude_factor(signed_order, angle)
-            matrix[np.ix_(inside.ravel(), seen)] = images.T
+            matrix[np.ix_(inside.ravel(), columns)] = images.T
     matrix.flags.writeable = False
     return matrix
 
@@ -105,7 +103,7 @@ class ProjectionOperator:
     Parameters
     ----------
     basis
-        The volume basis.
+        Functions that span the volumes.
     rotations
         Shape (K, 3, 3). Rotation matrices on (x, y, z) columns.
     point_spreads
@@ -115,8 +113,8 @@ class ProjectionOperator:
 
     Attributes
     ----------
-    basis : VolumeBasis
-        The volume basis, M coefficients, side L.
+    basis : BallFunctions
+        Functions that span the volumes, M coefficients, side L.
     n_rotations : int
         Number of orientations K.
     n_groups : int
@@ -138,7 +136,7 @@ class ProjectionOperator:
 
     def __init__(
         self,
-        basis: VolumeBasis,
+        basis: BallFunctions,
         rotations: ArrayLike,
         point_spreads: NDArray[np.float64] | None = None,
     ) -> None:
@@ -153,7 +151,8 @@ class ProjectionOperator:
             else [image_filter(spread) @ sharp for spread in point_spreads]
         )
         self.n_groups = len(self._image_bases)
-        self.disc: NDArray[np.bool_] = np.any(self._image_bases, axis=(0, 2))
+        reached = [image_basis.any(axis=1) for image_basis in self._image_bases]
+        self.disc: NDArray[np.bool_] = np.any(reached, axis=0)
 
     def project(self, coefficients: ArrayLike) -> NDArray[np.float64]:
         """Project a volume in every orientation, equation (16).
@@ -179,11 +178,10 @@ class ProjectionOperator:
                 "coefficients", f"shape ({self.basis.n_coefficients},)", x.shape
             )
         rotated = np.empty((self.n_rotations, x.size))
-        for wigner, block in zip(self._wigner, self._blocks(), strict=True):
-            order = wigner.shape[1]
-            rotated[:, block] = (wigner @ x[block].reshape(order, -1)).reshape(
-                self.n_rotations, -1
-            )
+        for wigner, block, turned in zip(
+            self._wigner, self.basis.blocks(x), self.basis.blocks(rotated), strict=True
+        ):
+            turned[:] = wigner @ block
         size = self.basis.size
         views = [rotated @ image_basis.T for image_basis in self._image_bases]
         return np.concatenate(views).reshape(-1, size, size)
@@ -212,16 +210,17 @@ class ProjectionOperator:
         if stack.shape != shape:
             raise expected("images", f"shape {shape}", stack.shape)
         by_group = stack.reshape(self.n_groups, self.n_rotations, size**2)
-        seen = np.zeros((self.n_rotations, self.basis.n_coefficients))
+        rotated = np.zeros((self.n_rotations, self.basis.n_coefficients))
         for group, image_basis in zip(by_group, self._image_bases, strict=True):
-            seen += group @ image_basis
+            rotated += group @ image_basis
         result = np.empty(self.basis.n_coefficients)
-        for wigner, block in zip(self._wigner, self._blocks(), strict=True):
-            order = wigner.shape[1]
-            unrotated = np.tensordot(
-                wigner, seen[:, block].reshape(len(seen), order, -1), ([0, 1], [0, 1])
-            )
-            result[block] = unrotated.ravel()
+        for wigner, turned, block in zip(
+            self._wigner,
+            self.basis.blocks(rotated),
+            self.basis.blocks(result),
+            strict=True,
+        ):
+            block[:] = np.tensordot(wigner, turned, ([0, 1], [0, 1]))
         return result
 
     def matrices(
@@ -252,37 +251,53 @@ class ProjectionOperator:
         image_basis = self._image_bases[group][pixels]
         n_pixels, n_coefficients = image_basis.shape
         result = np.empty((len(chosen), n_pixels, n_coefficients))
-        for wigner, block in zip(self._wigner, self._blocks(), strict=True):
-            order = wigner.shape[1]
-            views = image_basis[:, block].reshape(n_pixels, order, -1)
+        for wigner, views, block in zip(
+            self._wigner,
+            self.basis.blocks(image_basis),
+            self.basis.blocks(result),
+            strict=True,
+        ):
+            _, n_orders, n_radial = views.shape
             # (k, m, m') @ (m', pixel * s): one product per orientation.
-            flat = views.transpose(1, 0, 2).reshape(order, -1)
+            flat = views.transpose(1, 0, 2).reshape(n_orders, n_pixels * n_radial)
             turned = wigner[start:stop].transpose(0, 2, 1) @ flat
-            result[:, :, block] = (
-                turned.reshape(len(chosen), order, n_pixels, -1)
-                .transpose(0, 2, 1, 3)
-                .reshape(len(chosen), n_pixels, -1)
-            )
+            turned = turned.reshape(len(chosen), n_orders, n_pixels, n_radial)
+            block[:] = turned.transpose(0, 2, 1, 3)
         return result
 
-    def _blocks(self) -> Iterator[slice]:
-        """Positions of the coefficients of each degree."""
-        start = 0
-        for ell, count in enumerate(self.basis.radial_counts):
-            stop = start + (2 * ell + 1) * int(count)
-            yield slice(start, stop)
-            start = stop
+
+def operator_bytes(functions: BallFunctions, n_rotations: int, n_groups: int) -> int:
+    """Bytes that a :class:`ProjectionOperator` takes at its most.
+
+    Parameters
+    ----------
+    functions : BallFunctions
+        Functions that span the volumes.
+    n_rotations : int
+        Number of orientations.
+    n_groups : int
+        Number of optics groups, 1 without any.
+
+    Returns
+    -------
+    int
+        Bytes of the Wigner matrices and of one image basis a group, and as much again
+        for the sharp image basis and the copies that building and applying them takes.
+    """
+    wigner = sum((2 * ell + 1) ** 2 for ell in range(functions.ell_max + 1))
+    image_basis = functions.size**2 * functions.n_coefficients
+    return 2 * 8 * (n_rotations * wigner + n_groups * image_basis)
 
 
 def project(
-    basis: VolumeBasis, coefficients: ArrayLike, rotations: ArrayLike
+    basis: BallFunctions, coefficients: ArrayLike, rotations: ArrayLike
 ) -> NDArray[np.float64]:
     """Project a volume in any number of orientations, equation (16).
 
     Parameters
     ----------
     basis
-        The volume basis, M coefficients, side L.
+        Functions that span the volumes, M coefficients, side L.
     coefficients
         Shape (M,). Real volume coefficients.
     rotations
@@ -315,7 +330,7 @@ def project(
 
 
 def projection_matrices(
-    basis: VolumeBasis, rotations: ArrayLike
+    basis: BallFunctions, rotations: ArrayLike
 ) -> NDArray[np.float64]:
     """Matrices Phi_k from coefficients to projections.
 
@@ -324,7 +339,7 @@ def projection_matrices(
     Parameters
     ----------
     basis
-        The volume basis, M coefficients, side L.
+        Functions that span the volumes, M coefficients, side L.
     rotations
         Shape (K, 3, 3). Rotation matrices on (x, y, z) columns.
 
@@ -339,75 +354,3 @@ def projection_matrices(
         If `rotations` are not rotation matrices.
     """
     return ProjectionOperator(basis, rotations).matrices()
-
-
-def patch_inner_product(
-    patch: NDArray[np.float64],
-    shift: tuple[int, int],
-    projection_matrix: NDArray[np.float64],
-) -> NDArray[np.float64]:
-    """Inner products of a patch with the shifted projections of the basis, q of (33).
-
-    Parameters
-    ----------
-    patch
-        Shape (L, L).
-    shift
-        (s_y, s_x), each in 0 ... 2L - 1.
-    projection_matrix
-        Shape (L * L, M). Phi of one orientation.
-
-    Returns
-    -------
-    ndarray
-        Shape (M,).
-    """
-    size = len(patch)
-    here, there = _overlap(size, shift)
-    seen = projection_matrix.reshape(size, size, -1)[there]
-    result: NDArray[np.float64] = np.einsum("ij,ijm->m", patch[here], seen)
-    return result
-
-
-def shifted_gram(
-    shift: tuple[int, int], projection_matrix: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Inner products of the shifted projections with each other, g of (35).
-
-    Parameters
-    ----------
-    shift
-        (s_y, s_x), each in 0 ... 2L - 1.
-    projection_matrix
-        Shape (L * L, M). Phi of one orientation.
-
-    Returns
-    -------
-    ndarray
-        Shape (M, M), symmetric.
-    """
-    n_pixels, n_coefficients = projection_matrix.shape
-    size = round(n_pixels**0.5)
-    _, there = _overlap(size, shift)
-    seen = projection_matrix.reshape(size, size, -1)[there].reshape(-1, n_coefficients)
-    return seen.T @ seen
-
-
-def _overlap(
-    size: int, shift: tuple[int, int]
-) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Pixels of the patch that see the projection under (19), and what they see.
-
-    A shift s < L shows the projection from pixel s on; a shift s > L moves the
-    projection 2L - s pixels into the patch; at s = L nothing is in view.
-    """
-    here, there = zip(
-        *(
-            (slice(0, size - s), slice(s, size))
-            if s <= size
-            else (slice(2 * size - s, size), slice(0, s - size))
-            for s in shift
-        ),
-        strict=True,
-    )
-    return (here[0], here[1]), (there[0], there[1])

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 import numba
 
 from numbasaem.errors import expected
+from numbasaem.geometry.views import KERNELS_KEPT, view_kernel_bytes
 from numbasaem.micrographs.ctf import LARGEST_COUNT
 from numbasaem.micrographs.reading import input_shapes
 from numbasaem.observations.models import observation_model
 from numbasaem.observations.statistics import MATRIX_BYTES, statistics_bytes
+from numbasaem.projection.operator import operator_bytes
 from numbasaem.volume.basis import VolumeBasis
-from numbasaem.volume.rotations import view_kernel_bytes
 
 from .checkpoint import COPIES_OF_STATE
 from .minibatches import n_chosen, n_kept
@@ -197,29 +198,22 @@ def _projections(stage: Stage, size: int, n_groups: int) -> int:
     """Projections, the operator and the normal equations of a stage."""
     basis = VolumeBasis(size, stage.ell_max)
     n_coefficients, n_pixels = basis.n_coefficients, size**2
-    wigner = sum((2 * ell + 1) ** 2 for ell in range(stage.ell_max + 1))
     images = 6 * n_groups * stage.n_rotations * n_pixels
     energies = 4 * stage.n_rotations * (2 * size - 1) ** 2
-    matrix = n_pixels * n_coefficients
-    operator = 2 * (stage.n_rotations * wigner + n_groups * matrix)
     samples = size**3 * ((stage.ell_max + 1) ** 2 + sum(basis.radial_counts))
+    matrix = n_pixels * n_coefficients
     chunk = max(matrix, min(MATRIX_BYTES // 8, stage.n_rotations * matrix))
     equations = 4 * chunk + 3 * n_coefficients**2
-    return 8 * (images + operator + max(energies, equations, samples))
+    operator = operator_bytes(basis, stage.n_rotations, n_groups)
+    return operator + 8 * (images + max(energies, equations, samples))
 
 
 def _view_kernels(settings: Settings) -> int:
-    """Kernels that learned view directions take, of a stage and between stages."""
+    """Kernels of learned view directions that are kept, of stages and between them."""
     if settings.views == "uniform":
         return 0
     counts = [stage.n_rotations for stage in settings.schedule]
-    within = max(view_kernel_bytes(n) for n in counts)
-    between = max(
-        (
-            view_kernel_bytes(after, before)
-            for before, after in pairwise(counts)
-            if before != after
-        ),
-        default=0,
-    )
-    return within + between
+    shapes = {(n, n) for n in counts}
+    shapes |= {(after, before) for before, after in pairwise(counts)}
+    largest = sorted((view_kernel_bytes(*shape) for shape in shapes), reverse=True)
+    return sum(largest[:KERNELS_KEPT])

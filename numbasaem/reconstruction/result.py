@@ -9,12 +9,12 @@ import numpy as np
 
 from numbasaem.assessment.alignment import align
 from numbasaem.assessment.fsc import HalfMapCorrelation, half_map_correlation
+from numbasaem.geometry.rotations import rotation_grid
 from numbasaem.io import written_whole
 from numbasaem.io.chimerax import write_chimerax_script
 from numbasaem.io.mrc import write_volume
 from numbasaem.io.star import write_fsc
 from numbasaem.volume.basis import VolumeBasis
-from numbasaem.volume.rotations import rotation_grid
 
 if TYPE_CHECKING:
     from pathlib import Path

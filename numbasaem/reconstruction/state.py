@@ -100,7 +100,7 @@ class RunState:
         current stage's iterations showed.
     view_weights : float64, shape (K,)
         Current prior of view directions, as weights of the columns of
-        :func:`numbasaem.volume.rotations.view_kernel`.
+        :func:`numbasaem.geometry.views.view_kernel`.
     generator : numpy.random.Generator
         Draws the minibatches.
     stage, iteration : int

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from numbasaem.volume.rotations import view_kernel
+from numbasaem.geometry.views import view_kernel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

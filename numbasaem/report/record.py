@@ -13,6 +13,7 @@ import numpy as np
 from numbasaem.aliases import PathLike
 from numbasaem.assessment.fsc import Resolution, is_mostly_negative, resolution
 from numbasaem.errors import InputError, expected
+from numbasaem.geometry.rotations import rotation_grid
 from numbasaem.io.mrc import read_volume
 from numbasaem.io.star import read_fsc
 from numbasaem.micrographs.preparation import preparation_of
@@ -26,7 +27,6 @@ from numbasaem.picking.template import particle_of_run
 from numbasaem.reconstruction.checkpoint import load_checkpoint
 from numbasaem.reconstruction.journal import VALIDATION
 from numbasaem.settings import Settings
-from numbasaem.volume.rotations import rotation_grid
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

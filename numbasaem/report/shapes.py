@@ -10,6 +10,8 @@ from scipy import ndimage
 from skimage.filters import threshold_otsu
 from skimage.measure import marching_cubes
 
+from numbasaem.geometry.grids import distances
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -85,10 +87,7 @@ class FineMap:
     @property
     def distance(self) -> NDArray[np.float64]:
         """From the centre, angstrom."""
-        squares = self.axis**2
-        summed = np.add.outer(np.add.outer(squares, squares), squares)
-        distance: NDArray[np.float64] = np.sqrt(summed)
-        return distance
+        return distances(self.axis)
 
     @property
     def in_ball(self) -> NDArray[np.bool_]:

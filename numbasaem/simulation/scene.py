@@ -18,6 +18,8 @@ from scipy.spatial import cKDTree
 
 from numbasaem.aliases import PathLike
 from numbasaem.errors import expected
+from numbasaem.geometry.grids import ball
+from numbasaem.geometry.rotations import random_rotations, relion_angles
 from numbasaem.io import written_whole
 from numbasaem.io.mrc import read_micrographs, write_micrograph, write_volume
 from numbasaem.io.star import (
@@ -28,7 +30,6 @@ from numbasaem.io.star import (
 from numbasaem.micrographs.ctf import ContrastTransfer, RadialSpectrum
 from numbasaem.micrographs.fourier_crop import fourier_crop, fourier_crop_axis
 from numbasaem.volume.basis import VolumeBasis
-from numbasaem.volume.rotations import random_rotations, relion_angles
 
 SMALLEST_SIZE = 5
 # Projections held at once, in pixels of all of them together.
@@ -396,7 +397,7 @@ class _Scene:
             self.project: Projector = partial(basis.project, coefficients)
         else:
             full = len(volume)
-            supported = volume * _ball(full)
+            supported = volume * ball(full)
             self.volume_true = downsampled(supported, settings.size)
             self.size = full
             self.pixels = round(settings.pixels * full / settings.size)
@@ -643,12 +644,6 @@ def project_slices(volume: NDArray[np.floating], rotations: Float) -> Image:
     centre = np.exp(-2j * np.pi / n * (n // 2) * (kx + ky)[band])
     slices[:, band] = values.reshape(len(rotations), -1) * centre.astype(np.complex64)
     return np.asarray(fft.irfft2(slices, s=(n, n), axes=(1, 2)), dtype=np.float32)
-
-
-def _ball(size: int) -> NDArray[np.bool_]:
-    square = (np.arange(size) - size // 2) ** 2
-    distance = square[:, None, None] + square[:, None] + square
-    return distance <= (size // 2) ** 2
 
 
 def downsampled(volume: NDArray[np.floating], size: int) -> Float:

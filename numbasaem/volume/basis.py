@@ -4,33 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.optimize.elementwise import find_root
 from scipy.sparse.linalg import LinearOperator, cg
-from scipy.special import spherical_jn
 
 from numbasaem.errors import expected
-
-from .rotations import real_wigner
+from numbasaem.geometry.ball_functions import BallFunctions
+from numbasaem.geometry.grids import lattice, offsets
+from numbasaem.geometry.special_functions import harmonics_by_degree, radial_functions
+from numbasaem.geometry.wigner import real_wigner
+from numbasaem.projection.operator import project
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-_NYQUIST = 0.5
-"""The c of (6): bandlimit in cycles per pixel."""
-
 _FIT_TOLERANCE = 1e-13
 """Relative residual of the normal equations at which a fit is done."""
 
-_NEAR_ZERO = 1e-4
-"""Distance from a zero where three terms of a series and a quotient are as exact."""
-
 
 @dataclass(frozen=True)
-class VolumeBasis:
+class VolumeBasis(BallFunctions):
     """Band-limited real volumes of a given size, up to a given degree.
 
     Parameters
@@ -59,63 +54,6 @@ class VolumeBasis:
     >>> basis.n_coefficients
     219
     """
-
-    size: int
-    ell_max: int
-
-    def __post_init__(self) -> None:
-        """Check the arguments and make them plain integers."""
-        for name, smallest in (("size", 5), ("ell_max", 0)):
-            value = getattr(self, name)
-            whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-            if not whole or value < smallest:
-                raise expected(name, f"a whole number of at least {smallest}", value)
-            object.__setattr__(self, name, int(value))
-
-    @cached_property
-    def radial_counts(self) -> tuple[int, ...]:
-        """S(ell) for each degree: the zeros u_{ell,s} < pi floor(L / 2)."""
-        return tuple(len(self.radial_zeros(ell)) for ell in range(self.ell_max + 1))
-
-    @cached_property
-    def n_coefficients(self) -> int:
-        """Number of coefficients M."""
-        return sum(
-            (2 * ell + 1) * count for ell, count in enumerate(self.radial_counts)
-        )
-
-    @cached_property
-    def indices(self) -> NDArray[np.int64]:
-        """Each coefficient's (ell, m, s), int64 of shape (M, 3), read-only.
-
-        By degree, then m from -ell to ell, then s from 1.
-        """
-        indices = np.array(
-            [
-                (ell, m, s)
-                for ell, count in enumerate(self.radial_counts)
-                for m in range(-ell, ell + 1)
-                for s in range(1, count + 1)
-            ],
-            dtype=np.int64,
-        )
-        indices.flags.writeable = False
-        return indices
-
-    def radial_zeros(self, ell: int) -> NDArray[np.float64]:
-        """Zeros u_{ell,s} of the spherical Bessel function that the basis uses.
-
-        Parameters
-        ----------
-        ell : int
-            Degree.
-
-        Returns
-        -------
-        float64, shape (S(ell),)
-            Positive zeros below pi floor(L / 2), ascending, read-only.
-        """
-        return spherical_bessel_zeros(ell, np.pi * (self.size // 2))
 
     def expand(self, volume: ArrayLike) -> NDArray[np.float64]:
         """Coefficients of a volume: the least-squares fit within L // 2 of its centre.
@@ -204,8 +142,6 @@ class VolumeBasis:
         InputError
             If there are not M finite coefficients or `rotations` are not rotations.
         """
-        from numbasaem.projection.operator import project
-
         return project(self, self._checked(coefficients), rotations)
 
     def rotate(
@@ -230,7 +166,7 @@ class VolumeBasis:
         InputError
             If there are not M finite coefficients or `rotation` is not a rotation.
         """
-        blocks = self._blocks(self._checked(coefficients))
+        blocks = self.blocks(self._checked(coefficients))
         matrices = real_wigner(np.asarray(rotation)[np.newaxis], self.ell_max)
         rotated = [matrix[0] @ x for matrix, x in zip(matrices, blocks, strict=True)]
         return np.concatenate([x.ravel() for x in rotated])
@@ -362,12 +298,6 @@ class VolumeBasis:
         if not np.isfinite(coefficients).all():
             raise expected("coefficients", "finite values", "NaN or infinity")
 
-    def _blocks(self, coefficients: NDArray[np.float64]) -> list[NDArray[np.float64]]:
-        """Coefficients of each degree, shape (2 ell + 1, S(ell))."""
-        sizes = [(2 * ell + 1) * n for ell, n in enumerate(self.radial_counts)]
-        parts = np.split(coefficients, np.cumsum(sizes)[:-1])
-        return [part.reshape(2 * ell + 1, -1) for ell, part in enumerate(parts)]
-
     @cached_property
     def _partner(self) -> NDArray[np.int64]:
         """Position of (ell, -m, s) for each coefficient."""
@@ -389,8 +319,7 @@ class _Samples:
 
     def __init__(self, basis: VolumeBasis, *, inside_ball: bool) -> None:
         self._basis = basis
-        offset = np.arange(basis.size) - basis.size // 2
-        z, y, x = np.meshgrid(offset, offset, offset, indexing="ij")
+        z, y, x = lattice(offsets(basis.size), 3)
         points = np.stack([x.ravel(), y.ravel(), z.ravel()], axis=1).astype(np.float64)
         squared = (points**2).sum(axis=1)
         farthest = (basis.size // 2) ** 2 if inside_ball else squared.max()
@@ -404,7 +333,7 @@ class _Samples:
         self._kept = list(self._fresh_harmonics()) if inside_ball else None
 
     def _fresh_harmonics(self) -> Iterator[NDArray[np.float64]]:
-        return _harmonics_by_degree(self._basis.ell_max, self._points)
+        return harmonics_by_degree(self._basis.ell_max, self._points)
 
     def _by_degree(self) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
         harmonics = self._kept if self._kept is not None else self._fresh_harmonics()
@@ -413,7 +342,7 @@ class _Samples:
     def apply(self, coefficients: NDArray[np.float64]) -> NDArray[np.float64]:
         """Values at the voxels of the volume with these coefficients."""
         values = np.zeros(len(self.voxels))
-        blocks = self._basis._blocks(coefficients)
+        blocks = self._basis.blocks(coefficients)
         for block, (harmonics, radial) in zip(blocks, self._by_degree(), strict=True):
             by_order = (block @ radial)[:, self._shell]
             values += np.einsum("mv,mv->v", harmonics, by_order)
@@ -429,133 +358,3 @@ class _Samples:
             ]
             parts.append((np.array(by_shell) @ radial.T).ravel())
         return np.concatenate(parts)
-
-
-def radial_functions(
-    ell: int, zeros: NDArray[np.float64], radius: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Radial factors of the basis functions in real space.
-
-    Parameters
-    ----------
-    ell : int
-        Degree.
-    zeros : float64, shape (S,)
-        Zeros u of the spherical Bessel function of this degree.
-    radius : float64, shape (n,)
-        Distances from the centre, pixels.
-
-    Returns
-    -------
-    float64, shape (S, n)
-        4 pi c^3 times the integral over k in [0, 1] of j_{l,s}(k) j_l(v k) k^2 for
-        v = 2 pi c r; times a real harmonic, a basis function.
-
-    Notes
-    -----
-    The inverse Fourier transform of (6). By Lommel's formula the integral of
-    j_l(u k) j_l(v k) k^2 is u j_{l+1}(u) j_l(v) / (u^2 - v^2) where j_l(u) = 0. The
-    quotient j_l(v) / (u - v) comes from Taylor's series at u where both vanish.
-    """
-    u, v = zeros[:, np.newaxis], 2 * np.pi * _NYQUIST * radius
-    next_bessel = spherical_jn(ell + 1, u)
-    step = v - u
-    near = np.abs(step) < _NEAR_ZERO
-    series = next_bessel * (
-        1 - step / u + step**2 * (6 + ell * (ell + 1) - u**2) / (6 * u**2)
-    )
-    away = np.where(near, 1.0, -step)
-    # j_l at the rounded zero is not quite 0, and this quotient would magnify it
-    difference = spherical_jn(ell, v) - spherical_jn(ell, u)
-    quotient = np.where(near, series, difference / away)
-    scale = 4 * np.pi * _NYQUIST**3 * _normalization(next_bessel)
-    return np.asarray(scale * u * next_bessel * quotient / (u + v))
-
-
-def _normalization(next_bessel: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Factor of (7), from j_{l+1} at the zeros of j_l."""
-    return 4 / np.abs(next_bessel)
-
-
-@lru_cache(maxsize=256)
-def spherical_bessel_zeros(ell: int, upper: float) -> NDArray[np.float64]:
-    """Positive zeros of the spherical Bessel function j_ell below a bound.
-
-    Parameters
-    ----------
-    ell : int
-        Degree.
-    upper : float
-        Bound, not included.
-
-    Returns
-    -------
-    float64, shape (S,)
-        Zeros, ascending, to rounding error; read-only.
-    """
-    # The first zero lies beyond ell and the next ones at least pi apart: intervals
-    # shorter than that hold one zero or none.
-    start = max(ell, 1)
-    edges = np.linspace(start, max(upper, start), int(upper) + 2)
-    values = spherical_jn(ell, edges)
-    crossing = np.flatnonzero(values[:-1] * values[1:] < 0)
-    bracket = (edges[crossing], edges[crossing + 1])
-    zeros = find_root(lambda u: spherical_jn(ell, u), bracket).x
-    # the bound may be a zero itself: keep rounding from letting it in
-    kept = np.asarray(zeros[zeros < upper * (1 - 1e-12)])
-    kept.flags.writeable = False
-    return kept
-
-
-def real_spherical_harmonics(
-    ell_max: int, directions: ArrayLike
-) -> list[NDArray[np.float64]]:
-    """Real orthonormal spherical harmonics.
-
-    Parameters
-    ----------
-    ell_max : int
-        Highest degree.
-    directions : array, shape (P, 3)
-        Vectors (x, y, z) of any length; the zero vector counts as the z axis.
-
-    Returns
-    -------
-    list of float64 arrays
-        Entry ell has shape (2 ell + 1, P), orders from -ell to ell.
-
-    Notes
-    -----
-    From (8): sqrt(2) (-1)^m Re Y_l^m for m > 0, Y_l^0, and sqrt(2) (-1)^m Im Y_l^|m|
-    for m < 0.
-    """
-    return list(_harmonics_by_degree(ell_max, np.asarray(directions, np.float64)))
-
-
-def _harmonics_by_degree(
-    ell_max: int, directions: NDArray[np.float64]
-) -> Iterator[NDArray[np.float64]]:
-    """Yield the real harmonics of one degree after the other.
-
-    Legendre functions by the recursion over the degree, the power of sin(theta) taken
-    out: with that of exp(i m phi) it is a power of x + i y, smooth at the poles.
-    """
-    length = np.linalg.norm(directions, axis=1)
-    x, y, z = (directions / np.where(length > 0, length, 1)[:, np.newaxis]).T
-    z = np.where(length > 0, z, 1)
-    waves = np.ones((1, len(z)), dtype=complex)
-    before, legendre = np.zeros((0, len(z))), np.full((1, len(z)), (4 * np.pi) ** -0.5)
-    yield legendre
-    for ell in range(1, ell_max + 1):
-        m = np.arange(ell)[:, np.newaxis]
-        ratio = np.sqrt((4 * ell**2 - 1) / (ell**2 - m**2))
-        raised = ratio * z * legendre
-        decay = np.sqrt(((ell - 1) ** 2 - m[:-1] ** 2) / (4 * (ell - 1) ** 2 - 1))
-        raised[:-1] -= ratio[:-1] * decay * before
-        topmost = np.sqrt((2 * ell + 1) / (2 * ell)) * legendre[-1:]
-        before, legendre = legendre, np.concatenate([raised, topmost])
-        waves = np.concatenate([waves, waves[-1:] * (x + 1j * y)])
-        scaled = np.sqrt(2) * legendre[1:]
-        yield np.concatenate(
-            [(scaled * waves[1:].imag)[::-1], legendre[:1], scaled * waves[1:].real]
-        )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from numbasaem.geometry.grids import lattice, offsets
+
 # Value added inside, semi-axes (3), centre (3), then the angles (degrees) of the turn
 # about the third axis, the tilt about the new first and the turn about the new third.
 # Lengths are fractions of the half-width. The contrast is that of the "modified"
@@ -43,8 +45,8 @@ def shepp_logan(size: int) -> NDArray[np.float64]:
         Values from 0 to 1, ``volume[z, y, x]``. The table's first axis lies along y and
         its second along x, as in the paper's stored phantom.
     """
-    places = (np.arange(size) - size // 2) / (size // 2)
-    third, first, second = np.meshgrid(places, places, places, indexing="ij")
+    places = offsets(size) / (size // 2)
+    third, first, second = lattice(places, 3)
     points = np.stack([first, second, third])
     volume = np.zeros((size,) * 3)
     for value, *numbers in ELLIPSOIDS:
@@ -98,7 +100,6 @@ def folded_chain(size: int, seed: int = 0) -> NDArray[np.float64]:
             if np.linalg.norm(bead) < limit:
                 break
         beads[i] = bead
-    offset = np.arange(size) - size // 2
-    profiles = np.exp(-((offset - beads[..., np.newaxis]) ** 2) / (2 * width**2))
+    profiles = np.exp(-((offsets(size) - beads[..., np.newaxis]) ** 2) / (2 * width**2))
     density: NDArray[np.float64] = np.einsum("bz,by,bx->zyx", *profiles.swapaxes(0, 1))
     return density

@@ -10,13 +10,12 @@ from scipy.linalg import block_diag
 from scipy.spatial.transform import Rotation
 
 from numbasaem.errors import expected
-
-from .rotations import real_wigner
+from numbasaem.geometry.wigner import real_wigner
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from .basis import VolumeBasis
+    from numbasaem.geometry.ball_functions import BallFunctions
 
 _NAME = re.compile(r"(?:[CD][1-9][0-9]{0,2}|[TOI])")
 _INVARIANT = 0.5
@@ -75,13 +74,13 @@ def symmetry_rotations(name: str) -> NDArray[np.float64]:
     return np.asarray(group.as_matrix())
 
 
-def invariant_volumes(basis: VolumeBasis, name: str) -> NDArray[np.float64]:
+def invariant_volumes(basis: BallFunctions, name: str) -> NDArray[np.float64]:
     """Orthonormal basis of the volumes with a symmetry.
 
     Parameters
     ----------
-    basis : VolumeBasis
-        Basis of all volumes, M coefficients.
+    basis : BallFunctions
+        Functions that span all volumes, M coefficients.
     name : str
         Point group.
 

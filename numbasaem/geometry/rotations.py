@@ -1,4 +1,4 @@
-"""Rotations: even grids, random draws, RELION's angles and Wigner matrices.
+"""Rotations: even grids, random draws and angles, RELION's among them.
 
 A rotation is a 3 x 3 matrix R on (x, y, z) columns; it takes the function f to
 f(R^T r).
@@ -6,15 +6,12 @@ f(R^T r).
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import linalg
 from scipy.spatial.transform import Rotation
 
 from numbasaem.errors import expected
-from numbasaem.kernels.wigner import wigner_matrices
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -65,31 +62,20 @@ def rotation_grid(n: int) -> NDArray[np.float64]:
     return _from_torus(s / n, 2 * np.pi * s / _PHI, 2 * np.pi * s / _PSI)
 
 
-@lru_cache(maxsize=4)
-def view_kernel(n: int, n_sources: int | None = None) -> NDArray[np.float64]:
-    """How view directions of the grid stand for those near them.
+def grid_step(n: int) -> float:
+    """Angle between a rotation of the grid and those next to it.
 
     Parameters
     ----------
     n : int
         Number of rotations of :func:`rotation_grid`, at least 1.
-    n_sources : int, optional
-        Number of rotations of the grid that the directions are of; `n` if left out.
 
     Returns
     -------
-    float64, shape (n, n_sources), read-only
-        Column j is the probability of each rotation about direction j: as a Gaussian of
-        half the sources' step in the angle between directions, in-plane angles alike.
+    float
+        Radians.
     """
-    n_sources = n_sources or n
-    directions, sources = rotation_grid(n)[:, 2], rotation_grid(n_sources)[:, 2]
-    step = _STEP_OF_ONE / n_sources ** (1 / 3)
-    closeness = np.clip(directions @ sources.T, -1, 1) - 1
-    kernel: NDArray[np.float64] = np.exp(closeness / (step / 2) ** 2)
-    kernel /= kernel.sum(axis=0)
-    kernel.flags.writeable = False
-    return kernel
+    return float(_STEP_OF_ONE / n ** (1 / 3))
 
 
 def random_rotations(n: int, generator: np.random.Generator) -> NDArray[np.float64]:
@@ -215,7 +201,7 @@ def relion_angles(rotations: ArrayLike) -> NDArray[np.float64]:
         If `rotations` are not rotation matrices.
     """
     inverse = check_rotations(rotations).transpose(0, 2, 1)
-    return np.rad2deg(_zyz_angles(inverse).T)
+    return np.rad2deg(zyz_angles(inverse).T)
 
 
 def rotations_from_relion(angles: ArrayLike) -> NDArray[np.float64]:
@@ -245,11 +231,21 @@ def rotations_from_relion(angles: ArrayLike) -> NDArray[np.float64]:
     return np.asarray(rotation.inv().as_matrix())
 
 
-def _zyz_angles(matrices: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Angles a, b, c of Rz(a) Ry(b) Rz(c) in radians, shape (3, K).
+def zyz_angles(matrices: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Angles a, b, c of Rz(a) Ry(b) Rz(c).
 
     The last is read off what remains after the first, so that their sum is right even
     where the two axes coincide and the first is arbitrary.
+
+    Parameters
+    ----------
+    matrices : float64, shape (K, 3, 3)
+        Rotation matrices.
+
+    Returns
+    -------
+    float64, shape (3, K)
+        Radians.
     """
     x, y, z = matrices[:, :, 2].T
     first = np.arctan2(y, x)
@@ -259,106 +255,3 @@ def _zyz_angles(matrices: NDArray[np.float64]) -> NDArray[np.float64]:
         for column in (0, 1)
     )
     return np.stack([first, np.arctan2(np.hypot(x, y), z), np.arctan2(sine, cosine)])
-
-
-def real_wigner(rotations: ArrayLike, ell_max: int) -> tuple[NDArray[np.float64], ...]:
-    """Wigner matrices in the real spherical harmonics.
-
-    Parameters
-    ----------
-    rotations : array, shape (K, 3, 3)
-        Rotation matrices on (x, y, z) columns.
-    ell_max : int
-        Highest degree, at least 0.
-
-    Returns
-    -------
-    tuple of float64 arrays
-        Entry ell has shape (K, 2 ell + 1, 2 ell + 1), orders from -ell to ell. The
-        rotated function f(R^T r) has coefficients x'_m' = sum_m D[k, m', m] x_m.
-
-    Raises
-    ------
-    InputError
-        If `rotations` are not rotation matrices.
-
-    Notes
-    -----
-    The D of (9), for real coefficients. All factors are orthogonal, so errors do not
-    grow with the degree as they do in sums of factorials and in recursions over it.
-    """
-    angles = _zyz_angles(check_rotations(rotations))
-    multiples = angles[:, :, np.newaxis] * np.arange(ell_max + 1)
-    cosines, sines = np.cos(multiples), np.sin(multiples)
-    matrices = []
-    for ell in range(ell_max + 1):
-        wigner = np.empty((angles.shape[1], 2 * ell + 1, 2 * ell + 1))
-        wigner_matrices(cosines, sines, _tilt_series(ell), wigner)
-        matrices.append(wigner)
-    return tuple(matrices)
-
-
-@lru_cache(maxsize=128)
-def _tilt_series(ell: int) -> NDArray[np.float64]:
-    """Fourier series of the rotation about y, as the kernel takes them.
-
-    With B the quarter turn that takes z to y, Ry(b) = B Rz(b) B^T, and Rz(b) holds
-    cos(n b) on the diagonal and -+ sin(n b) between orders n and -n.
-    """
-    quarter = _quarter_turn(ell)
-    series = np.zeros((2, ell + 1, ell + 1, ell + 1))
-    p = np.arange(ell + 1)
-    even = ((p[:, np.newaxis] + p) % 2 == 0)[:, :, np.newaxis]
-    for part, rows in enumerate((quarter[ell:], quarter[ell::-1])):
-        plus, minus = rows[:, ell:], rows[:, ell::-1].copy()
-        minus[:, 0] = 0  # order 0 has no partner
-        cosine = plus[:, np.newaxis] * plus + minus[:, np.newaxis] * minus
-        sine = minus[:, np.newaxis] * plus - plus[:, np.newaxis] * minus
-        series[part] = np.where(even, cosine, sine)
-    series[1, 0] = 0
-    series[1, :, 0] = 0
-    series.flags.writeable = False
-    return series
-
-
-def _quarter_turn(ell: int) -> NDArray[np.float64]:
-    """Wigner matrix of the rotation by -pi/2 about x, which takes z to y.
-
-    Exponential of the angular momentum about x, whose eigenvalues are -ell ... ell.
-    """
-    m = np.arange(-ell, ell + 1)
-    ladder = np.sqrt(ell * (ell + 1) - m[:-1] * m[1:]) / 2
-    _, vectors = linalg.eigh_tridiagonal(np.zeros(2 * ell + 1), ladder)
-    powers_of_i = np.array([1, 1j, -1, -1j])[m % 4]
-    turn = (vectors * powers_of_i) @ vectors.T
-    to_real = _real_from_complex(ell)
-    return np.ascontiguousarray((to_real.conj() @ turn @ to_real.T).real)
-
-
-def _real_from_complex(ell: int) -> NDArray[np.complex128]:
-    """Matrix that takes the harmonics (8) to the real ones, orders from -ell."""
-    matrix = np.zeros((2 * ell + 1, 2 * ell + 1), dtype=complex)
-    matrix[ell, ell] = 1
-    m = np.arange(1, ell + 1)
-    sign = (-1.0) ** m
-    matrix[ell + m, ell + m] = sign / np.sqrt(2)
-    matrix[ell + m, ell - m] = 1 / np.sqrt(2)
-    matrix[ell - m, ell + m] = -1j * sign / np.sqrt(2)
-    matrix[ell - m, ell - m] = 1j / np.sqrt(2)
-    return matrix
-
-
-def view_kernel_bytes(n: int, n_sources: int | None = None) -> int:
-    """Memory of a kernel of view directions at its peak, while it is built.
-
-    Parameters
-    ----------
-    n, n_sources : int
-        As of :func:`view_kernel`.
-
-    Returns
-    -------
-    int
-        Bytes.
-    """
-    return 3 * 8 * n * (n_sources or n)

@@ -1,0 +1,1 @@
+"""Rotations, the functions of the ball, and the grids that both are sampled on."""
