@@ -8,24 +8,25 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from numbasaem.errors import InputError
+from numbasaem.observations import patch_positions
 from numbasaem.observations.patch_cutting import (
     crop_shift_pad,
     cut_patches,
     patch_origins,
 )
-from numbasaem.picking import algorithm as picking
-from numbasaem.picking.algorithm import (
-    empty_patch_f1,
+from numbasaem.observations.patch_positions import (
     is_empty,
-    likeliest_rotations,
-    match_picks,
     most_probable_shifts,
     particle_centres,
-    pick,
+)
+from numbasaem.picking.algorithm import likeliest_rotations, pick
+from numbasaem.picking.scores import (
+    empty_patch_f1,
+    match_picks,
     share_found_within_one_pixel,
     true_patch_shifts,
 )
-from numbasaem.picking.template import particle_of_map
+from numbasaem.picking.template import template_of_map
 from numbasaem.projection.operator import project
 from numbasaem.reconstruction.maximization import uniform_shift_prior
 from numbasaem.simulation.scene import simulate
@@ -149,7 +150,7 @@ def test_pick__in_parts_as_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     _, images, micrograph = simulated(noise=0.2)
     prior = uniform_shift_prior(7, 0.6)
     whole = pick(micrograph, images, prior, 0.2**2)
-    monkeypatch.setattr(picking, "_PATCHES_AT_ONCE", 17)
+    monkeypatch.setattr(patch_positions, "_PATCHES_AT_ONCE", 17)
     parts = pick(micrograph, images, prior, 0.2**2)
     np.testing.assert_array_equal(parts.centres, whole.centres)
     np.testing.assert_array_equal(parts.patch_shifts, whole.patch_shifts)
@@ -193,7 +194,7 @@ def test_likeliest_rotations__are_those_simulated() -> None:
     assert len(likeliest_rotations(micrograph, [], images)) == 0
 
 
-def test_particle_of_map__finds_contrast_and_noise() -> None:
+def test_template_of_map__finds_contrast_and_noise() -> None:
     size = 7
     sample = simulate(folded_chain(size), size=size, pixels=120, snr=10, ell_max=4)
     patches = cut_patches(sample.micrographs[0], size)
@@ -201,21 +202,21 @@ def test_particle_of_map__finds_contrast_and_noise() -> None:
     coefficients = basis.expand(sample.volume_true)
     (image,) = basis.project(coefficients, rotation_grid(552)[:1])
     for contrast in (1, 30):
-        particle = particle_of_map("map", contrast * sample.volume_true, patches)
+        template = template_of_map("map", contrast * sample.volume_true, patches)
         np.testing.assert_allclose(
-            particle.noise_variance, sample.noise_variance, rtol=0.05
+            template.noise_variance, sample.noise_variance, rtol=0.05
         )
-        scale = np.vdot(particle.images[0], image) / np.vdot(image, image)
+        scale = np.vdot(template.images[0], image) / np.vdot(image, image)
         assert scale == pytest.approx(1, abs=0.05)
         shifts = true_patch_shifts(sample.coordinates[0], (120, 120), size)
-        empty = particle.shift_prior[size].sum() + particle.shift_prior[:, size].sum()
-        empty -= particle.shift_prior[size, size]
+        empty = template.shift_prior[size].sum() + template.shift_prior[:, size].sum()
+        empty -= template.shift_prior[size, size]
         assert empty == pytest.approx(is_empty(shifts, size).mean(), abs=0.1)
 
 
-def test_particle_of_map__without_signal() -> None:
+def test_template_of_map__without_signal() -> None:
     with pytest.raises(InputError, match="map: expected a map with signal"):
-        particle_of_map("map", np.zeros((7, 7, 7)), np.ones((4, 7, 7), np.float32))
+        template_of_map("map", np.zeros((7, 7, 7)), np.ones((4, 7, 7), np.float32))
 
 
 def test_pick__nothing_but_noise() -> None:

@@ -22,7 +22,7 @@ from numbasaem.micrographs.reading import (
     prepared_micrographs,
 )
 from numbasaem.picking.algorithm import Picks, pick
-from numbasaem.picking.template import particle_of_run
+from numbasaem.picking.template import template_of_run
 from numbasaem.reconstruction.checkpoint import VALIDATION, load_checkpoint
 from numbasaem.settings import Settings
 from numbasaem.volume.rotations import rotation_grid
@@ -144,12 +144,12 @@ class RunRecord:
             return None
         side = _EXCERPT_PATCHES * self.settings.size
         pixels = prepared.pixels[:side, :side]
-        particle = particle_of_run(self.folder)[0].seen_through(prepared.point_spread)
+        template = template_of_run(self.folder)[0].seen_through(prepared.point_spread)
         picks = pick(
             pixels,
-            particle.images,
-            particle.shift_prior,
-            particle.noise_variance,
+            template.images,
+            template.shift_prior,
+            template.noise_variance,
             threads=self.settings.threads,
         )
         live = prepared.live_particles(picks.centres, self.settings.size)
