@@ -1,13 +1,21 @@
-"""Picking: shifts, particles, and the measures of section IV-B."""
+"""Picking: shifts, particles, tables, and the measures of section IV-B."""
 
 from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from numbasaem import cli
 from numbasaem.errors import InputError
+from numbasaem.io.coordinates import read_boxes, read_topaz
+from numbasaem.io.mrc import write_micrograph
+from numbasaem.io.star import read_particles
 from numbasaem.observations import patch_positions
 from numbasaem.observations.patch_cutting import (
     crop_shift_pad,
@@ -19,6 +27,7 @@ from numbasaem.observations.patch_positions import (
     most_probable_shifts,
     particle_centres,
 )
+from numbasaem.picking import files
 from numbasaem.picking.algorithm import likeliest_rotations, pick
 from numbasaem.picking.scores import (
     empty_patch_f1,
@@ -26,10 +35,16 @@ from numbasaem.picking.scores import (
     share_found_within_one_pixel,
     true_patch_shifts,
 )
-from numbasaem.picking.template import template_of_map
+from numbasaem.picking.template import (
+    ParticleTemplate,
+    template_of_map,
+    template_of_run,
+)
 from numbasaem.projection.operator import project
+from numbasaem.reconstruction.driver import reconstruct
 from numbasaem.reconstruction.maximization import uniform_shift_prior
-from numbasaem.simulation.scene import simulate
+from numbasaem.settings import Settings
+from numbasaem.simulation.scene import SimulationSettings, simulate, simulate_to_folder
 from numbasaem.volume.basis import VolumeBasis
 from numbasaem.volume.phantom import folded_chain
 from numbasaem.volume.rotations import rotation_grid
@@ -313,3 +328,126 @@ def test_match_picks__of_none() -> None:
     recall, precision = match_picks([(1, 1)], np.zeros((0, 2)), 1)
     assert np.isnan(recall)
     assert precision == 0
+
+
+# --- tables ------------------------------------------------------------------------
+
+SIZE = 7
+OPTIONS = "--ell-max 2 --iterations 1 --rotations 24 --starts 1 --no-halves --no-report"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("picking") / "data"
+    settings = SimulationSettings(size=SIZE, pixels=64, snr=10, ell_max=3)
+    simulate_to_folder(folder, folded_chain(SIZE), settings, None)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    settings = Settings(
+        size=SIZE,
+        ell_max=(2,),
+        iterations=(1,),
+        rotations=24,
+        starts=1,
+        halves=False,
+        views="learned",
+    )
+    out = tmp_path_factory.mktemp("picking") / "run"
+    reconstruct([data / "micrograph_0001.mrc"], settings, out=out)
+    return out
+
+
+def command(*words: object) -> int:
+    return cli.main([str(word) for word in words])
+
+
+def never_shown(template: ParticleTemplate) -> ParticleTemplate:
+    """Template of a particle that no patch shows."""
+    return replace(template, shift_prior=uniform_shift_prior(SIZE, 1.0))
+
+
+@pytest.fixture
+def nothing_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def of_run(run: Path) -> tuple[ParticleTemplate, Settings]:
+        template, settings = template_of_run(run)
+        return never_shown(template), settings
+
+    def of_map(
+        where: object, volume: Array, patches: NDArray[np.float32]
+    ) -> ParticleTemplate:
+        return never_shown(template_of_map(where, volume, patches))
+
+    monkeypatch.setattr(files, "template_of_run", of_run)
+    monkeypatch.setattr(files, "template_of_map", of_map)
+
+
+def n_rows(table: Path) -> int:
+    if table.suffix == ".box":
+        return len(read_boxes(table)[0])
+    if table.suffix == ".txt":
+        return len(read_topaz(table)[0])
+    return len(read_particles(table).particles)
+
+
+@pytest.mark.usefixtures("nothing_found")
+@pytest.mark.parametrize("suffix", ["star", "box", "txt"])
+def test_empty_table__of_every_command(
+    suffix: str,
+    data: Path,
+    finished: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    micrograph, table = data / "micrograph_0001.mrc", tmp_path / f"picks.{suffix}"
+    chosen = ("--size", SIZE, *OPTIONS.split(), "--out", tmp_path / "run")
+    for words in (
+        ("pick", micrograph, "--run", finished, "--out", table),
+        ("pick", micrograph, "--volume", data / "volume_true.mrc", "--out", table),
+        ("reconstruct", micrograph, *chosen, "--picks", table),
+    ):
+        assert command(*words) == 0
+        assert f"0 particles written to {table}" in capsys.readouterr().out
+        assert n_rows(table) == 0
+        table.unlink()
+
+
+@pytest.mark.usefixtures("nothing_found")
+@pytest.mark.parametrize("suffix", ["star", "txt"])
+def test_empty_table__is_judged(
+    suffix: str,
+    data: Path,
+    finished: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    table, truth = tmp_path / f"picks.{suffix}", data / "truth.star"
+    micrograph = data / "micrograph_0001.mrc"
+    assert command("pick", micrograph, "--run", finished, "--out", table) == 0
+    capsys.readouterr()
+    for found, true, recall, precision in (
+        (table, truth, 0, None),
+        (truth, table, None, 0),
+        (table, table, None, None),
+    ):
+        assert command("evaluate", found, true, "--tolerance", 1, "--json") == 0
+        scores = json.loads(capsys.readouterr().out)
+        assert (scores["recall"], scores["precision"]) == (recall, precision)
+    assert command("evaluate", table, table, "--tolerance", 1) == 0
+    assert capsys.readouterr().out == "recall: nan\nprecision: nan\n"
+
+
+def test_table__one_micrograph_of_several_is_empty(
+    data: Path, finished: Path, tmp_path: Path
+) -> None:
+    quiet = tmp_path / "quiet.mrc"
+    pixels = np.random.default_rng(0).standard_normal((64, 64))
+    write_micrograph(quiet, 1e-3 * pixels, 1.0)
+    table = tmp_path / "picks.star"
+    shown = data / "micrograph_0001.mrc"
+    for micrographs in ((quiet, shown), (shown, quiet)):
+        assert command("pick", *micrographs, "--run", finished, "--out", table) == 0
+        names = read_particles(table).particles["rlnMicrographName"]
+        assert set(names) == {"micrograph_0001.mrc"}

@@ -182,10 +182,11 @@ def view_density(
     Returns
     -------
     float64, shape (...)
-        1 everywhere if all directions are equally frequent.
+        1 everywhere if all directions are equally frequent; 0 if no particle is seen.
     """
     kernel = np.exp((towards @ directions.T - 1) / _VIEW_WIDTH**2)
-    density: NDArray[np.float64] = (kernel @ mass) / (kernel.sum(axis=-1) * mass.mean())
+    mean = mass.mean() or 1.0
+    density: NDArray[np.float64] = (kernel @ mass) / (kernel.sum(axis=-1) * mean)
     return density
 
 
