@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import mrcfile
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -14,8 +15,8 @@ from scipy.spatial.transform import Rotation
 from numbasaem import cli
 from numbasaem.errors import InputError
 from numbasaem.io.coordinates import read_boxes, read_topaz
-from numbasaem.io.mrc import write_micrograph
-from numbasaem.io.star import read_particles
+from numbasaem.io.mrc import read_micrographs, write_micrograph
+from numbasaem.io.star import read_particles, write_micrograph_table
 from numbasaem.observations import patch_positions
 from numbasaem.observations.patch_cutting import (
     crop_shift_pad,
@@ -451,3 +452,43 @@ def test_table__one_micrograph_of_several_is_empty(
         assert command("pick", *micrographs, "--run", finished, "--out", table) == 0
         names = read_particles(table).particles["rlnMicrographName"]
         assert set(names) == {"micrograph_0001.mrc"}
+
+
+@pytest.mark.parametrize("given", ["two files", "a stack", "a list"])
+def test_box__of_several_micrographs_is_refused_at_once(
+    given: str,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def unwanted(*arguments: object, **options: object) -> None:
+        raise AssertionError("the work has begun")
+
+    for name in (
+        "picking.files.pick_with_run",
+        "picking.files.pick_with_map",
+        "reconstruction.driver.reconstruct",
+    ):
+        monkeypatch.setattr(f"numbasaem.{name}", unwanted)
+    path = data / "micrograph_0001.mrc"
+    micrographs = [path, path]
+    if given == "a stack":
+        micrographs = [tmp_path / "two.mrcs"]
+        pixels, _ = read_micrographs(path)
+        with mrcfile.new(micrographs[0]) as file:
+            file.set_data(np.stack([pixels[0], pixels[0]]))
+    if given == "a list":
+        micrographs = [tmp_path / "micrographs.star"]
+        write_micrograph_table(micrographs[0], [str(path), str(path)], 1.0)
+    table = tmp_path / "picks.box"
+    chosen = ("--size", SIZE, *OPTIONS.split(), "--out", tmp_path / "run")
+    for words in (
+        ("pick", *micrographs, "--run", tmp_path, "--out", table),
+        ("pick", *micrographs, "--volume", tmp_path / "v.mrc", "--out", table),
+        ("reconstruct", *micrographs, *chosen, "--picks", table),
+    ):
+        assert command(*words) == 2
+        complaint = f"{table}: expected one micrograph, or a .star or .txt, found 2"
+        assert complaint in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

@@ -335,7 +335,7 @@ def reconstruct(
     from numbasaem.reconstruction import driver as reconstruction
 
     if picks is not None:
-        tables.check_table_name(picks, made=out)
+        tables.check_table(picks, micrographs, made=out)
     with ProgressDisplay() as display:
 
         def report(iteration: Iteration) -> None:
@@ -417,7 +417,7 @@ def pick(
     from numbasaem.picking import files as micrograph_picking
     from numbasaem.picking import tables
 
-    tables.check_table_name(out)
+    tables.check_table(out, micrographs)
     with ProgressDisplay() as display:
         display.step("preparing the particle", 0.0)
         if run is not None:

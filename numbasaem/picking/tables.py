@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from numbasaem.aliases import PathLike
 from numbasaem.errors import expected
 from numbasaem.io.coordinates import read_topaz, write_boxes, write_topaz
 from numbasaem.io.star import COORDINATES, read_particles, write_particles
+from numbasaem.micrographs.sources import list_micrographs
 
 from .scores import Match, match_by_micrograph
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pandas as pd
     from numpy.typing import NDArray
 
@@ -56,25 +60,31 @@ class PickedParticles:
     optics: pd.DataFrame | None
 
 
-def check_table_name(path: Path, made: Path | None = None) -> None:
-    """Refuse a file that picks cannot be written to.
+def check_table(
+    path: Path, sources: Sequence[PathLike], made: Path | None = None
+) -> None:
+    """Refuse, before any picking, a file that the picks cannot be written to.
 
     Parameters
     ----------
     path : Path
         Where picks are to go.
+    sources : sequence of path-like
+        Micrographs, as
+        :func:`numbasaem.micrographs.sources.list_micrographs` takes them.
     made : Path, optional
         A folder that will exist by then.
 
     Raises
     ------
     InputError
-        If its suffix stands for no format or its folder does not exist.
+        If its suffix stands for no format, its folder does not exist, or there are
+        several micrographs and the format holds one; a stack counts as several.
     """
-    if path.suffix.lower() not in SUFFIXES:
-        raise expected(path, f"a name in {', '.join(SUFFIXES)}", path.name)
-    if path.parent != made and not path.parent.is_dir():
-        raise expected(path, "a file in a folder that exists", f"none at {path.parent}")
+    _check_name(path, made)
+    if path.suffix.lower() == ".box":
+        listed = list_micrographs(sources)
+        _check_one_micrograph(path, sum(file.header()[0][0] for file in listed.files))
 
 
 def write_picks(path: Path, picks: PickedParticles) -> None:
@@ -92,12 +102,10 @@ def write_picks(path: Path, picks: PickedParticles) -> None:
     InputError
         If the file cannot be written or the format cannot hold the picks.
     """
-    check_table_name(path)
+    _check_name(path)
     suffix = path.suffix.lower()
     if suffix == ".box":
-        n_micrographs = len(set(picks.micrograph_names))
-        if n_micrographs > 1:
-            raise expected(path, "one micrograph, or a .star or .txt", n_micrographs)
+        _check_one_micrograph(path, len(set(picks.micrograph_names)))
         write_boxes(path, picks.coordinates, picks.box)
     elif suffix == ".txt":
         write_topaz(path, picks.micrograph_names, picks.coordinates, picks.probability)
@@ -112,6 +120,18 @@ def write_picks(path: Path, picks: PickedParticles) -> None:
             optics=picks.optics,
             optics_groups=picks.optics_groups,
         )
+
+
+def _check_name(path: Path, made: Path | None = None) -> None:
+    if path.suffix.lower() not in SUFFIXES:
+        raise expected(path, f"a name in {', '.join(SUFFIXES)}", path.name)
+    if path.parent != made and not path.parent.is_dir():
+        raise expected(path, "a file in a folder that exists", f"none at {path.parent}")
+
+
+def _check_one_micrograph(path: Path, n_micrographs: int) -> None:
+    if n_micrographs > 1:
+        raise expected(path, "one micrograph, or a .star or .txt", n_micrographs)
 
 
 def match_tables(found: Path, true: Path, tolerance_px: float) -> Match:
