@@ -42,6 +42,7 @@ from numbasaem.picking.template import (
     template_of_run,
 )
 from numbasaem.projection.operator import project
+from numbasaem.reconstruction.checkpoint import load_checkpoint, save_checkpoint
 from numbasaem.reconstruction.driver import reconstruct
 from numbasaem.reconstruction.maximization import uniform_shift_prior
 from numbasaem.settings import Settings
@@ -51,6 +52,8 @@ from numbasaem.volume.phantom import folded_chain
 from numbasaem.volume.rotations import rotation_grid
 
 Array = NDArray[np.float64]
+
+SIZE = 7
 
 
 def placed(centres: NDArray[np.int_], images: Array, shape: tuple[int, int]) -> Array:
@@ -199,15 +202,74 @@ def test_likeliest_rotations__are_those_simulated() -> None:
     rotations = rotation_grid(n)
     images = project(basis, basis.expand(simulation.volume_true), rotations)
     (micrograph,), (centres,) = simulation.micrographs, simulation.coordinates
-    found = rotations[likeliest_rotations(micrograph, centres, images)]
+    variance = simulation.noise_variance
+    found = rotations[likeliest_rotations(micrograph, centres, images, variance)]
     (true,) = simulation.rotations
     turn = Rotation.from_matrix(found @ true.transpose(0, 2, 1)).magnitude()
     assert np.median(np.degrees(turn)) < 25
     cut = micrograph[: round(centres[0, 0]) + 2]
-    again = likeliest_rotations(cut, centres[:1], images)
+    again = likeliest_rotations(cut, centres[:1], images, variance)
     turn = Rotation.from_matrix(rotations[again[0]] @ true[0].T).magnitude()
     assert np.degrees(turn) < 40
-    assert len(likeliest_rotations(micrograph, [], images)) == 0
+    assert len(likeliest_rotations(micrograph, [], images, variance)) == 0
+
+
+def test_rotation_prior__weighs_likelihoods() -> None:
+    """At equal likelihood the more probable wins; an excluded one never does."""
+    generator = np.random.default_rng(8)
+    images = np.repeat(generator.standard_normal((2, SIZE, SIZE)), 2, axis=0)
+    micrograph = placed(np.array([[8, 8], [8, 20]]), images[::2], (20, 30))
+    centres = np.array([[8.0, 8.0], [8.0, 20.0]])
+    template = ParticleTemplate(
+        images=images,
+        rotations=rotation_grid(4),
+        shift_prior=uniform_shift_prior(SIZE, 0.6),
+        noise_variance=0.01,
+        rotation_prior=np.array([0.1, 0.4, 0.5, 0.0]),
+    )
+    pixels = micrograph.astype(np.float32)
+    found = template.likeliest_rotations(pixels, centres)
+    np.testing.assert_array_equal(found, template.rotations[[1, 2]])
+
+
+def test_rotation_prior__excludes_half_of_the_rotations() -> None:
+    centres, images, micrograph = simulated(noise=0.2)
+    template = ParticleTemplate(
+        images=images,
+        rotations=rotation_grid(6),
+        shift_prior=uniform_shift_prior(SIZE, 0.6),
+        noise_variance=0.2**2,
+    )
+    allowed = np.array([1, 0, 1, 0, 1, 0]) / 3
+    one_sided = replace(template, rotation_prior=allowed)
+    pixels = micrograph.astype(np.float32)
+    kept = {tuple(rotation.ravel()) for rotation in template.rotations[::2]}
+    for rotation in one_sided.likeliest_rotations(pixels, centres.astype(float)):
+        assert tuple(rotation.ravel()) in kept
+    # a particle in an excluded rotation is no longer one
+    picks, half = template.picks(pixels), one_sided.picks(pixels)
+    sure, sure_half = (p.centres[p.probability > 0.9] for p in (picks, half))
+    assert match_picks(sure, centres, 0.5).recall == 1
+    assert match_picks(sure_half, centres[::2], 0.5).recall == 1
+    assert match_picks(sure_half, centres[1::2], 0.5).recall == 0
+
+
+def test_template_of_run__has_the_views_that_the_run_learned(
+    finished: Path, data: Path, tmp_path: Path
+) -> None:
+    description, runs = load_checkpoint(finished / "run.h5")
+    state = runs["full"]
+    first = np.arange(len(state.view_weights)) == 0
+    state.view_weights = np.where(first, 1.0, 0.0)
+    save_checkpoint(tmp_path / "run.h5", description, runs)
+    template, settings = template_of_run(tmp_path)
+    assert template.rotation_prior is not None
+    np.testing.assert_allclose(template.rotation_prior.sum(), 1)
+    assert np.argmax(template.rotation_prior) == 0
+    assert template.rotation_prior[0] > 2 / len(first)
+    plain = settings.model_copy(update={"views": "uniform"}).model_dump()
+    save_checkpoint(tmp_path / "run.h5", description | {"settings": plain}, runs)
+    assert template_of_run(tmp_path)[0].rotation_prior is None
 
 
 def test_template_of_map__finds_contrast_and_noise() -> None:
@@ -333,7 +395,6 @@ def test_match_picks__of_none() -> None:
 
 # --- tables ------------------------------------------------------------------------
 
-SIZE = 7
 OPTIONS = "--ell-max 2 --iterations 1 --rotations 24 --starts 1 --no-halves --no-report"
 
 

@@ -122,9 +122,13 @@ def pick(
 
 
 def likeliest_rotations(
-    micrograph: ArrayLike, centres: ArrayLike, images: ArrayLike
+    micrograph: ArrayLike,
+    centres: ArrayLike,
+    images: ArrayLike,
+    noise_variance: float,
+    rotation_prior: ArrayLike | None = None,
 ) -> NDArray[np.intp]:
-    """Which projection is likeliest at each place of a micrograph.
+    """Which projection is the most probable at each place of a micrograph.
 
     Parameters
     ----------
@@ -134,12 +138,16 @@ def likeliest_rotations(
         (y, x) in pixels of the pixel at index L // 2 of each particle's box, rounded to
         whole ones.
     images : array, shape (n_rotations, L, L)
-        Projections of the particle, one per rotation, all as probable.
+        Projections of the particle, one per rotation.
+    noise_variance : float
+        sigma**2 of the micrograph's pixels.
+    rotation_prior : array, shape (n_rotations,), optional
+        Probability of each rotation; uniform if left out.
 
     Returns
     -------
     int, shape (n_particles,)
-        Number of the projection of highest likelihood given all pixels of the box that
+        Number of the projection of highest posterior given all pixels of the box that
         the micrograph has.
     """
     projections = np.asarray(images, dtype=np.float64)
@@ -149,6 +157,10 @@ def likeliest_rotations(
     places = np.asarray(centres, dtype=np.float64).reshape(-1, 2)
     corners = np.rint(places).astype(np.intp) - size // 2 + size
     templates = projections.reshape(len(projections), -1).T
+    log_prior = np.zeros(len(projections))
+    if rotation_prior is not None:
+        with np.errstate(divide="ignore"):
+            log_prior = np.log(np.asarray(rotation_prior, dtype=np.float64))
     likeliest = np.empty(len(corners), np.intp)
     for start in range(0, len(corners), _BOXES_AT_ONCE):
         part = slice(start, start + _BOXES_AT_ONCE)
@@ -159,7 +171,8 @@ def likeliest_rotations(
         )
         # - || box - projection ||^2 over the pixels there are, but for the box's energy
         likeness = 2 * box @ templates - box_covered @ templates**2
-        likeliest[part] = likeness.argmax(axis=1)
+        posterior = likeness + 2 * noise_variance * log_prior
+        likeliest[part] = posterior.argmax(axis=1)
     return likeliest
 
 

@@ -17,7 +17,7 @@ from numbasaem.micrographs.sources import list_micrographs
 from numbasaem.observations.patch_cutting import cut_patches
 from numbasaem.volume.rotations import relion_angles
 
-from .algorithm import likeliest_rotations, pick, suppress_neighbours
+from .algorithm import suppress_neighbours
 from .tables import PickedParticles
 from .template import template_of_map, template_of_run
 
@@ -163,7 +163,7 @@ def _picked(
             live = micrograph.live_particles(centres, size)
             centres = centres[live]
             coordinates.append(micrograph.original_coordinates(centres))
-            views.append(likeliest_rotations(micrograph.pixels, centres, imaged.images))
+            views.append(imaged.likeliest_rotations(micrograph.pixels, centres))
             probabilities.append(probability[live])
             names += [name] * len(centres)
             groups += [file.optics_group] * len(centres)
@@ -173,7 +173,7 @@ def _picked(
     return PickedParticles(
         micrograph_names=names,
         coordinates=np.concatenate(coordinates),
-        angles=relion_angles(template.rotations[np.concatenate(views)]),
+        angles=relion_angles(np.concatenate(views)),
         probability=np.concatenate(probabilities),
         optics_groups=groups,
         pixel_size=pixel_size,
@@ -218,12 +218,7 @@ def pick_on_four_grids(
     ]
     centres_of_grids, probabilities = [], []
     for number, (y, x) in enumerate(offsets):
-        picks = pick(
-            pixels[y:, x:],
-            template.images,
-            template.shift_prior,
-            template.noise_variance,
-        )
+        picks = template.picks(pixels[y:, x:])
         centres_of_grids.append(picks.centres + np.array([y, x]))
         probabilities.append(picks.probability)
         on_progress((number + 1) / len(offsets))

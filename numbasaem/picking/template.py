@@ -12,17 +12,23 @@ from numbasaem.micrographs.ctf import seen_through
 from numbasaem.observations.patch_expectation import expectation
 from numbasaem.projection.operator import project
 from numbasaem.reconstruction.checkpoint import load_checkpoint
+from numbasaem.reconstruction.iterate import rotation_prior
 from numbasaem.reconstruction.maximization import shift_prior_table, uniform_shift_prior
 from numbasaem.settings import Settings
 from numbasaem.volume.basis import VolumeBasis
 from numbasaem.volume.rotations import rotation_grid
 
+from .algorithm import likeliest_rotations, pick
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from numpy.typing import ArrayLike, NDArray
 
     from numbasaem.micrographs.ctf import PointSpread
+
+    from .algorithm import Picks
 
 _ELL_MAX = 10
 """Degree to which a map is expanded."""
@@ -52,12 +58,74 @@ class ParticleTemplate:
         rho of equation (17).
     noise_variance : float
         sigma**2 of the micrographs' pixels.
+    rotation_prior : float64, shape (n_rotations,), or None
+        Probability of each rotation; None is the uniform prior.
     """
 
     images: NDArray[np.float64]
     rotations: NDArray[np.float64]
     shift_prior: NDArray[np.float64]
     noise_variance: float
+    rotation_prior: NDArray[np.float64] | None = None
+
+    def picks(
+        self,
+        pixels: NDArray[np.float32],
+        threads: int | None = None,
+        on_progress: Callable[[float], None] | None = None,
+    ) -> Picks:
+        """Find the particle in a micrograph.
+
+        Parameters
+        ----------
+        pixels : float32, shape (rows, columns)
+            Prepared micrograph.
+        threads : int, optional
+            Threads to run on; all that Numba may use if left out.
+        on_progress : callable, optional
+            Called with the share of the patches that is done.
+
+        Returns
+        -------
+        Picks
+            As of :func:`numbasaem.picking.algorithm.pick`.
+
+        Raises
+        ------
+        InputError
+            If the micrograph cannot be cut.
+        """
+        return pick(
+            pixels,
+            self.images,
+            self.shift_prior,
+            self.noise_variance,
+            self.rotation_prior,
+            threads=threads,
+            on_progress=on_progress,
+        )
+
+    def likeliest_rotations(
+        self, pixels: NDArray[np.float32], centres: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Rotation in which the particle most probably is at each place.
+
+        Parameters
+        ----------
+        pixels : float32, shape (rows, columns)
+            Prepared micrograph.
+        centres : float64, shape (n_particles, 2)
+            (y, x) in pixels of the pixel at index L // 2 of each particle's box.
+
+        Returns
+        -------
+        float64, shape (n_particles, 3, 3)
+            Rotation matrices.
+        """
+        numbers = likeliest_rotations(
+            pixels, centres, self.images, self.noise_variance, self.rotation_prior
+        )
+        return self.rotations[numbers]
 
     def seen_through(self, spread: PointSpread | None) -> ParticleTemplate:
         """Template of the particle as a micrograph shows it.
@@ -110,6 +178,7 @@ def template_of_run(folder: Path) -> tuple[ParticleTemplate, Settings]:
         rotations=rotations,
         shift_prior=state.shift_prior,
         noise_variance=state.noise_variance,
+        rotation_prior=rotation_prior(state, settings),
     )
     return template, settings
 

@@ -21,7 +21,6 @@ from numbasaem.micrographs.reading import (
     file_of_source,
     prepared_micrographs,
 )
-from numbasaem.picking.algorithm import Picks, pick
 from numbasaem.picking.template import template_of_run
 from numbasaem.reconstruction.checkpoint import VALIDATION, load_checkpoint
 from numbasaem.settings import Settings
@@ -30,6 +29,7 @@ from numbasaem.volume.rotations import rotation_grid
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from numbasaem.picking.algorithm import Picks
     from numbasaem.reconstruction.checkpoint import Iteration, RunState
 
 HALF_MAP_CRITERION = 0.143
@@ -145,13 +145,7 @@ class RunRecord:
         side = _EXCERPT_PATCHES * self.settings.size
         pixels = prepared.pixels[:side, :side]
         template = template_of_run(self.folder)[0].seen_through(prepared.point_spread)
-        picks = pick(
-            pixels,
-            template.images,
-            template.shift_prior,
-            template.noise_variance,
-            threads=self.settings.threads,
-        )
+        picks = template.picks(pixels, self.settings.threads)
         live = prepared.live_particles(picks.centres, self.settings.size)
         picks = replace(
             picks, centres=picks.centres[live], probability=picks.probability[live]
