@@ -122,18 +122,6 @@ def write_picks(path: Path, picks: PickedParticles) -> None:
         )
 
 
-def _check_name(path: Path, made: Path | None = None) -> None:
-    if path.suffix.lower() not in SUFFIXES:
-        raise expected(path, f"a name in {', '.join(SUFFIXES)}", path.name)
-    if path.parent != made and not path.parent.is_dir():
-        raise expected(path, "a file in a folder that exists", f"none at {path.parent}")
-
-
-def _check_one_micrograph(path: Path, n_micrographs: int) -> None:
-    if n_micrographs > 1:
-        raise expected(path, "one micrograph, or a .star or .txt", n_micrographs)
-
-
 def match_tables(found: Path, true: Path, tolerance_px: float) -> Match:
     """Recall and precision of a table of picks.
 
@@ -160,6 +148,18 @@ def match_tables(found: Path, true: Path, tolerance_px: float) -> Match:
     return match_by_micrograph(
         _centres_by_micrograph(found), _centres_by_micrograph(true), tolerance_px
     )
+
+
+def _check_name(path: Path, made: Path | None = None) -> None:
+    if path.suffix.lower() not in SUFFIXES:
+        raise expected(path, f"a name in {', '.join(SUFFIXES)}", path.name)
+    if path.parent != made and not path.parent.is_dir():
+        raise expected(path, "a file in a folder that exists", f"none at {path.parent}")
+
+
+def _check_one_micrograph(path: Path, n_micrographs: int) -> None:
+    if n_micrographs > 1:
+        raise expected(path, "one micrograph, or a .star or .txt", n_micrographs)
 
 
 def _centres_by_micrograph(path: Path) -> dict[str, NDArray[np.float64]]:
