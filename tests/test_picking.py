@@ -1,39 +1,59 @@
-"""Picking: shifts, particles, and the measures of section IV-B."""
+"""Picking: shifts, particles, tables, and the measures of section IV-B."""
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import mrcfile
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from numbasaem import cli
 from numbasaem.errors import InputError
 from numbasaem.geometry.rotations import rotation_grid
+from numbasaem.io.coordinates import read_boxes, read_topaz
+from numbasaem.io.mrc import read_micrographs, write_micrograph
+from numbasaem.io.star import read_particles, write_micrograph_table
+from numbasaem.observations import patch_positions
 from numbasaem.observations.patch_cutting import (
     crop_shift_pad,
     cut_patches,
     patch_origins,
 )
-from numbasaem.observations.shift_prior import uniform_shift_prior
-from numbasaem.picking import algorithm as picking
-from numbasaem.picking.algorithm import (
-    empty_patch_f1,
+from numbasaem.observations.patch_positions import (
     is_empty,
-    likeliest_rotations,
-    match_picks,
     most_probable_shifts,
     particle_centres,
-    pick,
+)
+from numbasaem.observations.shift_prior import uniform_shift_prior
+from numbasaem.picking import files
+from numbasaem.picking.algorithm import likeliest_rotations, pick
+from numbasaem.picking.scores import (
+    empty_patch_f1,
+    match_picks,
     share_found_within_one_pixel,
     true_patch_shifts,
 )
-from numbasaem.picking.template import particle_of_map
+from numbasaem.picking.template import (
+    ParticleTemplate,
+    template_of_map,
+    template_of_run,
+)
 from numbasaem.projection.operator import project
-from numbasaem.simulation.scene import simulate
+from numbasaem.reconstruction.checkpoint import load_checkpoint, save_checkpoint
+from numbasaem.reconstruction.driver import reconstruct
+from numbasaem.settings import Settings
+from numbasaem.simulation.scene import SimulationSettings, simulate, simulate_to_folder
 from numbasaem.volume.basis import VolumeBasis
 from numbasaem.volume.phantom import folded_chain
 
 Array = NDArray[np.float64]
+
+SIZE = 7
 
 
 def placed(centres: NDArray[np.int_], images: Array, shape: tuple[int, int]) -> Array:
@@ -149,7 +169,7 @@ def test_pick__in_parts_as_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     _, images, micrograph = simulated(noise=0.2)
     prior = uniform_shift_prior(7, 0.6)
     whole = pick(micrograph, images, prior, 0.2**2)
-    monkeypatch.setattr(picking, "_PATCHES_AT_ONCE", 17)
+    monkeypatch.setattr(patch_positions, "_PATCHES_AT_ONCE", 17)
     parts = pick(micrograph, images, prior, 0.2**2)
     np.testing.assert_array_equal(parts.centres, whole.centres)
     np.testing.assert_array_equal(parts.patch_shifts, whole.patch_shifts)
@@ -182,18 +202,77 @@ def test_likeliest_rotations__are_those_simulated() -> None:
     rotations = rotation_grid(n)
     images = project(basis, basis.expand(simulation.volume_true), rotations)
     (micrograph,), (centres,) = simulation.micrographs, simulation.coordinates
-    found = rotations[likeliest_rotations(micrograph, centres, images)]
+    variance = simulation.noise_variance
+    found = rotations[likeliest_rotations(micrograph, centres, images, variance)]
     (true,) = simulation.rotations
     turn = Rotation.from_matrix(found @ true.transpose(0, 2, 1)).magnitude()
     assert np.median(np.degrees(turn)) < 25
     cut = micrograph[: round(centres[0, 0]) + 2]
-    again = likeliest_rotations(cut, centres[:1], images)
+    again = likeliest_rotations(cut, centres[:1], images, variance)
     turn = Rotation.from_matrix(rotations[again[0]] @ true[0].T).magnitude()
     assert np.degrees(turn) < 40
-    assert len(likeliest_rotations(micrograph, [], images)) == 0
+    assert len(likeliest_rotations(micrograph, [], images, variance)) == 0
 
 
-def test_particle_of_map__finds_contrast_and_noise() -> None:
+def test_rotation_prior__weighs_likelihoods() -> None:
+    """At equal likelihood the more probable wins; an excluded one never does."""
+    generator = np.random.default_rng(8)
+    images = np.repeat(generator.standard_normal((2, SIZE, SIZE)), 2, axis=0)
+    micrograph = placed(np.array([[8, 8], [8, 20]]), images[::2], (20, 30))
+    centres = np.array([[8.0, 8.0], [8.0, 20.0]])
+    template = ParticleTemplate(
+        images=images,
+        rotations=rotation_grid(4),
+        shift_prior=uniform_shift_prior(SIZE, 0.6),
+        noise_variance=0.01,
+        rotation_prior=np.array([0.1, 0.4, 0.5, 0.0]),
+    )
+    pixels = micrograph.astype(np.float32)
+    found = template.likeliest_rotations(pixels, centres)
+    np.testing.assert_array_equal(found, template.rotations[[1, 2]])
+
+
+def test_rotation_prior__excludes_half_of_the_rotations() -> None:
+    centres, images, micrograph = simulated(noise=0.2)
+    template = ParticleTemplate(
+        images=images,
+        rotations=rotation_grid(6),
+        shift_prior=uniform_shift_prior(SIZE, 0.6),
+        noise_variance=0.2**2,
+    )
+    allowed = np.array([1, 0, 1, 0, 1, 0]) / 3
+    one_sided = replace(template, rotation_prior=allowed)
+    pixels = micrograph.astype(np.float32)
+    kept = {tuple(rotation.ravel()) for rotation in template.rotations[::2]}
+    for rotation in one_sided.likeliest_rotations(pixels, centres.astype(float)):
+        assert tuple(rotation.ravel()) in kept
+    # a particle in an excluded rotation is no longer one
+    picks, half = template.picks(pixels), one_sided.picks(pixels)
+    sure, sure_half = (p.centres[p.probability > 0.9] for p in (picks, half))
+    assert match_picks(sure, centres, 0.5).recall == 1
+    assert match_picks(sure_half, centres[::2], 0.5).recall == 1
+    assert match_picks(sure_half, centres[1::2], 0.5).recall == 0
+
+
+def test_template_of_run__has_the_views_that_the_run_learned(
+    finished: Path, data: Path, tmp_path: Path
+) -> None:
+    description, runs = load_checkpoint(finished / "run.h5")
+    state = runs["full"]
+    first = np.arange(len(state.view_weights)) == 0
+    state.view_weights = np.where(first, 1.0, 0.0)
+    save_checkpoint(tmp_path / "run.h5", description, runs)
+    template, settings = template_of_run(tmp_path)
+    assert template.rotation_prior is not None
+    np.testing.assert_allclose(template.rotation_prior.sum(), 1)
+    assert np.argmax(template.rotation_prior) == 0
+    assert template.rotation_prior[0] > 2 / len(first)
+    plain = settings.model_copy(update={"views": "uniform"}).model_dump()
+    save_checkpoint(tmp_path / "run.h5", description | {"settings": plain}, runs)
+    assert template_of_run(tmp_path)[0].rotation_prior is None
+
+
+def test_template_of_map__finds_contrast_and_noise() -> None:
     size = 7
     sample = simulate(folded_chain(size), size=size, pixels=120, snr=10, ell_max=4)
     patches = cut_patches(sample.micrographs[0], size)
@@ -201,21 +280,21 @@ def test_particle_of_map__finds_contrast_and_noise() -> None:
     coefficients = basis.expand(sample.volume_true)
     (image,) = basis.project(coefficients, rotation_grid(552)[:1])
     for contrast in (1, 30):
-        particle = particle_of_map("map", contrast * sample.volume_true, patches)
+        template = template_of_map("map", contrast * sample.volume_true, patches)
         np.testing.assert_allclose(
-            particle.noise_variance, sample.noise_variance, rtol=0.05
+            template.noise_variance, sample.noise_variance, rtol=0.05
         )
-        scale = np.vdot(particle.images[0], image) / np.vdot(image, image)
+        scale = np.vdot(template.images[0], image) / np.vdot(image, image)
         assert scale == pytest.approx(1, abs=0.05)
         shifts = true_patch_shifts(sample.coordinates[0], (120, 120), size)
-        empty = particle.shift_prior[size].sum() + particle.shift_prior[:, size].sum()
-        empty -= particle.shift_prior[size, size]
+        empty = template.shift_prior[size].sum() + template.shift_prior[:, size].sum()
+        empty -= template.shift_prior[size, size]
         assert empty == pytest.approx(is_empty(shifts, size).mean(), abs=0.1)
 
 
-def test_particle_of_map__without_signal() -> None:
+def test_template_of_map__without_signal() -> None:
     with pytest.raises(InputError, match="map: expected a map with signal"):
-        particle_of_map("map", np.zeros((7, 7, 7)), np.ones((4, 7, 7), np.float32))
+        template_of_map("map", np.zeros((7, 7, 7)), np.ones((4, 7, 7), np.float32))
 
 
 def test_pick__nothing_but_noise() -> None:
@@ -312,3 +391,165 @@ def test_match_picks__of_none() -> None:
     recall, precision = match_picks([(1, 1)], np.zeros((0, 2)), 1)
     assert np.isnan(recall)
     assert precision == 0
+
+
+# --- tables ------------------------------------------------------------------------
+
+OPTIONS = "--ell-max 2 --iterations 1 --rotations 24 --starts 1 --no-halves --no-report"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("picking") / "data"
+    settings = SimulationSettings(size=SIZE, pixels=64, snr=10, ell_max=3)
+    simulate_to_folder(folder, folded_chain(SIZE), settings, None)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    settings = Settings(
+        size=SIZE,
+        ell_max=(2,),
+        iterations=(1,),
+        rotations=24,
+        starts=1,
+        halves=False,
+        views="learned",
+    )
+    out = tmp_path_factory.mktemp("picking") / "run"
+    reconstruct([data / "micrograph_0001.mrc"], settings, out=out)
+    return out
+
+
+def command(*words: object) -> int:
+    return cli.main([str(word) for word in words])
+
+
+def never_shown(template: ParticleTemplate) -> ParticleTemplate:
+    """Template of a particle that no patch shows."""
+    return replace(template, shift_prior=uniform_shift_prior(SIZE, 1.0))
+
+
+@pytest.fixture
+def nothing_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def of_run(run: Path) -> tuple[ParticleTemplate, Settings]:
+        template, settings = template_of_run(run)
+        return never_shown(template), settings
+
+    def of_map(
+        where: object, volume: Array, patches: NDArray[np.float32]
+    ) -> ParticleTemplate:
+        return never_shown(template_of_map(where, volume, patches))
+
+    monkeypatch.setattr(files, "template_of_run", of_run)
+    monkeypatch.setattr(files, "template_of_map", of_map)
+
+
+def n_rows(table: Path) -> int:
+    if table.suffix == ".box":
+        return len(read_boxes(table)[0])
+    if table.suffix == ".txt":
+        return len(read_topaz(table)[0])
+    return len(read_particles(table).particles)
+
+
+@pytest.mark.usefixtures("nothing_found")
+@pytest.mark.parametrize("suffix", ["star", "box", "txt"])
+def test_empty_table__of_every_command(
+    suffix: str,
+    data: Path,
+    finished: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    micrograph, table = data / "micrograph_0001.mrc", tmp_path / f"picks.{suffix}"
+    chosen = ("--size", SIZE, *OPTIONS.split(), "--out", tmp_path / "run")
+    for words in (
+        ("pick", micrograph, "--run", finished, "--out", table),
+        ("pick", micrograph, "--volume", data / "volume_true.mrc", "--out", table),
+        ("reconstruct", micrograph, *chosen, "--picks", table),
+    ):
+        assert command(*words) == 0
+        assert f"0 particles written to {table}" in capsys.readouterr().out
+        assert n_rows(table) == 0
+        table.unlink()
+
+
+@pytest.mark.usefixtures("nothing_found")
+@pytest.mark.parametrize("suffix", ["star", "txt"])
+def test_empty_table__is_judged(
+    suffix: str,
+    data: Path,
+    finished: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    table, truth = tmp_path / f"picks.{suffix}", data / "truth.star"
+    micrograph = data / "micrograph_0001.mrc"
+    assert command("pick", micrograph, "--run", finished, "--out", table) == 0
+    capsys.readouterr()
+    for found, true, recall, precision in (
+        (table, truth, 0, None),
+        (truth, table, None, 0),
+        (table, table, None, None),
+    ):
+        assert command("evaluate", found, true, "--tolerance", 1, "--json") == 0
+        scores = json.loads(capsys.readouterr().out)
+        assert (scores["recall"], scores["precision"]) == (recall, precision)
+    assert command("evaluate", table, table, "--tolerance", 1) == 0
+    assert capsys.readouterr().out == "recall: nan\nprecision: nan\n"
+
+
+def test_table__one_micrograph_of_several_is_empty(
+    data: Path, finished: Path, tmp_path: Path
+) -> None:
+    quiet = tmp_path / "quiet.mrc"
+    pixels = np.random.default_rng(0).standard_normal((64, 64))
+    write_micrograph(quiet, 1e-3 * pixels, 1.0)
+    table = tmp_path / "picks.star"
+    shown = data / "micrograph_0001.mrc"
+    for micrographs in ((quiet, shown), (shown, quiet)):
+        assert command("pick", *micrographs, "--run", finished, "--out", table) == 0
+        names = read_particles(table).particles["rlnMicrographName"]
+        assert set(names) == {"micrograph_0001.mrc"}
+
+
+@pytest.mark.parametrize("given", ["two files", "a stack", "a list"])
+def test_box__of_several_micrographs_is_refused_at_once(
+    given: str,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def unwanted(*arguments: object, **options: object) -> None:
+        raise AssertionError("the work has begun")
+
+    for name in (
+        "picking.files.pick_with_run",
+        "picking.files.pick_with_map",
+        "reconstruction.driver.reconstruct",
+    ):
+        monkeypatch.setattr(f"numbasaem.{name}", unwanted)
+    path = data / "micrograph_0001.mrc"
+    micrographs = [path, path]
+    if given == "a stack":
+        micrographs = [tmp_path / "two.mrcs"]
+        pixels, _ = read_micrographs(path)
+        with mrcfile.new(micrographs[0]) as file:
+            file.set_data(np.stack([pixels[0], pixels[0]]))
+    if given == "a list":
+        micrographs = [tmp_path / "micrographs.star"]
+        write_micrograph_table(micrographs[0], [str(path), str(path)], 1.0)
+    table = tmp_path / "picks.box"
+    chosen = ("--size", SIZE, *OPTIONS.split(), "--out", tmp_path / "run")
+    for words in (
+        ("pick", *micrographs, "--run", tmp_path, "--out", table),
+        ("pick", *micrographs, "--volume", tmp_path / "v.mrc", "--out", table),
+        ("reconstruct", *micrographs, *chosen, "--picks", table),
+    ):
+        assert command(*words) == 2
+        complaint = f"{table}: expected one micrograph, or a .star or .txt, found 2"
+        assert complaint in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ from numbasaem import cli
 from numbasaem.errors import InputError
 from numbasaem.geometry.rotations import rotation_grid
 from numbasaem.io.mrc import write_micrograph
+from numbasaem.observations.shift_prior import uniform_shift_prior
+from numbasaem.reconstruction.checkpoint import load_checkpoint, save_checkpoint
 from numbasaem.reconstruction.driver import reconstruct
 from numbasaem.report import shapes, write_report
 from numbasaem.report.record import read_record
@@ -197,10 +200,8 @@ def test_report__shows_a_verdict_where_there_is_one(copy: Path) -> None:
 
 
 def test_report__points_out_what_is_wrong(copy: Path) -> None:
-    record = read_record(copy)
-    negative = record.__class__(
-        **{**vars(record), "volume": -np.abs(record.volume), "fsc": None}
-    )
+    finished = read_record(copy)
+    negative = replace(finished, volume=-np.abs(finished.volume), fsc=None)
     words = " ".join(negative.warnings)
     assert "--invert" in words
     assert "no half maps" in words
@@ -228,6 +229,18 @@ def test_report__shows_what_is_left_out(tmp_path: Path) -> None:
     assert len(y) > 10
     assert not excerpt.left_out[y, x].any()
     assert "Blue: left out." in write_report(tmp_path / "run").read_text("utf-8")
+
+
+def test_report__of_a_run_that_finds_no_particle(copy: Path) -> None:
+    path = copy / "run.h5"
+    description, runs = load_checkpoint(path)
+    runs["full"].rotation_mass[:] = 0
+    runs["full"].shift_prior = uniform_shift_prior(SIZE, 1.0)
+    save_checkpoint(path, description, runs)
+    excerpt = read_record(copy).excerpt
+    assert excerpt is not None
+    assert excerpt.picks.centres.shape == (0, 2)
+    assert "the 0 particles that the run finds" in write_report(copy).read_text("utf-8")
 
 
 def test_report__of_no_finished_run(

@@ -134,6 +134,12 @@ def test_relion__angles_come_back() -> None:
     np.testing.assert_allclose(relion_angles(rotations_from_relion(angles)), angles)
 
 
+def test_relion__of_no_rotation() -> None:
+    angles = relion_angles(np.empty((0, 3, 3)))
+    assert angles.shape == (0, 3)
+    assert rotations_from_relion(angles).shape == (0, 3, 3)
+
+
 @pytest.mark.parametrize("angles", [[1.0, 2.0, 3.0], [[1.0, 2.0]], [[0, np.nan, 0]]])
 def test_relion__unusable_angles(angles: list[float]) -> None:
     with pytest.raises(InputError, match="angles: expected"):

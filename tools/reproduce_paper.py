@@ -36,11 +36,11 @@ from numbasaem.assessment.fsc import fourier_shell_correlation, resolution
 from numbasaem.geometry.rotations import rotation_grid
 from numbasaem.io.atomic_models import load_volume
 from numbasaem.io.mrc import read_micrographs, read_volume
+from numbasaem.observations.patch_positions import is_empty
 from numbasaem.observations.shift_prior import uniform_shift_prior
-from numbasaem.picking.algorithm import (
+from numbasaem.picking.algorithm import pick
+from numbasaem.picking.scores import (
     empty_patch_f1,
-    is_empty,
-    pick,
     share_found_within_one_pixel,
     true_patch_shifts,
 )

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from distributed import Client
 
     from numbasaem.assessment.alignment import Comparison
-    from numbasaem.picking.files import PickedParticles
+    from numbasaem.picking.tables import PickedParticles
     from numbasaem.reconstruction.result import Result
     from numbasaem.reconstruction.state import Iteration
 
@@ -331,10 +331,11 @@ def reconstruct(
     chosen = Settings(**options)
     # After the settings, so that a wrong option is refused at once.
     from numbasaem.picking import files as micrograph_picking
+    from numbasaem.picking import tables
     from numbasaem.reconstruction import driver as reconstruction
 
     if picks is not None:
-        micrograph_picking.check_table_name(picks, made=out)
+        tables.check_table(picks, micrographs, made=out)
     with ProgressDisplay() as display:
 
         def report(iteration: Iteration) -> None:
@@ -414,8 +415,9 @@ def pick(
     if run is not None and invert:
         raise expected("--invert", "--volume with it", "--run, which has its own")
     from numbasaem.picking import files as micrograph_picking
+    from numbasaem.picking import tables
 
-    micrograph_picking.check_table_name(out)
+    tables.check_table(out, micrographs)
     with ProgressDisplay() as display:
         display.step("preparing the particle", 0.0)
         if run is not None:
@@ -464,7 +466,7 @@ def _evaluate_picks(
         raise expected("--out", "a map to write as aligned", f"picks in {found}")
     if tolerance is None:
         raise expected("--tolerance", "a number of pixels, for picks", "none")
-    from numbasaem.picking.files import match_tables
+    from numbasaem.picking.tables import match_tables
 
     match = match_tables(found, true, tolerance)
     if as_json:
@@ -697,7 +699,7 @@ def _write_report(run: Path, as_json: bool) -> None:
 
 def _write_picks(table: Path, found: PickedParticles, as_json: bool = False) -> None:
     """Write picks and say how many there are."""
-    from numbasaem.picking.files import write_picks
+    from numbasaem.picking.tables import write_picks
 
     write_picks(table, found)
     typer.echo(

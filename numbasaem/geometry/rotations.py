@@ -186,7 +186,7 @@ def relion_angles(rotations: ArrayLike) -> NDArray[np.float64]:
     Parameters
     ----------
     rotations : array, shape (K, 3, 3)
-        Rotation matrices on (x, y, z) columns.
+        Rotation matrices on (x, y, z) columns; K may be 0.
 
     Returns
     -------
@@ -200,6 +200,8 @@ def relion_angles(rotations: ArrayLike) -> NDArray[np.float64]:
     InputError
         If `rotations` are not rotation matrices.
     """
+    if np.shape(rotations) == (0, 3, 3):
+        return np.empty((0, 3))
     inverse = check_rotations(rotations).transpose(0, 2, 1)
     return np.rad2deg(zyz_angles(inverse).T)
 

@@ -10,74 +10,35 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from numbasaem.aliases import OnProgress, PathLike
-from numbasaem.errors import expected
 from numbasaem.geometry.rotations import relion_angles
-from numbasaem.io.coordinates import read_topaz, write_boxes, write_topaz
 from numbasaem.io.mrc import read_volume
-from numbasaem.io.star import COORDINATES, read_particles, write_particles
 from numbasaem.micrographs.preparation import Preparation, preparation_of
 from numbasaem.micrographs.reading import PixelSizes, prepared_micrographs
 from numbasaem.micrographs.sources import list_micrographs
 from numbasaem.observations.patch_cutting import cut_patches
 
-from .algorithm import Match, likeliest_rotations, match_picks, pick, surest_apart
-from .template import particle_of_map, particle_of_run
+from .algorithm import suppress_neighbours
+from .tables import PickedParticles
+from .template import template_of_map, template_of_run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    import pandas as pd
     from numpy.typing import NDArray
 
     from numbasaem.micrographs.sources import MicrographList
 
-    from .template import KnownParticle
-
-SUFFIXES = (".star", ".box", ".txt")
+    from .template import ParticleTemplate
 
 _COARSER = 1.01
 """Ratio of voxel to pixel from which micrographs are downsampled to meet a map."""
 
 
 @dataclass(frozen=True)
-class PickedParticles:
-    """Particles found in several micrographs.
-
-    Attributes
-    ----------
-    micrograph_names : list of str, length n
-        The micrograph of each particle.
-    coordinates : float64, shape (n, 2)
-        (y, x) in pixels of the micrographs as they were given.
-    angles : float64, shape (n, 3)
-        RELION's rot, tilt and psi of the likeliest view, degrees.
-    probability : float64, shape (n,)
-        Figure of merit; see :class:`numbasaem.picking.algorithm.Picks`.
-    optics_groups : list of int, length n
-        Row of `optics` of each particle's micrograph.
-    pixel_size : float
-        Angstrom per pixel of the micrographs as they were given.
-    box : int
-        Side of the particle's box in such pixels.
-    optics : pandas.DataFrame or None
-        RELION's table of optics groups, if the list of micrographs had one.
-    """
-
-    micrograph_names: list[str]
-    coordinates: NDArray[np.float64]
-    angles: NDArray[np.float64]
-    probability: NDArray[np.float64]
-    optics_groups: list[int]
-    pixel_size: float
-    box: int
-    optics: pd.DataFrame | None
-
-
-@dataclass(frozen=True)
 class _Picker:
-    """A particle, and how micrographs are made ready for it."""
+    """A template, and how micrographs are made ready for it."""
 
-    particle: KnownParticle
+    template: ParticleTemplate
     preparation: Preparation
     pixel_sizes: PixelSizes
 
@@ -114,9 +75,9 @@ def pick_with_run(
         used.
     """
     listed = list_micrographs(sources)
-    particle, settings = particle_of_run(run)
+    template, settings = template_of_run(run)
     pixel_sizes = PixelSizes(pixel_size or settings.pixel_size)
-    picker = _Picker(particle, preparation_of(settings), pixel_sizes)
+    picker = _Picker(template, preparation_of(settings), pixel_sizes)
     return _picked(listed, picker, on_progress)
 
 
@@ -176,41 +137,44 @@ def pick_with_map(
     prepared = next(prepared_micrographs(first, preparation, pixel_sizes))
     live = prepared.live_patches(len(density))
     patches = cut_patches(prepared.pixels, len(density))[live]
-    particle = particle_of_map(volume, density, patches)
-    picker = _Picker(particle, preparation, pixel_sizes)
+    template = template_of_map(volume, density, patches)
+    picker = _Picker(template, preparation, pixel_sizes)
     return _picked(listed, picker, on_progress)
 
 
 def _picked(
     listed: MicrographList, picker: _Picker, on_progress: OnProgress
 ) -> PickedParticles:
-    particle, size = picker.particle, picker.preparation.size
+    template, size = picker.template, picker.preparation.size
     names: list[str] = []
     groups: list[int] = []
-    coordinates, views, merits = [], [], []
+    coordinates, views, probabilities = [], [], []
     for file in listed.files:
         several = len(file.open()[0]) > 1
-        prepared = prepared_micrographs(file, picker.preparation, picker.pixel_sizes)
-        for number, one in enumerate(prepared, start=1):
+        micrographs = prepared_micrographs(file, picker.preparation, picker.pixel_sizes)
+        for number, micrograph in enumerate(micrographs, start=1):
             name = f"{number:06d}@{file.name}" if several else file.name
             on_progress(f"picking {name}", 0.0)
             progress = partial(on_progress, f"picking {name}")
-            seen = particle.seen_through(one.point_spread)
-            centres, probability = pick_on_four_grids(one.pixels, seen, progress)
-            live = one.live_particles(centres, size)
-            coordinates.append(one.original_coordinates(centres[live]))
-            views.append(likeliest_rotations(one.pixels, centres[live], seen.images))
-            merits.append(probability[live])
-            names += [name] * int(live.sum())
-            groups += [file.optics_group] * int(live.sum())
+            imaged = template.seen_through(micrograph.point_spread)
+            centres, probability = pick_on_four_grids(
+                micrograph.pixels, imaged, progress
+            )
+            live = micrograph.live_particles(centres, size)
+            centres = centres[live]
+            coordinates.append(micrograph.original_coordinates(centres))
+            views.append(imaged.likeliest_rotations(micrograph.pixels, centres))
+            probabilities.append(probability[live])
+            names += [name] * len(centres)
+            groups += [file.optics_group] * len(centres)
     pixel_size = picker.pixel_sizes.common
     assert pixel_size is not None
     binning = (picker.preparation.pixel_size or pixel_size) / pixel_size
     return PickedParticles(
         micrograph_names=names,
         coordinates=np.concatenate(coordinates),
-        angles=relion_angles(particle.rotations[np.concatenate(views)]),
-        probability=np.concatenate(merits),
+        angles=relion_angles(np.concatenate(views)),
+        probability=np.concatenate(probabilities),
         optics_groups=groups,
         pixel_size=pixel_size,
         box=round(size * binning),
@@ -220,7 +184,7 @@ def _picked(
 
 def pick_on_four_grids(
     pixels: NDArray[np.float32],
-    particle: KnownParticle,
+    template: ParticleTemplate,
     on_progress: Callable[[float], None],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Find particles in patches cut from four places, half a patch apart.
@@ -232,7 +196,7 @@ def pick_on_four_grids(
     ----------
     pixels : float32, shape (rows, columns)
         Prepared micrograph.
-    particle : KnownParticle
+    template : ParticleTemplate
         What to look for.
     on_progress : callable
         Called with the share that is done.
@@ -244,7 +208,7 @@ def pick_on_four_grids(
     probability : float64, shape (n,)
         Figure of merit, as in :class:`numbasaem.picking.algorithm.Picks`.
     """
-    size = particle.images.shape[-1]
+    size = template.images.shape[-1]
     half = size // 2
     offsets = [(y, x) for y in (0, half) for x in (0, half)]
     offsets = [
@@ -252,126 +216,13 @@ def pick_on_four_grids(
         for offset in offsets
         if min(np.subtract(pixels.shape, offset)) >= 2 * size
     ]
-    centres, probability = [], []
+    centres_of_grids, probabilities = [], []
     for number, (y, x) in enumerate(offsets):
-        found = pick(
-            pixels[y:, x:],
-            particle.images,
-            particle.shift_prior,
-            particle.noise_variance,
-        )
-        centres.append(found.centres + np.array([y, x]))
-        probability.append(found.probability)
+        picks = template.picks(pixels[y:, x:])
+        centres_of_grids.append(picks.centres + np.array([y, x]))
+        probabilities.append(picks.probability)
         on_progress((number + 1) / len(offsets))
-    places, merits = np.concatenate(centres), np.concatenate(probability)
-    kept = surest_apart(places, merits, size / 2)
-    return places[kept], merits[kept]
-
-
-def match_tables(found: Path, true: Path, tolerance_px: float) -> Match:
-    """Recall and precision of a table of picks.
-
-    Parameters
-    ----------
-    found, true : Path
-        Picks, and the particles that there are: ``.star`` or ``.txt`` (Topaz).
-        Micrographs go by their names without folder and suffix.
-    tolerance_px : float
-        Largest distance of a match, pixels.
-
-    Returns
-    -------
-    Match
-        Over all micrographs of either table.
-
-    Raises
-    ------
-    InputError
-        If a table cannot be read or the tolerance is not positive.
-    """
-    if not tolerance_px > 0:
-        raise expected("--tolerance", "a number of pixels above 0", tolerance_px)
-    picks, particles = _centres_by_micrograph(found), _centres_by_micrograph(true)
-    nothing = np.empty((0, 2))
-    n_picks = sum(len(centres) for centres in picks.values())
-    n_particles = sum(len(centres) for centres in particles.values())
-    n_right = 0
-    for name, centres in picks.items():
-        match = match_picks(centres, particles.get(name, nothing), tolerance_px)
-        n_right += round(match.precision * len(centres))
-    return Match(
-        recall=n_right / n_particles if n_particles else float("nan"),
-        precision=n_right / n_picks if n_picks else float("nan"),
-    )
-
-
-def _centres_by_micrograph(path: Path) -> dict[str, NDArray[np.float64]]:
-    """Coordinates (n, 2) of a table, by micrograph."""
-    if path.suffix.lower() == ".txt":
-        names, centres, _ = read_topaz(path)  # names without suffix
-        stems = np.array([Path(name).name for name in names], dtype=object)
-    else:
-        table = read_particles(path).particles
-        listed = table["rlnMicrographName"]
-        stems = np.array([Path(name).stem for name in listed], dtype=object)
-        x, y = (table[column].to_numpy(np.float64) for column in COORDINATES)
-        centres = np.stack([y, x], axis=1)
-    return {stem: centres[stems == stem] for stem in set(stems)}
-
-
-def check_table_name(path: Path, made: Path | None = None) -> None:
-    """Refuse a file that picks cannot be written to.
-
-    Parameters
-    ----------
-    path : Path
-        Where picks are to go.
-    made : Path, optional
-        A folder that will exist by then.
-
-    Raises
-    ------
-    InputError
-        If its suffix stands for no format or its folder does not exist.
-    """
-    if path.suffix.lower() not in SUFFIXES:
-        raise expected(path, f"a name in {', '.join(SUFFIXES)}", path.name)
-    if path.parent != made and not path.parent.is_dir():
-        raise expected(path, "a file in a folder that exists", f"none at {path.parent}")
-
-
-def write_picks(path: Path, picks: PickedParticles) -> None:
-    """Write picks in the format that the suffix stands for.
-
-    Parameters
-    ----------
-    path : Path
-        ``.star`` (RELION), ``.box`` (EMAN, one micrograph) or ``.txt`` (Topaz).
-    picks : PickedParticles
-        The particles.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be written or the format cannot hold the picks.
-    """
-    check_table_name(path)
-    suffix = path.suffix.lower()
-    if suffix == ".box":
-        found = len(set(picks.micrograph_names))
-        if found > 1:
-            raise expected(path, "one micrograph, or a .star or .txt", found)
-        write_boxes(path, picks.coordinates, picks.box)
-    elif suffix == ".txt":
-        write_topaz(path, picks.micrograph_names, picks.coordinates, picks.probability)
-    else:
-        write_particles(
-            path,
-            micrograph_names=picks.micrograph_names,
-            coordinates=picks.coordinates,
-            angles=picks.angles,
-            pixel_size=picks.pixel_size,
-            figure_of_merit=picks.probability,
-            optics=picks.optics,
-            optics_groups=picks.optics_groups,
-        )
+    centres = np.concatenate(centres_of_grids)
+    probability = np.concatenate(probabilities)
+    kept = suppress_neighbours(centres, probability, size / 2)
+    return centres[kept], probability[kept]

@@ -1,4 +1,4 @@
-"""What the posterior needs to know of a particle whose map is at hand."""
+"""Templates of a particle: its projections, and where and in what noise they lie."""
 
 from __future__ import annotations
 
@@ -15,27 +15,38 @@ from numbasaem.projection.operator import project
 from numbasaem.projection.point_spread import seen_through
 from numbasaem.reconstruction.checkpoint import load_checkpoint
 from numbasaem.reconstruction.maximization import shift_prior_table
+from numbasaem.reconstruction.view_prior import rotation_prior
 from numbasaem.settings import Settings
 from numbasaem.volume.basis import VolumeBasis
 
+from .algorithm import likeliest_rotations, pick
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from numpy.typing import ArrayLike, NDArray
 
     from numbasaem.micrographs.ctf import PointSpread
 
+    from .algorithm import Picks
+
 _ELL_MAX = 10
-_ROTATIONS = 552
-_FITTED_PATCHES = 4096
-_FITTING_ITERATIONS = 10
+"""Degree to which a map is expanded."""
+_N_ROTATIONS = 552
+"""Number of rotations in which a map is projected."""
+_MOST_PATCHES = 4096
+"""Largest number of patches that contrast, prior and noise are fitted to."""
+_N_ITERATIONS = 10
+"""Number of iterations of that fit."""
 _LEAST_CONTRAST = 1e-3
+"""Smallest factor on the contrast in an iteration, so that its sign holds."""
 _FAR_LIKELIER = 10.0
 """Difference of log-likelihoods that chance does not make."""
 
 
 @dataclass(frozen=True)
-class KnownParticle:
+class ParticleTemplate:
     """Projections of a particle and where, and in what noise, they are expected.
 
     Attributes
@@ -48,15 +59,77 @@ class KnownParticle:
         rho of equation (17).
     noise_variance : float
         sigma**2 of the micrographs' pixels.
+    rotation_prior : float64, shape (n_rotations,), or None
+        Probability of each rotation; None is the uniform prior.
     """
 
     images: NDArray[np.float64]
     rotations: NDArray[np.float64]
     shift_prior: NDArray[np.float64]
     noise_variance: float
+    rotation_prior: NDArray[np.float64] | None = None
 
-    def seen_through(self, spread: PointSpread | None) -> KnownParticle:
-        """Particle as a micrograph shows it.
+    def picks(
+        self,
+        pixels: NDArray[np.float32],
+        threads: int | None = None,
+        on_progress: Callable[[float], None] | None = None,
+    ) -> Picks:
+        """Find the particle in a micrograph.
+
+        Parameters
+        ----------
+        pixels : float32, shape (rows, columns)
+            Prepared micrograph.
+        threads : int, optional
+            Threads to run on; all that Numba may use if left out.
+        on_progress : callable, optional
+            Called with the share of the patches that is done.
+
+        Returns
+        -------
+        Picks
+            As of :func:`numbasaem.picking.algorithm.pick`.
+
+        Raises
+        ------
+        InputError
+            If the micrograph cannot be cut.
+        """
+        return pick(
+            pixels,
+            self.images,
+            self.shift_prior,
+            self.noise_variance,
+            self.rotation_prior,
+            threads=threads,
+            on_progress=on_progress,
+        )
+
+    def likeliest_rotations(
+        self, pixels: NDArray[np.float32], centres: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Rotation in which the particle most probably is at each place.
+
+        Parameters
+        ----------
+        pixels : float32, shape (rows, columns)
+            Prepared micrograph.
+        centres : float64, shape (n_particles, 2)
+            (y, x) in pixels of the pixel at index L // 2 of each particle's box.
+
+        Returns
+        -------
+        float64, shape (n_particles, 3, 3)
+            Rotation matrices.
+        """
+        numbers = likeliest_rotations(
+            pixels, centres, self.images, self.noise_variance, self.rotation_prior
+        )
+        return self.rotations[numbers]
+
+    def seen_through(self, spread: PointSpread | None) -> ParticleTemplate:
+        """Template of the particle as a micrograph shows it.
 
         Parameters
         ----------
@@ -65,7 +138,7 @@ class KnownParticle:
 
         Returns
         -------
-        KnownParticle
+        ParticleTemplate
             With other projections.
         """
         if spread is None:
@@ -73,8 +146,8 @@ class KnownParticle:
         return replace(self, images=seen_through(self.images, spread.values))
 
 
-def particle_of_run(folder: Path) -> tuple[KnownParticle, Settings]:
-    """Take a particle from a reconstruction.
+def template_of_run(folder: Path) -> tuple[ParticleTemplate, Settings]:
+    """Make a template from a reconstruction.
 
     Parameters
     ----------
@@ -83,8 +156,8 @@ def particle_of_run(folder: Path) -> tuple[KnownParticle, Settings]:
 
     Returns
     -------
-    particle : KnownParticle
-        Projections of the map in its last state.
+    template : ParticleTemplate
+        Projections of the map in its last state, and what else the run found.
     settings : Settings
         What the reconstruction was made with.
 
@@ -101,19 +174,20 @@ def particle_of_run(folder: Path) -> tuple[KnownParticle, Settings]:
     stage = settings.schedule[state.stage]
     basis = VolumeBasis(settings.size, stage.ell_max)
     rotations = rotation_grid(stage.n_rotations)
-    particle = KnownParticle(
+    template = ParticleTemplate(
         images=project(basis, state.volume_coefficients, rotations),
         rotations=rotations,
         shift_prior=state.shift_prior,
         noise_variance=state.noise_variance,
+        rotation_prior=rotation_prior(state, settings),
     )
-    return particle, settings
+    return template, settings
 
 
-def particle_of_map(
+def template_of_map(
     where: object, volume: ArrayLike, patches: NDArray[np.float32], seed: int = 0
-) -> KnownParticle:
-    """Take a particle from a map, and the rest from micrographs.
+) -> ParticleTemplate:
+    """Make a template from a map, and fit the rest to patches of micrographs.
 
     Parameters
     ----------
@@ -128,7 +202,7 @@ def particle_of_map(
 
     Returns
     -------
-    KnownParticle
+    ParticleTemplate
         Contrast, shift prior and noise variance are those of highest likelihood,
         after a few iterations of EM over these alone.
 
@@ -140,38 +214,41 @@ def particle_of_map(
     """
     cube = np.asarray(volume, dtype=np.float64)
     basis = VolumeBasis(len(cube), _ELL_MAX)
-    rotations = rotation_grid(_ROTATIONS)
+    rotations = rotation_grid(_N_ROTATIONS)
     images = project(basis, basis.expand(cube), rotations)
     if not images.any():
         raise expected(where, "a map with signal", "zeros")
-    chosen = np.random.default_rng(seed).permutation(len(patches))[:_FITTED_PATCHES]
-    (particle, likelihood), (_, of_negative) = (
+    chosen = np.random.default_rng(seed).permutation(len(patches))[:_MOST_PATCHES]
+    (template, likelihood), (_, likelihood_of_negative) = (
         _fitted(sign * images, rotations, patches[chosen]) for sign in (1, -1)
     )
-    if of_negative > likelihood + _FAR_LIKELIER:
-        what = "a map as bright or dark as the particles; try with --invert or without"
-        raise expected(where, what, "that its negative fits better")
-    return particle
+    if likelihood_of_negative > likelihood + _FAR_LIKELIER:
+        wanted = (
+            "a map as bright or dark as the particles; try with --invert or without"
+        )
+        raise expected(where, wanted, "that its negative fits better")
+    return template
 
 
 def _fitted(
     images: NDArray[np.float64],
     rotations: NDArray[np.float64],
     patches: NDArray[np.float32],
-) -> tuple[KnownParticle, float]:
+) -> tuple[ParticleTemplate, float]:
     """Fit contrast, shift prior and noise; also the log-likelihood they reach."""
     size = patches.shape[1]
     variance = float(np.var(patches, dtype=np.float64))
     images = images * np.sqrt(variance / np.mean(images**2))
     prior = uniform_shift_prior(size, 0.5)
-    for _ in range(_FITTING_ITERATIONS):
-        seen = expectation(patches, images, prior, variance)
-        along = float(np.vdot(images, seen.weighted_patch))
-        energy = float(np.vdot(images**2, seen.visible_weight))
+    for _ in range(_N_ITERATIONS):
+        statistics = expectation(patches, images, prior, variance)
+        along = float(np.vdot(images, statistics.weighted_patch))
+        energy = float(np.vdot(images**2, statistics.visible_weight))
         # Contrast does not change its sign on the way: the other one has its own fit.
         contrast = max(along / energy, _LEAST_CONTRAST) if energy > 0 else 1.0
-        prior = shift_prior_table(seen)
-        residual = seen.patch_energy - 2 * contrast * along + contrast**2 * energy
-        variance = residual / (seen.n_patches * size**2)
+        prior = shift_prior_table(statistics)
+        residual = statistics.patch_energy - 2 * contrast * along + contrast**2 * energy
+        variance = residual / (statistics.n_patches * size**2)
         images = images * contrast
-    return KnownParticle(images, rotations, prior, variance), seen.log_likelihood
+    template = ParticleTemplate(images, rotations, prior, variance)
+    return template, statistics.log_likelihood

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 __all__ = ["REPORT", "write_report"]
 
 REPORT = "report.html"
+"""Name of the page in the folder of a run."""
 FIGURES = "figures"
+"""Name of the folder of figures beside it."""
 
 
 def write_report(folder: PathLike) -> Path:

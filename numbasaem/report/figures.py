@@ -63,12 +63,13 @@ STYLE: Any = {
     "ytick.color": INK,
     "ytick.major.width": 0.6,
 }
+"""Look of the figures, as Matplotlib's settings."""
 _WIDTH = 6.9
-"""Inches: two columns of a journal."""
+"""Width of two columns of a journal, inches."""
 _SIDES = {"along z": "xyz", "along y": "xzy", "along x": "yzx"}
-"""Axes that point right, up and along the line of sight."""
+"""Axes that point right, up and along the line of sight, by the name of the side."""
 _LAMP = np.array([-0.4, 0.45, 0.8])
-"""Above the viewer's left shoulder."""
+"""Direction of the lamp, above the viewer's left shoulder."""
 
 
 def draw(record: RunRecord) -> Iterator[tuple[str, Figure]]:
@@ -82,7 +83,7 @@ def draw(record: RunRecord) -> Iterator[tuple[str, Figure]]:
     Yields
     ------
     name : str
-        For the files.
+        Name of the files that hold it.
     figure : matplotlib.figure.Figure
         To be saved.
     """
@@ -103,7 +104,7 @@ def draw(record: RunRecord) -> Iterator[tuple[str, Figure]]:
 
 
 def surfaces(fine: dict[str, FineMap]) -> Figure:
-    """Isosurfaces of maps, from three sides each.
+    """Draw isosurfaces of maps, from three sides each.
 
     Parameters
     ----------
@@ -137,23 +138,23 @@ def surfaces(fine: dict[str, FineMap]) -> Figure:
 
 def _shaded(axes: Axes, mesh: Mesh, shown: list[int], reach: float) -> None:
     """Draw a mesh as a matt body under one lamp, its far side in light haze."""
-    # Seen along y, the axis that points at the viewer is -y: hands stay hands.
+    # Along y, the axis that points at the viewer is -y: hands stay hands.
     towards = -1.0 if shown == [0, 2, 1] else 1.0
     corners = mesh.corners[mesh.triangles][:, :, shown] * (1, 1, towards)
     normals = mesh.normals[mesh.triangles].mean(axis=1)[:, shown] * (1, 1, towards)
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)
-    seen = normals[:, 2] > -0.2
-    depth = corners[seen, :, 2].mean(axis=1)
+    facing = normals[:, 2] > -0.2
+    depth = corners[facing, :, 2].mean(axis=1)
     order = np.argsort(depth)
     lamp = _LAMP / np.linalg.norm(_LAMP)
-    light = np.clip(normals[seen] @ lamp, 0, 1)[order, np.newaxis]
+    light = np.clip(normals[facing] @ lamp, 0, 1)[order, np.newaxis]
     haze = 0.3 * np.clip((depth.max(initial=0.0) - depth) / (2 * reach), 0, 1)
     haze = haze[order, np.newaxis]
     colours = (np.array(to_rgb(SURFACE)) * (0.4 + 0.7 * light)).clip(0, 1)
     colours = colours * (1 - haze) + haze
     axes.add_collection(
         PolyCollection(
-            corners[seen][order][:, :, :2],
+            corners[facing][order][:, :, :2],
             facecolors=colours,
             edgecolors=colours,
             linewidths=0.3,
@@ -163,10 +164,10 @@ def _shaded(axes: Axes, mesh: Mesh, shown: list[int], reach: float) -> None:
 
 
 def _scale_bar(axes: Axes, corner: NDArray[np.floating], reach: float) -> None:
-    """A bar of a round length in the lower left."""
-    most = 0.6 * reach
-    ten = 10.0 ** np.floor(np.log10(most))
-    length = max(step * ten for step in (1, 2, 5) if step * ten <= most)
+    """Draw a bar of a round length in the lower left."""
+    longest = 0.6 * reach
+    power = 10.0 ** np.floor(np.log10(longest))
+    length = max(step * power for step in (1, 2, 5) if step * power <= longest)
     x, y = corner
     axes.plot([x, x + length], [y, y], color=INK, lw=1.5, solid_capstyle="butt")
     axes.annotate(
@@ -181,7 +182,7 @@ def _scale_bar(axes: Axes, corner: NDArray[np.floating], reach: float) -> None:
 
 
 def slices(fine: dict[str, FineMap]) -> Figure:
-    """Central planes of maps, with the contour level.
+    """Draw the central planes of maps, with the contour level.
 
     Parameters
     ----------
@@ -202,7 +203,7 @@ def slices(fine: dict[str, FineMap]) -> Figure:
         for axes, (plane, values) in zip(
             axes_of_row, density.slices().items(), strict=True
         ):
-            shown = axes.imshow(
+            image = axes.imshow(
                 values,
                 DENSITY,
                 vmin=low,
@@ -224,24 +225,24 @@ def slices(fine: dict[str, FineMap]) -> Figure:
             )
             axes.set_title(f"{name}, {plane}")
             axes.set(xlabel=f"{plane[0]} (Å)", ylabel=f"{plane[1]} (Å)")
-        figure.colorbar(shown, ax=axes_of_row, shrink=0.85, label="density")
+        figure.colorbar(image, ax=axes_of_row, shrink=0.85, label="density")
     return figure
 
 
 def _fsc(record: RunRecord) -> Figure:
-    """FSC of the half maps with its thresholds."""
+    """Draw the FSC of the half maps with its threshold."""
     figure = Figure(figsize=(0.6 * _WIDTH, 2.8))
     axes = figure.subplots()
     assert record.fsc is not None
     assert record.resolution is not None
-    size, found = len(record.volume), record.resolution
-    unit = size * record.pixel_size
-    frequency = np.arange(len(record.fsc)) / unit
+    resolution = record.resolution
+    length = len(record.volume) * record.pixel_size
+    frequency = np.arange(len(record.fsc)) / length
     axes.plot(frequency, record.fsc, "o-", ms=3, color=BLUE, label="half maps, no mask")
     axes.axhline(0, color=GREY, lw=0.6)
     axes.axhline(HALF_MAP_CRITERION, color=INK, ls="--", lw=0.8)
-    axes.text(0.01 / unit, HALF_MAP_CRITERION + 0.02, f"{HALF_MAP_CRITERION}")
-    axes.axvline(found.shell / unit, color=ORANGE, lw=0.9, label=str(found))
+    axes.text(0.01 / length, HALF_MAP_CRITERION + 0.02, f"{HALF_MAP_CRITERION}")
+    axes.axvline(resolution.shell / length, color=ORANGE, lw=0.9, label=str(resolution))
     axes.set(
         xlabel="spatial frequency (1/Å)",
         ylabel="Fourier shell correlation",
@@ -258,11 +259,11 @@ def _fsc(record: RunRecord) -> Figure:
 
 
 def _history(record: RunRecord) -> Figure:
-    """What the iterations found, run by run."""
+    """Draw how the iterations of all runs went on."""
     figure = Figure(figsize=(_WIDTH, 4.2))
     grid = figure.subplots(2, 2, sharex=True)
     for axes, (quantity, label) in zip(grid.flat, HISTORIES.items(), strict=True):
-        seen: set[str] = set()
+        in_legend: set[str] = set()
         for name, track in tracks(record.runs).items():
             values = [getattr(row, quantity) for row in record.runs[name].history]
             axes.plot(
@@ -271,9 +272,9 @@ def _history(record: RunRecord) -> Figure:
                 color=RUN_COLOURS[track.kind],
                 lw=0.7 if track.is_start else 1.4,
                 alpha=0.5 if track.is_start else 1.0,
-                label=None if track.name in seen else track.name,
+                label=None if track.name in in_legend else track.name,
             )
-            seen.add(track.name)
+            in_legend.add(track.name)
         _mark_stages(axes, record)
         axes.set_ylabel(label)
         if quantity == "volume_change":
@@ -290,9 +291,9 @@ def _history(record: RunRecord) -> Figure:
 
 
 def _mark_stages(axes: Axes, record: RunRecord) -> None:
-    """Say where the march reaches a higher degree."""
-    placed = tracks(record.runs)["full"]
-    for place, ell_max in degree_changes(record.full, placed):
+    """Mark where the march reaches a higher degree."""
+    track = tracks(record.runs)["full"]
+    for place, ell_max in degree_changes(record.full, track):
         axes.axvline(place, color=GREY, lw=0.6, ls=":")
         axes.annotate(
             f"ℓ ≤ {ell_max}",
@@ -305,49 +306,49 @@ def _mark_stages(axes: Axes, record: RunRecord) -> None:
 
 
 def _shift_prior(record: RunRecord) -> Figure:
-    """Where in a patch particles lie."""
+    """Draw where in a patch particles lie."""
     figure = Figure(figsize=(0.55 * _WIDTH, 3.1))
     axes = figure.subplots()
     size = len(record.volume)
     table = displacement_table(record.full.shift_prior)
     edge = size - 0.5
-    shown = axes.imshow(
+    image = axes.imshow(
         table * table.size, SEQUENTIAL, extent=(-edge, edge, edge, -edge), vmin=0
     )
     axes.set(xlabel="particle to the right (pixels)", ylabel="particle below (pixels)")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(integer=True))
     axes.set_title(f"{record.last.empty_fraction:.1%} of the patches are empty")
-    figure.colorbar(shown, label="probability, 1 = all places alike")
+    figure.colorbar(image, label="probability, 1 = all places alike")
     return figure
 
 
 def _views(record: RunRecord) -> Figure:
-    """How often the particle is seen from each side."""
+    """Draw how often the particle is seen from each side."""
     figure = Figure(figsize=(0.75 * _WIDTH, 2.9))
     axes = figure.add_subplot(projection="mollweide")
     longitude = np.radians(np.arange(-180, 181, 3))
     latitude = np.radians(np.arange(-90, 91, 3))
     density = view_density(*record.views, sphere(longitude, latitude))
-    most = max(2.0, float(density.max()))
-    shown = axes.pcolormesh(
+    highest = max(2.0, float(density.max()))
+    mesh = axes.pcolormesh(
         longitude,
         latitude,
         density,
         cmap=SEQUENTIAL,
         vmin=0,
-        vmax=most,
+        vmax=highest,
         rasterized=True,
     )
     axes.set_xticks(np.radians([-90, 0, 90]), ["−y", "+x", "+y"], color="white")
     axes.set_yticks(np.radians([-60, -30, 0, 30, 60]))
     axes.grid(lw=0.3, color="white", alpha=0.6)
-    figure.colorbar(shown, label="views, 1 = all alike", shrink=0.8)
+    figure.colorbar(mesh, label="views, 1 = all alike", shrink=0.8)
     return figure
 
 
 def _picks(record: RunRecord) -> Figure:
-    """Part of the first micrograph, bare and with the particles found."""
+    """Draw part of the first micrograph, bare and with the particles found."""
     excerpt = record.excerpt
     assert excerpt is not None
     rows, columns = excerpt.pixels.shape

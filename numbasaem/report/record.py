@@ -22,8 +22,8 @@ from numbasaem.micrographs.reading import (
     file_of_source,
     prepared_micrographs,
 )
-from numbasaem.picking.algorithm import Picks, pick
-from numbasaem.picking.template import particle_of_run
+from numbasaem.picking.algorithm import Picks
+from numbasaem.picking.template import template_of_run
 from numbasaem.reconstruction.checkpoint import load_checkpoint
 from numbasaem.reconstruction.journal import VALIDATION
 from numbasaem.settings import Settings
@@ -31,12 +31,15 @@ from numbasaem.settings import Settings
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from numbasaem.picking.algorithm import Picks
     from numbasaem.reconstruction.state import Iteration, RunState
 
 HALF_MAP_CRITERION = 0.143
+"""Correlation of half maps down to which they count as resolved."""
 _EXCERPT_PATCHES = 40
-"""Patches a side of the excerpt that is picked: a second of work."""
+"""Number of patches a side of the excerpt that is picked: a second of work."""
 _NEARLY_ALL, _NEARLY_NONE = 0.98, 0.02
+"""Shares of empty patches beyond which a reader is warned."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class Excerpt:
     Attributes
     ----------
     name : str
-        Of the micrograph's file.
+        Name of the micrograph's file.
     pixels : float32, shape (rows, columns)
         The part, prepared, its first pixel being that of the micrograph.
     left_out : bool, shape (rows, columns)
@@ -145,14 +148,8 @@ class RunRecord:
             return None
         side = _EXCERPT_PATCHES * self.settings.size
         pixels = prepared.pixels[:side, :side]
-        particle = particle_of_run(self.folder)[0].seen_through(prepared.point_spread)
-        picks = pick(
-            pixels,
-            particle.images,
-            particle.shift_prior,
-            particle.noise_variance,
-            threads=self.settings.threads,
-        )
+        template = template_of_run(self.folder)[0].seen_through(prepared.point_spread)
+        picks = template.picks(pixels, self.settings.threads)
         live = prepared.live_particles(picks.centres, self.settings.size)
         picks = replace(
             picks, centres=picks.centres[live], probability=picks.probability[live]
@@ -162,26 +159,28 @@ class RunRecord:
     @property
     def warnings(self) -> list[str]:
         """What a reader should know before the map is believed."""
-        found = []
+        sentences = []
         if is_mostly_negative(self.volume):
-            found.append(
+            sentences.append(
                 "The map is mostly negative: if particles are dark in the micrographs, "
                 "run again with --invert."
             )
         if self.fsc is None:
-            found.append(
+            sentences.append(
                 "There are no half maps, so nothing here measures the resolution."
             )
         elif self.resolution is not None and not self.resolution.crossed:
-            found.append(
+            sentences.append(
                 f"The half maps agree above {HALF_MAP_CRITERION} up to the last shell: "
                 "the size of the box limits the resolution, not the data."
             )
         if self.last.empty_fraction > _NEARLY_ALL:
-            found.append("Nearly every patch was found empty.")
+            sentences.append("Nearly every patch was found empty.")
         if self.last.empty_fraction < _NEARLY_NONE:
-            found.append("Hardly any patch was found empty: noise may pass as signal.")
-        return found
+            sentences.append(
+                "Hardly any patch was found empty: noise may pass as signal."
+            )
+        return sentences
 
     @cached_property
     def validation(self) -> dict[str, Any] | None:
@@ -190,10 +189,12 @@ class RunRecord:
         if not path.exists():
             return None
         try:
-            read = json.loads(path.read_text("utf-8"))
+            verdict = json.loads(path.read_text("utf-8"))
             return {
-                "verdict": str(read["verdict"]),
-                "figures": {str(k): str(v) for k, v in read["figures"].items()},
+                "verdict": str(verdict["verdict"]),
+                "figures": {
+                    str(name): str(value) for name, value in verdict["figures"].items()
+                },
             }
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise expected(path, "a verdict and its figures", repr(error)) from error

@@ -12,6 +12,8 @@ from skimage.measure import marching_cubes
 
 from numbasaem.geometry.grids import distances
 
+from .style import RUN_NAMES
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -20,9 +22,9 @@ if TYPE_CHECKING:
     from numbasaem.reconstruction.state import RunState
 
 _FINE_VOXELS = 40
-"""Voxels a side from which a surface looks smooth."""
+"""Number of voxels a side from which a surface looks smooth."""
 _VIEW_WIDTH = np.radians(15.0)
-"""Views closer than this are drawn as one: the rotations are about as far apart."""
+"""Angle within which views are drawn as one: rotations are about as far apart."""
 
 
 class Mesh(NamedTuple):
@@ -54,7 +56,8 @@ class FineMap:
     axis : float64, shape (n,)
         Place of the samples along each axis from the map's centre, angstrom.
     radius : float
-        Of the ball that holds the particle, angstrom; beyond it nothing is known.
+        Radius of the ball that holds the particle, angstrom; beyond it nothing is
+        known.
     """
 
     values: NDArray[np.float64]
@@ -86,12 +89,12 @@ class FineMap:
 
     @property
     def distance(self) -> NDArray[np.float64]:
-        """From the centre, angstrom."""
+        """Distance of the samples from the centre, angstrom."""
         return distances(self.axis)
 
     @property
     def in_ball(self) -> NDArray[np.bool_]:
-        """Samples within the ball."""
+        """Which samples lie within the ball."""
         return self.distance <= self.radius
 
     @property
@@ -181,10 +184,11 @@ def view_density(
     Returns
     -------
     float64, shape (...)
-        1 everywhere if all directions are equally frequent.
+        1 everywhere if all directions are equally frequent; 0 if no particle is seen.
     """
     kernel = np.exp((towards @ directions.T - 1) / _VIEW_WIDTH**2)
-    density: NDArray[np.float64] = (kernel @ mass) / (kernel.sum(axis=-1) * mass.mean())
+    mean = mass.mean() or 1.0
+    density: NDArray[np.float64] = (kernel @ mass) / (kernel.sum(axis=-1) * mean)
     return density
 
 
@@ -233,7 +237,7 @@ class Track(NamedTuple):
     Attributes
     ----------
     name : str
-        Of the run, for a legend.
+        Name of the run, for a legend.
     kind : str
         "full", "half1" or "half2".
     is_start : bool
@@ -261,25 +265,24 @@ def tracks(runs: dict[str, RunState]) -> dict[str, Track]:
     dict of str to Track
         By the run's name; each goes on where its search among starts ended.
     """
-    words = {"full": "all patches", "half1": "half 1", "half2": "half 2"}
     searched = max(
         (len(state.history) for name, state in runs.items() if "-" in name), default=0
     )
-    placed = {}
+    track_of_run = {}
     for name, state in runs.items():
         kind, _, start = name.partition("-")
         first = 1 if start else searched + 1
-        placed[name] = Track(
-            words[kind] + (", starts" if start else ""),
+        track_of_run[name] = Track(
+            RUN_NAMES[kind] + (", starts" if start else ""),
             kind,
             bool(start),
             list(range(first, first + len(state.history))),
         )
-    return placed
+    return track_of_run
 
 
 def degree_changes(state: RunState, track: Track) -> list[tuple[float, int]]:
-    """Where the march reaches a higher degree.
+    """Where on the axis of iterations the march reaches a higher degree.
 
     Parameters
     ----------

@@ -1,13 +1,25 @@
 """One look for the page and the printed figures."""
 
+from __future__ import annotations
+
+from typing import Any
+
 BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
+"""Colours of Okabe and Ito, which all eyes tell apart."""
 LEFT_OUT = "#56B4E9"
-"""Okabe and Ito's, which all eyes tell apart."""
+"""Colour of what is left out of a micrograph, another of theirs."""
 INK, SOFT, GREY = "#1F2933", "#5F6B76", "#9AA3AD"
+"""Colours of text, of remarks and of lines that only help to read."""
+RUN_NAMES = {"full": "all patches", "half1": "half 1", "half2": "half 2"}
+"""Names of the runs, as legends have them."""
 RUN_COLOURS = {"full": BLUE, "half1": ORANGE, "half2": GREEN}
+"""Colours of the runs."""
 SURFACE = "#8FB8DE"
+"""Colour of a map's surface."""
 SEQUENTIAL = "viridis"
+"""Scale of colours for shares and probabilities."""
 DENSITY = "gray"
+"""Scale of colours for densities and pixels."""
 
 HISTORIES = {
     "log_likelihood_per_patch": "log-likelihood per patch",
@@ -16,3 +28,27 @@ HISTORIES = {
     "volume_change": "relative change of the map",
 }
 """Quantities of an iteration that are drawn, and what axes call them."""
+
+
+def page_layout(height: int, **more: Any) -> dict[str, Any]:
+    """Layout of a figure of the page.
+
+    Parameters
+    ----------
+    height : int
+        Pixels.
+    **more
+        What the figure has beyond the layout that all share, or in its place.
+
+    Returns
+    -------
+    dict
+        Layout, as Plotly takes it.
+    """
+    return {
+        "template": "simple_white",
+        "height": height,
+        "margin": {"l": 60, "r": 20, "t": 40, "b": 50},
+        "font": {"family": "system-ui, sans-serif", "size": 13, "color": INK},
+        **more,
+    }

@@ -1,0 +1,176 @@
+"""Tables of picks: what they hold, how they are written, and how they compare."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from numbasaem.aliases import PathLike
+from numbasaem.errors import expected
+from numbasaem.io.coordinates import read_topaz, write_boxes, write_topaz
+from numbasaem.io.star import COORDINATES, read_particles, write_particles
+from numbasaem.micrographs.sources import list_micrographs
+
+from .scores import Match, match_by_micrograph
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pandas as pd
+    from numpy.typing import NDArray
+
+SUFFIXES = (".star", ".box", ".txt")
+"""Suffixes of the formats that picks are written in."""
+
+
+@dataclass(frozen=True)
+class PickedParticles:
+    """Particles found in several micrographs.
+
+    Attributes
+    ----------
+    micrograph_names : list of str, length n
+        The micrograph of each particle.
+    coordinates : float64, shape (n, 2)
+        (y, x) in pixels of the micrographs as they were given.
+    angles : float64, shape (n, 3)
+        RELION's rot, tilt and psi of the likeliest view, degrees.
+    probability : float64, shape (n,)
+        Figure of merit; see :class:`numbasaem.picking.algorithm.Picks`.
+    optics_groups : list of int, length n
+        Row of `optics` of each particle's micrograph.
+    pixel_size : float
+        Angstrom per pixel of the micrographs as they were given.
+    box : int
+        Side of the particle's box in such pixels.
+    optics : pandas.DataFrame or None
+        RELION's table of optics groups, if the list of micrographs had one.
+    """
+
+    micrograph_names: list[str]
+    coordinates: NDArray[np.float64]
+    angles: NDArray[np.float64]
+    probability: NDArray[np.float64]
+    optics_groups: list[int]
+    pixel_size: float
+    box: int
+    optics: pd.DataFrame | None
+
+
+def check_table(
+    path: Path, sources: Sequence[PathLike], made: Path | None = None
+) -> None:
+    """Refuse, before any picking, a file that the picks cannot be written to.
+
+    Parameters
+    ----------
+    path : Path
+        Where picks are to go.
+    sources : sequence of path-like
+        Micrographs, as
+        :func:`numbasaem.micrographs.sources.list_micrographs` takes them.
+    made : Path, optional
+        A folder that will exist by then.
+
+    Raises
+    ------
+    InputError
+        If its suffix stands for no format, its folder does not exist, or there are
+        several micrographs and the format holds one; a stack counts as several.
+    """
+    _check_name(path, made)
+    if path.suffix.lower() == ".box":
+        listed = list_micrographs(sources)
+        _check_one_micrograph(path, sum(file.header()[0][0] for file in listed.files))
+
+
+def write_picks(path: Path, picks: PickedParticles) -> None:
+    """Write picks in the format that the suffix stands for.
+
+    Parameters
+    ----------
+    path : Path
+        ``.star`` (RELION), ``.box`` (EMAN, one micrograph) or ``.txt`` (Topaz).
+    picks : PickedParticles
+        The particles.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be written or the format cannot hold the picks.
+    """
+    _check_name(path)
+    suffix = path.suffix.lower()
+    if suffix == ".box":
+        _check_one_micrograph(path, len(set(picks.micrograph_names)))
+        write_boxes(path, picks.coordinates, picks.box)
+    elif suffix == ".txt":
+        write_topaz(path, picks.micrograph_names, picks.coordinates, picks.probability)
+    else:
+        write_particles(
+            path,
+            micrograph_names=picks.micrograph_names,
+            coordinates=picks.coordinates,
+            angles=picks.angles,
+            pixel_size=picks.pixel_size,
+            figure_of_merit=picks.probability,
+            optics=picks.optics,
+            optics_groups=picks.optics_groups,
+        )
+
+
+def match_tables(found: Path, true: Path, tolerance_px: float) -> Match:
+    """Recall and precision of a table of picks.
+
+    Parameters
+    ----------
+    found, true : Path
+        Picks, and the particles that there are: ``.star`` or ``.txt`` (Topaz).
+        Micrographs go by their names without folder and suffix.
+    tolerance_px : float
+        Largest distance of a match, pixels.
+
+    Returns
+    -------
+    Match
+        Over all micrographs of either table.
+
+    Raises
+    ------
+    InputError
+        If a table cannot be read or the tolerance is not positive.
+    """
+    if not tolerance_px > 0:
+        raise expected("--tolerance", "a number of pixels above 0", tolerance_px)
+    return match_by_micrograph(
+        _centres_by_micrograph(found), _centres_by_micrograph(true), tolerance_px
+    )
+
+
+def _check_name(path: Path, made: Path | None = None) -> None:
+    if path.suffix.lower() not in SUFFIXES:
+        raise expected(path, f"a name in {', '.join(SUFFIXES)}", path.name)
+    if path.parent != made and not path.parent.is_dir():
+        raise expected(path, "a file in a folder that exists", f"none at {path.parent}")
+
+
+def _check_one_micrograph(path: Path, n_micrographs: int) -> None:
+    if n_micrographs > 1:
+        raise expected(path, "one micrograph, or a .star or .txt", n_micrographs)
+
+
+def _centres_by_micrograph(path: Path) -> dict[str, NDArray[np.float64]]:
+    """Coordinates (n, 2) of a table, by micrograph."""
+    if path.suffix.lower() == ".txt":
+        names, centres, _ = read_topaz(path)  # names without suffix
+        stems = np.array([Path(name).name for name in names], dtype=object)
+    else:
+        table = read_particles(path).particles
+        names = list(table["rlnMicrographName"])
+        stems = np.array([Path(name).stem for name in names], dtype=object)
+        x, y = (table[column].to_numpy(np.float64) for column in COORDINATES)
+        centres = np.stack([y, x], axis=1)
+    return {stem: centres[stems == stem] for stem in set(stems)}
