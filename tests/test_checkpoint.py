@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 import pytest
 
-from numbasaem.errors import InputError, RunWarning
+from numbasaem.errors import RunWarning
 from numbasaem.observations.patch_expectation import Statistics, expectation
 from numbasaem.reconstruction import checkpoint
 from numbasaem.reconstruction.checkpoint import (
@@ -24,6 +24,8 @@ from numbasaem.reconstruction.checkpoint import (
 from numbasaem.reconstruction.driver import Result, reconstruct
 from numbasaem.reconstruction.maximization import uniform_shift_prior
 from numbasaem.settings import Settings
+from tests import helpers
+from tests.helpers import refusal
 
 SIZE = 5
 SETTINGS = Settings(
@@ -32,7 +34,7 @@ SETTINGS = Settings(
 
 
 def noise(seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal((60, 60), dtype=np.float32)
+    return helpers.noise(60, 60, seed=seed)
 
 
 def run(out: Path, **update: Any) -> Result:
@@ -40,13 +42,6 @@ def run(out: Path, **update: Any) -> Result:
     micrographs = update.pop("micrographs", [noise()])
     settings = SETTINGS.model_copy(update=update)
     return reconstruct(micrographs, settings, out=out, resume=resume)
-
-
-def refusal(do: Callable[[], object]) -> str:
-    with pytest.raises(InputError) as error:
-        do()
-    (line,) = str(error.value).splitlines()
-    return line
 
 
 def sealed(content: bytes) -> bytes:

@@ -28,10 +28,9 @@ from numbasaem.reconstruction.maximization import (
     uniform_shift_prior,
 )
 from numbasaem.settings import Settings
-from numbasaem.simulation.scene import simulate
 from numbasaem.volume.basis import VolumeBasis
-from numbasaem.volume.phantom import folded_chain
 from numbasaem.volume.rotations import rotation_grid
+from tests.helpers import micrograph_of_chains
 
 SIZE = 5
 SETTINGS = Settings(
@@ -47,8 +46,7 @@ SETTINGS = Settings(
 
 @pytest.fixture(scope="module")
 def micrograph() -> np.ndarray:
-    sample = simulate(folded_chain(SIZE), size=SIZE, pixels=90, snr=10, ell_max=3)
-    return sample.micrographs[0]
+    return micrograph_of_chains(SIZE, 90)
 
 
 @pytest.fixture(scope="module")

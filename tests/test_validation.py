@@ -19,6 +19,7 @@ from numbasaem.settings import Settings
 from numbasaem.simulation.scene import simulate
 from numbasaem.validation.checks import Check, Mean, Validation, noise_like, validate
 from numbasaem.volume.phantom import folded_chain
+from tests import helpers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,7 +37,7 @@ CHECKS = ("held-out evidence", "picks above chance", "half maps", "another start
 
 
 def noise() -> np.ndarray:
-    return np.random.default_rng(3).standard_normal((245, 245), dtype=np.float32)
+    return helpers.noise(245, 245, seed=3)
 
 
 def with_molecules() -> np.ndarray:
