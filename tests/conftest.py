@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 
@@ -34,3 +35,9 @@ def log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
             logger.disabled = False
     with caplog.at_level(logging.WARNING):
         yield caplog
+
+
+@pytest.fixture
+def generator() -> np.random.Generator:
+    """Random numbers of one test, the same in any order of the tests."""
+    return np.random.default_rng(0)

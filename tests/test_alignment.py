@@ -11,6 +11,7 @@ from numbasaem.assessment.alignment import align, evaluate_against, moved
 from numbasaem.errors import InputError
 from numbasaem.geometry.rotations import random_rotations
 from numbasaem.volume.basis import VolumeBasis
+from tests.helpers import gaussians
 
 Array = NDArray[np.float64]
 NOWHERE = np.zeros(3)
@@ -18,16 +19,7 @@ NOWHERE = np.zeros(3)
 
 def blobs(size: int, centres: Array, width: float = 1.2) -> Array:
     """Gaussians of growing height at (x, y, z) offsets from the centre."""
-    offset = np.arange(size) - size // 2
-    z, y, x = np.meshgrid(offset, offset, offset, indexing="ij")
-    points = np.stack([x, y, z], axis=-1)
-    squares = [((points - centre) ** 2).sum(axis=-1) for centre in centres]
-    heights = 1 + 0.3 * np.arange(len(centres))
-    volume = sum(
-        height * np.exp(-square / (2 * width**2))
-        for height, square in zip(heights, squares, strict=True)
-    )
-    return np.asarray(volume)
+    return gaussians(size, centres, 1 + 0.3 * np.arange(len(centres)), width)
 
 
 CHIRAL = np.array([[2, 0, 0], [0, 2, 0], [0, 0, 2.0], [-1.5, -1, 0.5], [0.5, -2, -1]])

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 import pytest
 
-from numbasaem.errors import InputError, RunWarning
+from numbasaem.errors import RunWarning
 from numbasaem.observations.patch_expectation import expectation
 from numbasaem.observations.shift_prior import uniform_shift_prior
 from numbasaem.observations.statistics import Statistics
@@ -23,6 +23,8 @@ from numbasaem.reconstruction.journal import Journal
 from numbasaem.reconstruction.result import Result
 from numbasaem.reconstruction.state import Iteration, RunState
 from numbasaem.settings import Settings
+from tests import helpers
+from tests.helpers import refusal
 
 SIZE = 5
 SETTINGS = Settings(
@@ -31,7 +33,7 @@ SETTINGS = Settings(
 
 
 def noise(seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal((60, 60), dtype=np.float32)
+    return helpers.noise(60, 60, seed=seed)
 
 
 def run(out: Path, **update: Any) -> Result:
@@ -39,13 +41,6 @@ def run(out: Path, **update: Any) -> Result:
     micrographs = update.pop("micrographs", [noise()])
     settings = SETTINGS.model_copy(update=update)
     return reconstruct(micrographs, settings, out=out, resume=resume)
-
-
-def refusal(do: Callable[[], object]) -> str:
-    with pytest.raises(InputError) as error:
-        do()
-    (line,) = str(error.value).splitlines()
-    return line
 
 
 def sealed(content: bytes) -> bytes:

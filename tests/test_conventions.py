@@ -19,6 +19,7 @@ from numbasaem.reconstruction.result import Result
 from numbasaem.settings import Settings
 from numbasaem.simulation.scene import simulate
 from numbasaem.volume.basis import VolumeBasis
+from tests.helpers import gaussians
 
 Array = NDArray[np.float64]
 
@@ -28,13 +29,8 @@ BLOBS = ((3, 1, -2, 1.0), (-2, 4, 0, 0.6), (0, -3, 4, 0.8), (1, 0, 1, 1.2))
 
 def lopsided(size: int) -> Array:
     """Blobs at places (x, y, z) that no rotation or reflection maps onto themselves."""
-    places = np.arange(size) - size // 2
-    z, y, x = np.meshgrid(places, places, places, indexing="ij")
-    volume = np.zeros((size,) * 3)
-    for a, b, c, height in BLOBS:
-        squares = (x - a) ** 2 + (y - b) ** 2 + (z - c) ** 2
-        volume += height * np.exp(-squares / (2 * 1.6**2))
-    return volume
+    *offsets, heights = np.transpose(BLOBS)
+    return gaussians(size, np.transpose(offsets), heights, 1.6)
 
 
 @pytest.mark.oracle

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 
 from numbasaem import cli
-from numbasaem.io.mrc import write_micrograph
 from numbasaem.observations import patch_expectation as expectation_step
 from numbasaem.observations.exact_sums import PartialSums
 from numbasaem.observations.patch_expectation import (
@@ -25,8 +24,7 @@ from numbasaem.observations.patch_expectation import (
     statistics_of_sums,
 )
 from numbasaem.observations.shift_prior import uniform_shift_prior
-from numbasaem.simulation.scene import simulate
-from numbasaem.volume.phantom import folded_chain
+from tests.helpers import file_of_chains
 
 SIZE = 7
 FILES = ("volume.mrc", "volume_half1.mrc", "volume_half2.mrc")
@@ -38,11 +36,8 @@ OPTIONS = (
 
 @pytest.fixture(scope="module")
 def micrograph(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("data") / "micrograph.mrc"
     # 3,600 patches: eight blocks, the last one short.
-    sample = simulate(folded_chain(SIZE), size=SIZE, pixels=420, snr=10, ell_max=3)
-    write_micrograph(path, sample.micrographs[0], 1.0)
-    return path
+    return file_of_chains(tmp_path_factory.mktemp("data"), SIZE, 420)
 
 
 def files(micrograph: Path, out: Path, *more: str) -> list[bytes]:

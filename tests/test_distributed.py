@@ -19,6 +19,7 @@ from distributed import Client
 
 import numbasaem
 from numbasaem import cli
+from numbasaem.aliases import no_progress
 from numbasaem.errors import InputError
 from numbasaem.io.mrc import write_micrograph
 from numbasaem.micrographs.reading import list_inputs
@@ -32,6 +33,7 @@ from numbasaem.reconstruction.state import Iteration
 from numbasaem.settings import Settings
 from numbasaem.simulation.scene import simulate
 from numbasaem.volume.phantom import folded_chain
+from tests.helpers import assert_same_result
 
 SIZE = 7
 SETTINGS = Settings(
@@ -42,10 +44,6 @@ SETTINGS = Settings(
     starts=1,
     batch_fraction=0.5,
 )
-
-
-def silent(what: str, share: float) -> None:
-    pass
 
 
 @pytest.fixture(scope="module")
@@ -70,18 +68,10 @@ def alone(paths: list[Path]) -> Result:
     return reconstruct(paths, SETTINGS)
 
 
-def assert_same(found: Result, wanted: Result) -> None:
-    np.testing.assert_array_equal(found.volume, wanted.volume)
-    np.testing.assert_array_equal(found.half_volumes, wanted.half_volumes)
-    for mine, other in zip(found.history, wanted.history, strict=True):
-        assert mine.log_likelihood_per_patch == other.log_likelihood_per_patch
-        assert mine.noise_variance == other.noise_variance
-
-
 def test_reconstruct__same_bytes_as_alone(
     client: Client, paths: list[Path], alone: Result
 ) -> None:
-    assert_same(reconstruct(paths, SETTINGS, client=client), alone)
+    assert_same_result(reconstruct(paths, SETTINGS, client=client), alone)
 
 
 def test_reconstruct__workers_are_sent_patches_of_arrays(
@@ -111,7 +101,7 @@ def test_reconstruct__same_bytes_when_workers_come_and_die(
                 os.kill(next(iter(client.run(os.getpid).values())), signal.SIGKILL)
 
         found = reconstruct(paths, SETTINGS, client=client, on_iteration=disturb)
-    assert_same(found, alone)
+    assert_same_result(found, alone)
 
 
 def test_cli__local_cluster_and_resume_without(
@@ -139,7 +129,9 @@ def test_statistics__on_the_wire_within_twice_float32(client: Client) -> None:
 
     size, n_rotations = 11, 552
     noise = np.random.default_rng(1).standard_normal((220, 220))
-    data = load_remotely(client, [noise], Settings(size=size), silent).part(None, None)
+    data = load_remotely(client, [noise], Settings(size=size), no_progress).part(
+        None, None
+    )
     asked = problem(size, n_rotations, len(data))
     data.expectation(*asked)
     before = sum(client.run(sent).values())
@@ -169,7 +161,7 @@ def test_file__that_a_worker_cannot_read_is_named_with_the_host(
 
     monkeypatch.setattr(MicrographFile, "header", header)
     with pytest.raises(InputError) as caught:
-        load_remotely(client, list_inputs([path]), SETTINGS, silent)
+        load_remotely(client, list_inputs([path]), SETTINGS, no_progress)
     assert str(path) in str(caught.value)
     assert f"(on {socket.gethostname()})" in str(caught.value)
 
@@ -180,7 +172,7 @@ def test_file__that_changed_since_it_was_loaded_is_refused(
     path = tmp_path / "changing.mrc"
     noise = np.random.default_rng(1).standard_normal((2, 70, 70))
     write_micrograph(path, noise[0], 1.0)
-    data = load_remotely(client, list_inputs([path]), SETTINGS, silent)
+    data = load_remotely(client, list_inputs([path]), SETTINGS, no_progress)
     write_micrograph(path, noise[1], 1.0)
     client.restart()  # what was kept is gone
     with pytest.raises(InputError, match=r"changing.mrc: expected the content that"):
@@ -194,7 +186,7 @@ def test_worker__of_another_version_is_refused(
     monkeypatch.setattr(distributed, "__version__", "9.9")
     complaint = rf"worker tcp://.*: expected numbasaem 9\.9, found {mine}"
     with pytest.raises(InputError, match=complaint):
-        load_remotely(client, list_inputs(paths), SETTINGS, silent)
+        load_remotely(client, list_inputs(paths), SETTINGS, no_progress)
     # One that came later finds out by itself.
     with pytest.raises(InputError, match=complaint):
         distributed._submit(client, "late", lambda _: None).result()

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 import numba
@@ -24,11 +20,18 @@ from numbasaem.observations import patch_expectation as expectation_step
 from numbasaem.observations.patch_expectation import expectation, shift_posterior
 from numbasaem.observations.statistics import Statistics
 from tests import reference
+from tests.helpers import (
+    ROUNDING,
+    WIDTHS,
+    Programs,
+    assert_close,
+    assert_identical_statistics,
+    assert_same_statistics,
+    programs_of_other_widths,
+)
 
 Array = NDArray[np.float64]
 SIZE = 5
-ROUNDING = 1e-5
-"""Share of the largest entry: float32 products summed over a block of patches."""
 
 
 def random_prior(size: int, generator: np.random.Generator) -> Array:
@@ -59,23 +62,6 @@ def problem(
         "noise_variance": 1.0,
         "rotation_prior": generator.dirichlet(np.ones(n_rotations)),
     }
-
-
-def assert_close(found: Any, wanted: Any, share: float = ROUNDING) -> None:
-    largest = np.abs(wanted).max() if np.size(wanted) else 0.0
-    np.testing.assert_allclose(found, wanted, rtol=0, atol=share * max(largest, 1e-30))
-
-
-def assert_same(found: Statistics, wanted: Statistics, share: float = ROUNDING) -> None:
-    for field in fields(Statistics):
-        assert_close(getattr(found, field.name), getattr(wanted, field.name), share)
-
-
-def assert_identical(first: Statistics, second: Statistics) -> None:
-    for field in fields(Statistics):
-        np.testing.assert_array_equal(
-            getattr(first, field.name), getattr(second, field.name)
-        )
 
 
 def brute_force(given: dict[str, Any]) -> Statistics:
@@ -281,7 +267,7 @@ def test_visible_energies__match_plain_loops(size: int) -> None:
 @pytest.mark.parametrize("size", [5, 6])
 def test_expectation__matches_brute_force(size: int, snr: float) -> None:
     given = problem(size=size, snr=snr, n_patches=19, n_rotations=5)
-    assert_same(expectation(**given), brute_force(given))
+    assert_same_statistics(expectation(**given), brute_force(given))
 
 
 @pytest.mark.parametrize("snr", [0.01, 1.0, 100.0])
@@ -291,10 +277,10 @@ def test_expectation__of_projections_on_the_disc(size: int, snr: float) -> None:
     squares = (np.arange(size) - size // 2) ** 2
     disc = np.add.outer(squares, squares) <= (size // 2) ** 2
     on_disc = given | {"images": given["images"] * disc}
-    assert_same(expectation(**on_disc), brute_force(on_disc))
+    assert_same_statistics(expectation(**on_disc), brute_force(on_disc))
     # a single pixel outside of it counts as well
     on_disc["images"][2, 0, 0] = 3 * np.sqrt(snr)
-    assert_same(expectation(**on_disc), brute_force(on_disc))
+    assert_same_statistics(expectation(**on_disc), brute_force(on_disc))
 
 
 @pytest.mark.parametrize("snr", [0.01, 1.0, 100.0])
@@ -304,7 +290,7 @@ def test_expectation__through_spectra_matches_brute_force(
 ) -> None:
     monkeypatch.setattr(expectation_step, "FOURIER_FROM", 0)
     given = problem(size=size, snr=snr, n_patches=19, n_rotations=5)
-    assert_same(expectation(**given), brute_force(given))
+    assert_same_statistics(expectation(**given), brute_force(given))
 
 
 @pytest.mark.parametrize("n_patches", [3, 40])
@@ -314,7 +300,7 @@ def test_expectation__routes_agree(
     given = problem(n_patches, n_rotations=7, size=15, snr=1.0)
     through_spectra = expectation(**given)
     monkeypatch.setattr(expectation_step, "FOURIER_FROM", 99)
-    assert_same(through_spectra, expectation(**given), 3 * ROUNDING)
+    assert_same_statistics(through_spectra, expectation(**given), 3 * ROUNDING)
 
 
 @pytest.mark.parametrize("n_rotations", [1, 2, 3])
@@ -323,19 +309,21 @@ def test_expectation__any_number_of_patches_and_rotations(
     n_patches: int, n_rotations: int
 ) -> None:
     given = problem(n_patches, n_rotations)
-    assert_same(expectation(**given), brute_force(given))
+    assert_same_statistics(expectation(**given), brute_force(given))
 
 
 def test_expectation__uniform_rotation_prior_is_the_default() -> None:
     given = problem(n_rotations=3)
     stated = expectation(**given | {"rotation_prior": [1 / 3] * 3})
-    assert_same(expectation(**given | {"rotation_prior": None}), stated, 1e-15)
+    assert_same_statistics(
+        expectation(**given | {"rotation_prior": None}), stated, 1e-15
+    )
 
 
 def test_expectation__rotation_of_prior_zero_is_never_taken() -> None:
     given = problem(n_rotations=3) | {"rotation_prior": np.array([0.5, 0.0, 0.5])}
     found = expectation(**given)
-    assert_same(found, brute_force(given))
+    assert_same_statistics(found, brute_force(given))
     assert found.rotation_mass[1] == 0
     assert not found.visible_weight[1].any()
 
@@ -346,7 +334,7 @@ def test_expectation__shift_of_prior_zero_is_never_taken() -> None:
     prior[::2, 1:] = 0
     given["shift_prior"] = prior / prior.sum()
     found = expectation(**given)
-    assert_same(found, brute_force(given))
+    assert_same_statistics(found, brute_force(given))
     np.testing.assert_array_equal(found.shift_mass[prior == 0], 0)
 
 
@@ -357,7 +345,7 @@ def test_expectation__patch_is_never_empty(snr: float) -> None:
     prior[SIZE] = prior[:, SIZE] = 0
     given["shift_prior"] = prior / prior.sum()
     found = expectation(**given)
-    assert_same(found, brute_force(given))
+    assert_same_statistics(found, brute_force(given))
     assert found.empty_mass == 0
 
 
@@ -367,7 +355,7 @@ def test_expectation__patch_is_always_empty() -> None:
     prior[SIZE, 0], prior[3, SIZE] = 0.75, 0.25
     given["shift_prior"] = prior
     found = expectation(**given)
-    assert_same(found, brute_force(given))
+    assert_same_statistics(found, brute_force(given))
     np.testing.assert_array_equal(found.visible_weight, 0)
     np.testing.assert_array_equal(found.weighted_patch, 0)
     np.testing.assert_allclose(found.rotation_mass, 11 * given["rotation_prior"])
@@ -383,7 +371,7 @@ def test_expectation__constant_patch_of_zeros() -> None:
     given = problem(n_patches=9)
     given["patches"] = np.zeros((9, SIZE, SIZE), np.float32)
     found = expectation(**given)
-    assert_same(found, brute_force(given))
+    assert_same_statistics(found, brute_force(given))
     np.testing.assert_array_equal(found.weighted_patch, 0)
 
 
@@ -448,7 +436,7 @@ def test_expectation__blocks_of_patches() -> None:
     patches = np.asarray(given["patches"])
     found = expectation(**given)
     parts = [expectation(**given | {"patches": p}) for p in np.split(patches, [7, 300])]
-    assert_same(found, parts[0] + parts[1] + parts[2])
+    assert_same_statistics(found, parts[0] + parts[1] + parts[2])
     assert found.n_patches == 521
 
 
@@ -459,7 +447,7 @@ def test_expectation__threads_do_not_change_a_bit() -> None:
     given = problem(n_patches=1100)
     before = numba.get_num_threads()
     alone, together = (expectation(**given, threads=n) for n in (1, 2))
-    assert_identical(alone, together)
+    assert_identical_statistics(alone, together)
     assert numba.get_num_threads() == before
 
 
@@ -477,7 +465,7 @@ def test_expectation__converts_type_and_layout() -> None:
     wanted = expectation(**given)
     wide = np.repeat(patches.astype(float), 2, axis=2)
     for layout in (wide[:, :, ::2], np.asfortranarray(patches), patches.tolist()):
-        assert_identical(expectation(**given | {"patches": layout}), wanted)
+        assert_identical_statistics(expectation(**given | {"patches": layout}), wanted)
 
 
 def test_expectation__says_how_far_it_is() -> None:
@@ -559,31 +547,13 @@ np.savez(sys.argv[2], lanes=vectors.LANES, **vars(found))
 """
 
 
-WIDTHS = {
-    1: {"NUMBASAEM_SIMD": "0"},
-    4: {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": "+sse2"},
-}
-
-
 @pytest.fixture(scope="module", autouse=True)
-def programs(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[dict[int, tuple[subprocess.Popen[bytes], Path]]]:
-    """The same E-step in processes of other vector widths.
-
-    Started first, so that they compile while the other tests run.
-    """
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
+    """The same E-step, started first, so that it compiles while other tests run."""
     folder = tmp_path_factory.mktemp("widths")
-    np.savez(folder / "given.npz", **problem(n_patches=37, n_rotations=5))
-    started = {}
-    for lanes, variables in WIDTHS.items():
-        found = folder / f"{lanes}.npz"
-        command = [sys.executable, "-c", PROGRAM, str(folder / "given.npz"), str(found)]
-        started[lanes] = subprocess.Popen(command, env=os.environ | variables), found
-    yield started
-    for process, _ in started.values():
-        process.kill()
-        process.wait()
+    given = problem(n_patches=37, n_rotations=5)
+    with programs_of_other_widths(folder, PROGRAM, given) as programs:
+        yield programs
 
 
 @pytest.mark.parametrize("lanes", WIDTHS)
@@ -592,7 +562,7 @@ def test_expectation__other_vector_widths_agree(programs, lanes: int) -> None:
     assert process.wait(timeout=300) == 0
     found = dict(np.load(path))
     assert found.pop("lanes") == lanes
-    assert_same(
+    assert_same_statistics(
         Statistics(**found), expectation(**problem(n_patches=37, n_rotations=5))
     )
 

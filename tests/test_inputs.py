@@ -17,12 +17,10 @@ from numbasaem.micrographs.reading import list_inputs
 from numbasaem.observations.patch_cutting import cut_patches
 from numbasaem.observations.patch_data import PatchSet, load_patches
 from numbasaem.settings import Settings
+from tests import helpers
+from tests.helpers import noise
 
 SIZE = 5
-
-
-def noise(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
 
 
 def load(*micrographs: Any, level: bool = False, **settings: Any) -> PatchSet:
@@ -32,9 +30,7 @@ def load(*micrographs: Any, level: bool = False, **settings: Any) -> PatchSet:
 
 
 def refusal(*micrographs: object) -> str:
-    with pytest.raises(InputError) as error:
-        load(*micrographs)
-    (line,) = str(error.value).splitlines()
+    line = helpers.refusal(load, *micrographs)
     assert "expected" in line
     return line
 

@@ -15,10 +15,8 @@ import numpy as np
 import pytest
 
 from numbasaem import cli
-from numbasaem.io.mrc import write_micrograph
 from numbasaem.reconstruction.checkpoint import load_checkpoint
-from numbasaem.simulation.scene import simulate
-from numbasaem.volume.phantom import folded_chain
+from tests.helpers import file_of_chains
 
 SIZE = 7
 OPTIONS = (
@@ -32,10 +30,7 @@ Captured = pytest.CaptureFixture[str]
 
 @pytest.fixture(scope="module")
 def micrograph(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("data") / "micrograph.mrc"
-    sample = simulate(folded_chain(SIZE), size=SIZE, pixels=420, snr=10, ell_max=3)
-    write_micrograph(path, sample.micrographs[0], 1.0)
-    return path
+    return file_of_chains(tmp_path_factory.mktemp("data"), SIZE, 420)
 
 
 @pytest.fixture(scope="module")

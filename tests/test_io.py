@@ -40,10 +40,10 @@ from numbasaem.io.star import (
 )
 from numbasaem.micrographs.fourier_crop import fourier_crop
 from numbasaem.volume.phantom import shepp_logan
+from tests.helpers import noise
 
-RANDOM = np.random.default_rng(3)
-IMAGE = RANDOM.standard_normal((12, 17), dtype=np.float32)
-VOLUME = RANDOM.standard_normal((7, 7, 7), dtype=np.float32)
+IMAGE = noise(12, 17, seed=3)
+VOLUME = noise(7, 7, 7, seed=3)
 
 WATER_AND_ATOMS = """\
 CRYST1   50.000   50.000   50.000  90.00  90.00  90.00 P 1           1
@@ -105,7 +105,7 @@ def test_read_micrographs__modes_and_byte_orders(
 
 
 def test_read_micrographs__stack(tmp_path: Path) -> None:
-    stack = RANDOM.standard_normal((3, 4, 5), dtype=np.float32)
+    stack = noise(3, 4, 5)
     for is_flagged in (0, 1):
         path = new_mrc(tmp_path / "a.mrcs", stack, ispg=is_flagged)
         images, _ = read_micrographs(path)
@@ -578,9 +578,9 @@ def test_fourier_crop__keeps_a_blob_centred(before: int, after: int, ndim: int) 
 @pytest.mark.parametrize("shape", [(12, 17), (13, 16)])
 @pytest.mark.parametrize("target", [(6, 8), (7, 8), (5, 9), (12, 4)])
 def test_fourier_crop__mean_linearity_and_type(
-    shape: tuple[int, int], target: tuple[int, int]
+    shape: tuple[int, int], target: tuple[int, int], generator: np.random.Generator
 ) -> None:
-    image = RANDOM.standard_normal(shape)
+    image = generator.standard_normal(shape)
     cropped = fourier_crop(image, target)
     assert cropped.shape == target
     assert np.isrealobj(cropped)
@@ -591,8 +591,10 @@ def test_fourier_crop__mean_linearity_and_type(
 
 
 @pytest.mark.parametrize("before", [12, 13])
-def test_fourier_crop__matches_numpy_on_odd_targets(before: int) -> None:
-    image = RANDOM.standard_normal((before, before))
+def test_fourier_crop__matches_numpy_on_odd_targets(
+    before: int, generator: np.random.Generator
+) -> None:
+    image = generator.standard_normal((before, before))
     spectrum = np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(image)))
     inside = slice(before // 2 - 3, before // 2 + 4)
     small = np.fft.ifft2(np.fft.ifftshift(spectrum[inside, inside]))

@@ -144,6 +144,6 @@ def test_max_memory__does_not_decide_the_result(tmp_path: Path) -> None:
 @pytest.mark.parametrize("wrong", [np.zeros(3), np.zeros((2, 20, 20))])
 def test_input_shapes__refused(wrong: np.ndarray) -> None:
     with pytest.raises(InputError, match=r"micrographs\[0\]: expected a 2-D array"):
-        input_shapes([wrong], Settings(size=5))
+        input_shapes(list_inputs([wrong]), Settings(size=5))
     with pytest.raises(InputError, match="at least one"):
-        input_shapes([], Settings(size=5))
+        list_inputs([])

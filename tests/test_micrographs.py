@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import tifffile
 
-from numbasaem.errors import InputError
 from numbasaem.io.mrc import read_micrographs, write_micrograph
 from numbasaem.io.star import read_micrograph_table
 from numbasaem.io.tiff import read_tiff
@@ -23,8 +22,9 @@ from numbasaem.micrographs.sources import MicrographFile, list_micrographs
 from numbasaem.observations.patch_cutting import cut_patches
 from numbasaem.observations.patch_data import PatchSet, load_patches
 from numbasaem.settings import Settings
+from tests.helpers import noise, refusal
 
-IMAGE = np.random.default_rng(3).standard_normal((22, 27), dtype=np.float32)
+IMAGE = noise(22, 27, seed=3)
 SIZE = 5
 
 OPTICS = """\
@@ -51,13 +51,6 @@ _rlnOpticsGroup #2
 MotionCorr/one.mrc 1
 MotionCorr/two.mrc 2
 """
-
-
-def refusal(use: Callable[..., Any], *arguments: Any) -> str:
-    with pytest.raises(InputError) as error:
-        list(use(*arguments))
-    (line,) = str(error.value).splitlines()
-    return line
 
 
 def load(*sources: object, **settings: Any) -> PatchSet:

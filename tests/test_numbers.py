@@ -31,9 +31,8 @@ from numbasaem.reconstruction.maximization import (
 from numbasaem.reconstruction.starts import random_start
 from numbasaem.reconstruction.state import Iteration, RunState
 from numbasaem.settings import Settings
-from numbasaem.simulation.scene import simulate
 from numbasaem.volume.basis import VolumeBasis
-from numbasaem.volume.phantom import folded_chain
+from tests.helpers import micrograph_of_chains
 
 SIZE = 5
 SETTINGS = Settings(
@@ -49,8 +48,7 @@ SETTINGS = Settings(
 
 @pytest.fixture(scope="module")
 def micrograph() -> np.ndarray:
-    sample = simulate(folded_chain(SIZE), size=SIZE, pixels=90, snr=10, ell_max=3)
-    return sample.micrographs[0]
+    return micrograph_of_chains(SIZE, 90)
 
 
 @pytest.fixture(scope="module")

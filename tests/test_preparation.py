@@ -17,12 +17,9 @@ from numbasaem.micrographs.preparation import (
 from numbasaem.settings import Settings
 from numbasaem.simulation.scene import simulate
 from numbasaem.volume.phantom import folded_chain, shepp_logan
+from tests.helpers import noise
 
 SIZE = 11
-
-
-def noise(*shape: int, seed: int = 0) -> NDArray[np.float32]:
-    return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
 
 
 def prepared(pixels: np.ndarray, **steps: bool) -> NDArray[np.float32]:

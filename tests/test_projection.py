@@ -26,6 +26,7 @@ from numbasaem.projection.operator import (
 from numbasaem.projection.printed_sums import patch_inner_product, shifted_gram
 from numbasaem.volume.basis import VolumeBasis
 from tests import reference
+from tests.helpers import random_coefficients
 
 Array = NDArray[np.float64]
 SIZES = [(5, 2), (8, 4), (11, 10)]
@@ -33,10 +34,6 @@ SIZES = [(5, 2), (8, 4), (11, 10)]
 
 def some_rotations(count: int, seed: int = 0) -> Array:
     return Rotation.random(count, rng=np.random.default_rng(seed)).as_matrix()
-
-
-def random_coefficients(basis: VolumeBasis, seed: int = 1) -> Array:
-    return np.random.default_rng(seed).standard_normal(basis.n_coefficients)
 
 
 def disc_pixels(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import astuple, replace
+from collections.abc import Sequence
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ import numba
 import numpy as np
 import pytest
 
-from numbasaem.errors import InputError
 from numbasaem.geometry.rotations import rotation_grid
 from numbasaem.io.star import read_fsc
 from numbasaem.observations.patch_cutting import cut_patches
@@ -26,6 +25,8 @@ from numbasaem.reconstruction.state import Iteration
 from numbasaem.settings import Settings
 from numbasaem.simulation.scene import simulate
 from numbasaem.volume.phantom import folded_chain
+from tests import helpers
+from tests.helpers import Interruption, assert_same_result, interrupted_after
 
 SIZE = 5
 BATCHINGS = ("stochastic", "incremental", "online", "full")
@@ -55,30 +56,6 @@ def micrographs() -> Sequence[np.ndarray]:
 @pytest.fixture(scope="module")
 def unbroken(micrographs) -> Result:
     return reconstruct(micrographs, SETTINGS)
-
-
-def assert_same(found: Result, wanted: Result) -> None:
-    """Bit by bit, the wall times apart."""
-    np.testing.assert_array_equal(found.volume, wanted.volume)
-    np.testing.assert_array_equal(found.shift_prior, wanted.shift_prior)
-    assert found.noise_variance == wanted.noise_variance
-    histories = (
-        [replace(row, seconds=0) for row in r.history] for r in (found, wanted)
-    )
-    for one, other in zip(*histories, strict=True):
-        assert one == other
-
-
-class Interruption(Exception):
-    """Stands for whatever ends a program in the middle."""
-
-
-def interrupted_after(n_iterations: int) -> Callable[[Iteration], None]:
-    def interrupt(row: Iteration) -> None:
-        if row.total_done == n_iterations:
-            raise Interruption
-
-    return interrupt
 
 
 # --- the result --------------------------------------------------------------------
@@ -247,7 +224,7 @@ def test_reconstruct__stops_when_q_stalls(micrographs) -> None:
 
 
 def test_reconstruct__same_for_a_seed(micrographs, unbroken: Result) -> None:
-    assert_same(reconstruct(micrographs, SETTINGS), unbroken)
+    assert_same_result(reconstruct(micrographs, SETTINGS), unbroken)
     other = reconstruct(micrographs, SETTINGS.model_copy(update={"seed": 4}))
     assert not np.array_equal(other.volume, unbroken.volume)
 
@@ -260,7 +237,7 @@ def test_reconstruct__same_for_any_number_of_threads(
         pytest.skip("one thread only")
     for threads in (1, 2):
         settings = SETTINGS.model_copy(update={"threads": threads})
-        assert_same(reconstruct(micrographs, settings), unbroken)
+        assert_same_result(reconstruct(micrographs, settings), unbroken)
 
 
 # --- interruption ------------------------------------------------------------------
@@ -279,7 +256,9 @@ def test_resume__as_if_never_interrupted(
         )
     _, runs = load_checkpoint(tmp_path / "run.h5")
     assert len(runs["full"].history) == last
-    assert_same(reconstruct(micrographs, settings, out=tmp_path, resume=True), wanted)
+    assert_same_result(
+        reconstruct(micrographs, settings, out=tmp_path, resume=True), wanted
+    )
 
 
 @pytest.mark.parametrize("batching", ["stochastic", "incremental"])
@@ -297,7 +276,7 @@ def test_resume__again_and_again_through_a_search(
                 on_iteration=interrupted_after(last),
             )
     found = reconstruct(micrographs, settings, out=tmp_path, resume=True)
-    assert_same(found, reconstruct(micrographs, settings))
+    assert_same_result(found, reconstruct(micrographs, settings))
 
 
 def test_resume__a_finished_run_does_nothing_more(
@@ -309,7 +288,7 @@ def test_resume__a_finished_run_does_nothing_more(
         micrographs, SETTINGS, out=tmp_path, resume=True, on_iteration=rows.append
     )
     assert rows == []
-    assert_same(again, unbroken)
+    assert_same_result(again, unbroken)
 
 
 def test_resume__on_other_threads(micrographs, tmp_path: Path) -> None:
@@ -332,10 +311,8 @@ def refusal(micrographs: Any, settings: Settings, out: Path, resume: bool) -> st
     """Return the one line; the run is as it was."""
     run = out / "run.h5"
     before = run.read_bytes() if run.is_file() else None
-    with pytest.raises(InputError) as error:
-        reconstruct(micrographs, settings, out=out, resume=resume)
+    line = helpers.refusal(reconstruct, micrographs, settings, out=out, resume=resume)
     assert before is None or run.read_bytes() == before
-    (line,) = str(error.value).splitlines()
     return line
 
 

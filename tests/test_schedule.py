@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from numbasaem.reconstruction.minibatches import (
     StochasticBatches,
     minibatches,
 )
+from tests.helpers import assert_same_statistics
 
 SCHEMES: list[Batching] = ["stochastic", "incremental", "online", "full"]
 
@@ -35,11 +37,7 @@ def statistics(chosen: np.ndarray) -> Statistics:
     )
 
 
-def assert_same(found: Statistics, wanted: Statistics) -> None:
-    for field in fields(Statistics):
-        np.testing.assert_allclose(
-            getattr(found, field.name), getattr(wanted, field.name), rtol=1e-12
-        )
+assert_same = partial(assert_same_statistics, share=1e-12)
 
 
 def test_stochastic__draws_without_replacement() -> None:

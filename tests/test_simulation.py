@@ -29,6 +29,7 @@ from numbasaem.simulation.scene import (
 )
 from numbasaem.volume.basis import VolumeBasis
 from numbasaem.volume.phantom import shepp_logan
+from tests.helpers import gaussians
 
 SMALL: dict[str, Any] = {"size": 7, "pixels": 90, "snr": 2.0, "ell_max": 3}
 VOLUME = shepp_logan(7)
@@ -43,12 +44,7 @@ def blobs(size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
     centres *= size / 31
     weights = np.array([1.0, 0.7, -0.4])
     deviation = size / 16
-    places = np.arange(size) - size // 2
-    z, y, x = np.meshgrid(places, places, places, indexing="ij")
-    volume = np.zeros((size,) * 3)
-    for (cx, cy, cz), weight in zip(centres, weights, strict=True):
-        distance = (x - cx) ** 2 + (y - cy) ** 2 + (z - cz) ** 2
-        volume += weight * np.exp(-0.5 * distance / deviation**2)
+    volume = gaussians(size, centres, weights, deviation)
     return volume, centres, weights, deviation
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import check_kernels
+import check_layers
 import pytest
-
-from tools import check_kernels, check_layers
 
 ROOT = Path(__file__).resolve().parents[1]
 

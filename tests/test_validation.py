@@ -21,6 +21,7 @@ from numbasaem.validation.checks import Check, Validation, validate
 from numbasaem.validation.control import noise_like
 from numbasaem.validation.evidence import Mean
 from numbasaem.volume.phantom import folded_chain
+from tests import helpers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +39,7 @@ CHECKS = ("held-out evidence", "picks above chance", "half maps", "another start
 
 
 def noise() -> np.ndarray:
-    return np.random.default_rng(3).standard_normal((245, 245), dtype=np.float32)
+    return helpers.noise(245, 245, seed=3)
 
 
 def with_molecules() -> np.ndarray:

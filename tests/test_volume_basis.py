@@ -16,13 +16,10 @@ from numbasaem.geometry.special_functions import (
     spherical_bessel_zeros,
 )
 from numbasaem.volume.basis import VolumeBasis
+from tests.helpers import random_coefficients
 
 Array = NDArray[np.float64]
 Complex = NDArray[np.complex128]
-
-
-def random_coefficients(basis: VolumeBasis, seed: int = 0) -> Array:
-    return np.random.default_rng(seed).standard_normal(basis.n_coefficients)
 
 
 def radial_bessel(ell: int, zero: float, k: Array) -> Array:

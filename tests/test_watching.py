@@ -10,12 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from numbasaem import reconstruct, simulate
-from numbasaem.io.mrc import write_micrograph
+from numbasaem import reconstruct
 from numbasaem.reconstruction.memory import limit_threads_to_memory
 from numbasaem.reconstruction.plan import Plan
 from numbasaem.settings import Settings
-from numbasaem.volume.phantom import folded_chain
+from tests.helpers import file_of_chains
 
 fcntl = pytest.importorskip("fcntl", reason="terminals of POSIX")
 ROWS, COLUMNS = 40, 90
@@ -23,10 +22,7 @@ ROWS, COLUMNS = 40, 90
 
 @pytest.fixture(scope="module")
 def micrograph(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("watching") / "micrograph.mrc"
-    sample = simulate(folded_chain(7), size=7, pixels=70, snr=10, ell_max=3)
-    write_micrograph(path, sample.micrographs[0], 1.0)
-    return path
+    return file_of_chains(tmp_path_factory.mktemp("watching"), 7, 70)
 
 
 def shown_on_a_terminal(arguments: list[str]) -> list[str]:

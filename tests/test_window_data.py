@@ -22,8 +22,12 @@ from numbasaem.reconstruction.result import Result
 from numbasaem.settings import Settings
 from numbasaem.simulation.scene import Simulation, simulate
 from numbasaem.volume.phantom import folded_chain
-from tests.test_expectation import assert_close
-from tests.test_reconstruction import Interruption, assert_same, interrupted_after
+from tests.helpers import (
+    Interruption,
+    assert_close,
+    assert_same_result,
+    interrupted_after,
+)
 
 SIZE = 7
 SETTINGS = Settings(
@@ -156,13 +160,13 @@ def test_resume__as_if_never_interrupted(
             on_iteration=interrupted_after(2),
         )
     found = reconstruct(sample.micrographs, settings, out=tmp_path, resume=True)
-    assert_same(found, wanted)
+    assert_same_result(found, wanted)
 
 
 def test_threads__same_bits(sample: Simulation) -> None:
     settings = SETTINGS.model_copy(update={"halves": False})
     one = reconstruct(sample.micrographs, settings.model_copy(update={"threads": 1}))
-    assert_same(one, reconstruct(sample.micrographs, settings))
+    assert_same_result(one, reconstruct(sample.micrographs, settings))
 
 
 def test_memory__planned(sample: Simulation) -> None:

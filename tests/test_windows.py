@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numba
@@ -39,7 +35,14 @@ from numbasaem.simulation.scene import simulate
 from numbasaem.volume.basis import VolumeBasis
 from numbasaem.volume.phantom import folded_chain
 from tests import reference
-from tests.test_expectation import assert_close, assert_identical, assert_same
+from tests.helpers import (
+    WIDTHS,
+    Programs,
+    assert_close,
+    assert_identical_statistics,
+    assert_same_statistics,
+    programs_of_other_widths,
+)
 
 Array = NDArray[np.float64]
 SIZE = 5
@@ -261,7 +264,7 @@ def test_statistics__plain_sums(more: dict[str, Any]) -> None:
     given = problem(**more)
     found, positions = window_expectation(**given)
     wanted, posterior = plain_sums(given)
-    assert_same(found, wanted, 1e-4)
+    assert_same_statistics(found, wanted, 1e-4)
     assert_close(positions, posterior, 1e-4)
 
 
@@ -272,7 +275,7 @@ def test_mask__only_whole_windows() -> None:
     wanted, posterior = plain_sums(given, mask)
     given["micrograph"][~mask] = np.nan
     found, positions = window_expectation(**given, mask=mask)
-    assert_same(found, wanted, 1e-4)
+    assert_same_statistics(found, wanted, 1e-4)
     assert_close(positions, posterior, 1e-4)
     assert (positions[:, 54 - SIZE + 1 :] == 0).all()
 
@@ -297,7 +300,7 @@ def test_statistics__same_for_any_number_of_threads() -> None:
     wanted, posterior = window_expectation(**given, threads=1)
     for threads in range(2, min(4, numba.config.NUMBA_NUM_THREADS) + 1):
         found, positions = window_expectation(**given, threads=threads)
-        assert_identical(found, wanted)
+        assert_identical_statistics(found, wanted)
         np.testing.assert_array_equal(positions, posterior)
 
 
@@ -410,41 +413,26 @@ for name in ("noise_variance", "empty_prior"):
 found, positions = window_expectation(**given)
 np.savez(sys.argv[2], lanes=vectors.LANES, positions=positions, **vars(found))
 """
-WIDTHS = {
-    1: {"NUMBASAEM_SIMD": "0"},
-    4: {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": "+sse2"},
-}
 
 
 @pytest.fixture(scope="module", autouse=True)
-def programs(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[dict[int, tuple[subprocess.Popen[bytes], Path]]]:
-    """The same step in processes of other vector widths, which compile meanwhile."""
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
+    """The same step, started first, so that it compiles while other tests run."""
     folder = tmp_path_factory.mktemp("widths")
-    np.savez(folder / "given.npz", **problem(shape=(20, 60)))
-    started = {}
-    for lanes, variables in WIDTHS.items():
-        found = folder / f"{lanes}.npz"
-        command = [sys.executable, "-c", PROGRAM, str(folder / "given.npz"), str(found)]
-        started[lanes] = subprocess.Popen(command, env=os.environ | variables), found
-    yield started
-    for process, _ in started.values():
-        process.kill()
-        process.wait()
+    given = problem(shape=(20, 60))
+    with programs_of_other_widths(folder, PROGRAM, given) as programs:
+        yield programs
 
 
 @pytest.mark.parametrize("lanes", WIDTHS)
-def test_statistics__same_for_any_vector_width(
-    lanes: int, programs: dict[int, tuple[subprocess.Popen[bytes], Path]]
-) -> None:
+def test_statistics__same_for_any_vector_width(lanes: int, programs: Programs) -> None:
     process, path = programs[lanes]
     assert process.wait(timeout=300) == 0
     found = dict(np.load(path))
     wanted, positions = window_expectation(**problem(shape=(20, 60)))
     assert found.pop("lanes") == lanes
     assert_close(found.pop("positions"), positions)
-    assert_same(Statistics(**found), wanted)
+    assert_same_statistics(Statistics(**found), wanted)
 
 
 def test_route__transforms_from_where_they_are_faster() -> None:

@@ -63,9 +63,9 @@ class Outcome:
     shells : list of float
         FSC with the truth per shell.
     seconds : float
-        Of an iteration of the last stage, the median.
+        Median of the iterations of the last stage.
     noise_variance : float
-        Found, over the true one.
+        The learned or given one over the true one.
     """
 
     correlation: float
@@ -75,7 +75,7 @@ class Outcome:
 
 
 def effects(noise_like: Path) -> list[Effect]:
-    """Find the effects, the ideal case first."""
+    """Effects to study, the ideal case first."""
     lens = ("--defocus", "8000,25000")
     colour = ("--noise-like", str(noise_like))
     views = ("--preferred", "0.5")
@@ -98,13 +98,13 @@ def effects(noise_like: Path) -> list[Effect]:
 
 def command(*words: str) -> list[dict[str, object]]:
     """Run the command, and return the JSON lines that it printed."""
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "numbasaem", *words],
         stdout=subprocess.PIPE,
         text=True,
         check=True,
     )
-    lines = done.stdout.splitlines()
+    lines = process.stdout.splitlines()
     return [json.loads(line) for line in lines if line.startswith("{")]
 
 
@@ -163,13 +163,13 @@ def true_variance(data: Path) -> float:
     return float(record["noise_variance"])
 
 
-def row(name: str, term: str, found: Outcome, ideal: Outcome) -> str:
+def row(name: str, term: str, result: Outcome, ideal: Outcome) -> str:
     """Word a line of the table."""
-    shells = " ".join(f"{value:.3f}" for value in found.shells)
-    worst = min(np.subtract(found.shells, ideal.shells))
+    shells = " ".join(f"{value:.3f}" for value in result.shells)
+    worst = min(np.subtract(result.shells, ideal.shells))
     return (
-        f"| {name} | {term} | {found.correlation:.3f} | {shells} | {worst:+.3f} | "
-        f"{found.noise_variance:.3f} | {found.seconds / ideal.seconds:.2f} |"
+        f"| {name} | {term} | {result.correlation:.3f} | {shells} | {worst:+.3f} | "
+        f"{result.noise_variance:.3f} | {result.seconds / ideal.seconds:.2f} |"
     )
 
 
@@ -216,11 +216,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         data = simulated(chosen.out / f"{number}", molecule, effect, chosen)
         for term in (True, False) if number else (True,):
             run = chosen.out / f"{number}-{'with' if term else 'without'}"
-            found = outcome(data, run, effect, term, chosen.seed)
-            ideal = ideal or found
+            result = outcome(data, run, effect, term, chosen.seed)
+            ideal = ideal or result
             options_shown = f"`{' '.join(effect.term)}`" if effect.term else "learned"
             shown = options_shown if term else "none"
-            print(row(effect.name, shown if number else "", found, ideal), flush=True)
+            print(row(effect.name, shown if number else "", result, ideal), flush=True)
 
 
 if __name__ == "__main__":

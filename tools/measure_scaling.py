@@ -20,38 +20,30 @@ from __future__ import annotations
 import argparse
 import math
 import pickle
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 from distributed import Client
-from numpy.typing import NDArray
+from problems import N_ROTATIONS, Problem, shortest, simulated_problem
 
-from numbasaem.geometry.rotations import rotation_grid
+from numbasaem.aliases import no_progress
 from numbasaem.io.mrc import write_micrograph
 from numbasaem.micrographs.reading import list_inputs
 from numbasaem.observations.dask import RemotePatches, load_remotely, local_cluster
-from numbasaem.observations.exact_sums import PartialSums
-from numbasaem.observations.patch_expectation import (
-    batch_layout,
-    expectation,
-    partial_sums,
-)
-from numbasaem.observations.shift_prior import uniform_shift_prior
-from numbasaem.projection.operator import ProjectionOperator
+from numbasaem.observations.exact_sums import BatchLayout, PartialSums
+from numbasaem.observations.patch_expectation import batch_layout, partial_sums
 from numbasaem.reconstruction.maximization import normal_equations, solve
 from numbasaem.settings import Settings
-from numbasaem.volume.basis import VolumeBasis
 
 SIZES = (11, 21, 31)
 NODES = (1, 3, 10, 30, 100, 300, 1000)
-ELL_MAX, N_ROTATIONS = 10, 552
 SCALING_SIZE = 11
-REPEATS = 3
+FEW, MANY = 16, 128
+"""Patches of the two parts whose difference is what a patch costs."""
 
 
 @dataclass(frozen=True)
@@ -80,61 +72,47 @@ class Costs:
     statistics: int
 
 
-def seconds(work: Any) -> float:
-    """Least of a few tries."""
-    taken = []
-    for _ in range(REPEATS):
-        began = time.perf_counter()
-        work()
-        taken.append(time.perf_counter() - began)
-    return min(taken)
-
-
-Given = tuple[NDArray[np.float64], NDArray[np.float64], float]
-
-
-def random_volume(size: int) -> tuple[ProjectionOperator, NDArray[np.float64], Given]:
-    """Operator, coefficients, and what the E-step is given of them."""
-    basis = VolumeBasis(size, ELL_MAX)
-    operator = ProjectionOperator(basis, rotation_grid(N_ROTATIONS))
-    coefficients = np.random.default_rng(0).standard_normal(basis.n_coefficients)
-    images = operator.project(coefficients)
-    images /= np.sqrt(np.mean(images**2))
-    return operator, coefficients, (images, uniform_shift_prior(size, 0.5), 1.0)
-
-
-def noise(*shape: int) -> NDArray[np.float32]:
-    """Pixels of variance 1."""
-    return np.random.default_rng(1).standard_normal(shape, dtype=np.float32)
-
-
 def costs(size: int) -> Costs:
     """Measure the terms at one size."""
-    few, many = 16, 128
-    operator, coefficients, given = random_volume(size)
-    patches = noise(many, size, size)
-    batch = batch_layout(many, given[0], float(np.abs(patches).max()))
-
-    def sums(n: int) -> PartialSums:
-        return partial_sums(batch, patches[:n], *given, threads=1)
-
-    small = sums(few)
-    part, whole = seconds(lambda: sums(few)), seconds(lambda: sums(many))
-    sent = pickle.dumps(small)
-    patch = (whole - part) / (many - few)
-    seen = expectation(patches, *given)
+    problem = simulated_problem(size, MANY)
+    statistics = problem.expectation()
+    brightest = float(np.abs(problem.patches).max())
+    batch = batch_layout(MANY, problem.images, brightest)
+    few_sums = part_of(batch, problem, FEW)
+    sent = pickle.dumps(few_sums)
 
     def maximization() -> None:
-        operator.project(coefficients)
-        solve(*normal_equations(operator, seen))
+        problem.operator.project(problem.coefficients)
+        solve(*normal_equations(problem.operator, statistics))
 
+    few, many, add, maximized = shortest(
+        [
+            partial(part_of, batch, problem, FEW),
+            partial(part_of, batch, problem, MANY),
+            lambda: pickle.loads(sent) + few_sums,
+            maximization,
+        ]
+    )
+    patch = (many - few) / (MANY - FEW)
     return Costs(
         patch=patch,
-        part=max(part - few * patch, 0.0),
-        add=seconds(lambda: pickle.loads(sent) + small),
-        maximization=seconds(maximization),
-        projections=given[0].nbytes,
+        part=max(few - FEW * patch, 0.0),
+        add=add,
+        maximization=maximized,
+        projections=problem.images.nbytes,
         statistics=len(sent),
+    )
+
+
+def part_of(batch: BatchLayout, problem: Problem, n_patches: int) -> PartialSums:
+    """What a worker does for its part of a batch, on one thread."""
+    return partial_sums(
+        batch,
+        problem.patches[:n_patches],
+        problem.images,
+        problem.shift_prior,
+        problem.noise_variance,
+        threads=1,
     )
 
 
@@ -191,10 +169,10 @@ def print_model(cluster: Cluster, n_patches: int) -> None:
             f"| {1e3 * terms.add:.1f} | {to:.2f} + {back:.2f} |"
         )
         for nodes in NODES:
-            took = iteration(terms, nodes, n_patches, cluster)
-            each = " | ".join(f"{value:.3g}" for value in took.values())
+            seconds = iteration(terms, nodes, n_patches, cluster)
+            each = " | ".join(f"{value:.3g}" for value in seconds.values())
             moved = f"{size} | {nodes} | {nodes * (to + back):.3g}"
-            rows.append(f"| {moved} | {each} | {sum(took.values()):.3g} |")
+            rows.append(f"| {moved} | {each} | {sum(seconds.values()):.3g} |")
     print("\n| L | nodes | MB moved | E-step s | tree s | asking s | M-step s | s |")
     print("|---|---|---|---|---|---|---|---|", *rows, sep="\n")
 
@@ -202,7 +180,8 @@ def print_model(cluster: Cluster, n_patches: int) -> None:
 def measure_scaling(workers: Sequence[int], n_patches: int) -> tuple[float, float]:
     """Print both scalings; seconds of asking, once and for each worker."""
     size = SCALING_SIZE
-    *_, given = random_volume(size)
+    problem = simulated_problem(size, MANY)
+    posterior = (problem.images, problem.shift_prior, problem.noise_variance)
     side = size * math.ceil(math.sqrt(n_patches * max(workers)))
     print(f"L = {size}, K = {N_ROTATIONS}, {n_patches} patches\n")
     print("| workers | strong s | efficiency | weak s | efficiency |")
@@ -210,22 +189,19 @@ def measure_scaling(workers: Sequence[int], n_patches: int) -> tuple[float, floa
     base: tuple[float, float] | None = None
     with TemporaryDirectory() as folder:
         path = Path(folder, "noise.mrc")
-        write_micrograph(path, noise(side, side), 1.0)
+        write_micrograph(path, problem.noise(side, side), 1.0)
         for n_workers in workers:
             with local_cluster(n_workers, n_workers) as client:
                 data = load_remotely(
-                    client,
-                    list_inputs([path]),
-                    Settings(size=size),
-                    lambda what, share: None,
+                    client, list_inputs([path]), Settings(size=size), no_progress
                 ).part(None, None)
 
-                def took(n: int, data: RemotePatches = data) -> float:
-                    return seconds(lambda: data.expectation(np.arange(n), *given))
+                def seconds(n: int, data: RemotePatches = data) -> float:
+                    numbers = np.arange(n)
+                    return shortest([lambda: data.expectation(numbers, *posterior)])[0]
 
-                took(512 * n_workers)  # compiles
-                strong, weak = took(n_patches), took(n_patches * n_workers)
-                latency, asking = took(16), asking_a_worker(client)
+                strong, weak = seconds(n_patches), seconds(n_patches * n_workers)
+                latency, asking = seconds(16), asking_a_worker(client)
             base = base or (strong * n_workers, weak)
             print(
                 f"| {n_workers} | {strong:.2f} | {base[0] / (strong * n_workers):.2f} "
@@ -242,7 +218,7 @@ def asking_a_worker(client: Client) -> float:
     def ask() -> None:
         client.gather([client.submit(int, i, pure=False) for i in range(n_tasks)])
 
-    return 4 * seconds(ask) / n_tasks
+    return 4 * shortest([ask])[0] / n_tasks
 
 
 def main() -> None:

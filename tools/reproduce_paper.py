@@ -12,7 +12,6 @@ volume was missing, so that its experiments were not run.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
 import subprocess
@@ -21,21 +20,27 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from html import escape
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from problems import timed
+from reproduction_page import (
+    EXCERPT,
+    draw,
+    draw_excerpt,
+    draw_micrographs,
+    draw_picking,
+    write_page,
+)
 
 from numbasaem.assessment.alignment import evaluate_against
 from numbasaem.assessment.fsc import fourier_shell_correlation, resolution
 from numbasaem.geometry.rotations import rotation_grid
 from numbasaem.io.atomic_models import load_volume
-from numbasaem.io.mrc import read_micrographs, read_volume
+from numbasaem.io.mrc import read_volume
 from numbasaem.observations.patch_positions import is_empty
 from numbasaem.observations.shift_prior import uniform_shift_prior
 from numbasaem.picking.algorithm import pick
@@ -44,9 +49,7 @@ from numbasaem.picking.scores import (
     share_found_within_one_pixel,
     true_patch_shifts,
 )
-from numbasaem.report.figures import STYLE, slices, surfaces
 from numbasaem.report.record import read_record
-from numbasaem.report.shapes import FineMap
 from numbasaem.settings import Settings
 from numbasaem.simulation.scene import SimulationSettings, simulate, simulate_to_folder
 from numbasaem.volume.basis import VolumeBasis
@@ -61,12 +64,8 @@ SOURCES = {
     "80S ribosome": ("emd_2660.map.gz", "emd_2660.map", "80S_21.mrc"),
     "BPTI": ("1QLQ.pdb",),
 }
-PAPER_MINUTES = {6: 45, 8: 75, 10: 300}
-PAPER_MEMORY = "1.51 TB (of the machine)"
 SNRS = (10.0, 3.5, 1.0, 0.35, 0.1, 0.035, 0.01)
 """Of the figure on picking: from nearly all found to nothing found."""
-EXCERPT = 220
-"""Pixels a side of the pictures of micrographs."""
 
 
 @dataclass(frozen=True)
@@ -228,8 +227,8 @@ class Reproduction:
             simulate_to_folder(folder, volume, settings)
         if not (folder / "excerpt.png").exists():
             draw_excerpt(folder)
-        found: dict[str, Any] = json.loads(record.read_text())
-        return found
+        truth: dict[str, Any] = json.loads(record.read_text())
+        return truth
 
     def _reconstructed(
         self,
@@ -240,23 +239,21 @@ class Reproduction:
         truth: dict[str, Any],
     ) -> dict[str, Any]:
         """One reconstruction and its figures, unless they are there."""
-        done = folder / "result.json"
-        if done.exists():
-            found: dict[str, Any] = json.loads(done.read_text())
-            return found
+        kept = folder / "result.json"
+        if kept.exists():
+            result: dict[str, Any] = json.loads(kept.read_text())
+            return result
         say(f"{experiment.name}: reconstructing, {row}")
         folder.mkdir(parents=True, exist_ok=True)
-        wanted = folder / "wanted.toml"
-        wanted.write_text(settings.to_toml())
+        recipe = folder / "wanted.toml"
+        recipe.write_text(settings.to_toml())
         run, data = folder / "run", folder.parent / "data"
         micrographs = sorted(map(str, data.glob("micrograph_*.mrc")))
         command = ["reconstruct", *micrographs, "--out", str(run)]
-        command += ["--settings", str(wanted), "--no-report"]
+        command += ["--settings", str(recipe), "--no-report"]
         if (run / "run.h5").exists():
             command.append("--resume")
-        began = time.perf_counter()
-        peak = run_command(command, folder / "log.txt")
-        seconds = time.perf_counter() - began
+        peak, seconds = timed(lambda: run_command(command, folder / "log.txt"))
         reference, _ = read_volume(data / "volume_true.mrc")
         result = self._compared(run, reference, folder)
         result |= {
@@ -270,7 +267,7 @@ class Reproduction:
             "seconds": round(seconds, 1),
             "peak_mb": round(peak / 1e6),
         }
-        done.write_text(json.dumps(result, indent=1))
+        kept.write_text(json.dumps(result, indent=1))
         return result
 
     def _compared(
@@ -342,25 +339,25 @@ class Reproduction:
 
     def picking(self) -> list[dict[str, Any]]:
         """Algorithm 2 with the truth over a grid of SNR, as in figure 8."""
-        found = []
+        panels = []
         spacings = ("separated", "arbitrary")
         for volume, spacing in product(self.scale.picking_volumes, spacings):
             source = self.source(volume)
             name = f"{volume.split()[0].lower()}-{spacing}"
-            done = self.out / "figure-8" / f"{name}.json"
+            kept = self.out / "figure-8" / f"{name}.json"
             if source is None:
                 continue
-            if not done.exists():
+            if not kept.exists():
                 say(f"figure 8: {name}")
-                done.parent.mkdir(parents=True, exist_ok=True)
+                kept.parent.mkdir(parents=True, exist_ok=True)
                 curves = picked(load_volume(source, SIZE)[0], spacing, self.scale)
-                done.write_text(
+                kept.write_text(
                     json.dumps({"volume": volume, "spacing": spacing} | curves)
                 )
-            found.append(json.loads(done.read_text()))
-        if found:
-            draw_picking(self.out / "figures", found)
-        return found
+            panels.append(json.loads(kept.read_text()))
+        if panels:
+            draw_picking(self.out / "figures", panels)
+        return panels
 
     def micrographs(self) -> None:
         """Micrographs at three SNRs, and with arbitrary spacing: figures 1, 2 and 9."""
@@ -382,18 +379,7 @@ class Reproduction:
                 density=0.4 if spacing == "arbitrary" else None,
             )
             pictures[f"{spacing}, SNR {snr:g}"] = sample.micrographs[0]
-        with matplotlib.rc_context(STYLE):
-            figure = Figure(figsize=(6.9, 2.2))
-            grid = figure.subplots(1, len(pictures))
-            for axes, (name, pixels) in zip(grid, pictures.items(), strict=True):
-                axes.imshow(pixels, "gray")
-                axes.set_title(name)
-                axes.set_axis_off()
-            # how patches cut particles, as in figure 2
-            for line in range(0, EXCERPT, SIZE):
-                for draw_line in (grid[0].axhline, grid[0].axvline):
-                    draw_line(line - 0.5, color="#d95f02", lw=0.2)
-            save(figure, self.out / "figures" / "micrographs")
+        draw_micrographs(self.out / "figures", pictures, SIZE)
 
 
 def picked(volume: NDArray[Any], spacing: str, scale: Scale) -> dict[str, list[float]]:
@@ -420,82 +406,14 @@ def picked(volume: NDArray[Any], spacing: str, scale: Scale) -> dict[str, list[f
         true = true_patch_shifts(sample.coordinates[0], pixels.shape, SIZE)
         empty = is_empty(true, SIZE)
         prior = uniform_shift_prior(SIZE, float(empty.mean()))
-        found = pick(pixels, images, prior, sample.noise_variance).patch_shifts
-        scores["f1"].append(empty_patch_f1(empty, is_empty(found, SIZE)))
+        shifts = pick(pixels, images, prior, sample.noise_variance).patch_shifts
+        scores["f1"].append(empty_patch_f1(empty, is_empty(shifts, SIZE)))
         scores["f1_always_empty"].append(empty_patch_f1(empty, np.ones_like(empty)))
         scores["within_one_pixel"].append(
-            share_found_within_one_pixel(true, found, SIZE)
+            share_found_within_one_pixel(true, shifts, SIZE)
         )
         scores["placed"].append(sample.placed[0])
     return scores
-
-
-def draw(
-    folder: Path,
-    volumes: dict[str, NDArray[Any]],
-    curves: dict[str, NDArray[np.float64]],
-    history: list[float] | None = None,
-) -> None:
-    """Surfaces and slices of maps, their FSC, and the likelihood's history."""
-    fine = {
-        name: FineMap.of(np.asarray(volume, np.float64), 1.0)
-        for name, volume in volumes.items()
-    }
-    with matplotlib.rc_context(STYLE):
-        save(surfaces(fine), folder / "surfaces")
-        save(slices(fine), folder / "slices")
-        figure = Figure(figsize=(6.9, 2.4))
-        grid = figure.subplots(1, 1 if history is None else 2, squeeze=False)[0]
-        for name, curve in curves.items():
-            grid[0].plot(curve, "o-", ms=3, label=name)
-        grid[0].axhline(0.5, ls="--", lw=0.8, color="0.3")
-        grid[0].set(xlabel="shell", ylabel="FSC", ylim=(-0.1, 1.05))
-        grid[0].legend()
-        if history is not None:
-            grid[1].plot(history)
-            grid[1].set(xlabel="iteration", ylabel="log-likelihood per patch")
-        save(figure, folder / "curves")
-
-
-def draw_excerpt(folder: Path) -> None:
-    """A corner of the first micrograph of a simulation."""
-    pixels = read_micrographs(folder / "micrograph_0001.mrc")[0][0]
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(2.3, 2.3))
-        axes = figure.subplots()
-        axes.imshow(pixels[:EXCERPT, :EXCERPT], "gray")
-        axes.set_axis_off()
-        save(figure, folder / "excerpt")
-
-
-def draw_picking(folder: Path, found: list[dict[str, Any]]) -> None:
-    """Both panels of figure 8, for both spacings."""
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(6.9, 4.6))
-        grid = figure.subplots(2, 2, sharex=True)
-        for curves in found:
-            row = grid[("separated", "arbitrary").index(curves["spacing"])]
-            (line,) = row[0].semilogx(curves["snr"], curves["f1"], "o-", ms=3)
-            row[0].semilogx(
-                curves["snr"], curves["f1_always_empty"], "--", c=line.get_color()
-            )
-            row[1].semilogx(
-                curves["snr"], curves["within_one_pixel"], "o-", label=curves["volume"]
-            )
-            row[0].set(ylabel=f"F1 of empty patches\n{curves['spacing']}")
-            row[1].set(ylabel="found within one pixel", ylim=(-0.02, 1.02))
-        grid[0, 1].legend()
-        for axes in grid[1]:
-            axes.set(xlabel="SNR")
-        save(figure, folder / "picking")
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG and PDF."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for suffix in ("png", "pdf"):
-        figure.savefig(path.with_suffix(f".{suffix}"))
-        figure.set_layout_engine("none")
 
 
 def run_command(arguments: list[str], log: Path) -> int:
@@ -519,97 +437,9 @@ def run_command(arguments: list[str], log: Path) -> int:
     return 1024 * peak
 
 
-def write_page(
-    out: Path, rows: list[dict[str, Any]], picking: list[dict[str, Any]]
-) -> None:
-    """Write the page and the table of all figures."""
-    columns = (
-        "figure",
-        "experiment",
-        "row",
-        "snr",
-        "iterations",
-        "requested",
-        "placed",
-        "correlation",
-        "fsc",
-        "ceiling",
-        "shell_at_half",
-        "ceiling_at_half",
-        "hand",
-        "log_likelihood",
-        "seconds_per_iteration",
-        "seconds",
-        "peak_mb",
-    )
-    with (out / "results.csv").open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, columns, restval="")
-        writer.writeheader()
-        writer.writerows(
-            {name: words(row.get(name, "")) for name in columns} for row in rows
-        )
-    paper = ", ".join(f"{ell}: {60 * m}" for ell, m in PAPER_MINUTES.items())
-    beside = {"seconds_per_iteration": f"<br>(paper {paper})"}
-    header = "".join(
-        f"<th>{escape(name.replace('_', ' '))}{beside.get(name, '')}</th>"
-        for name in columns
-    )
-    body = "".join(
-        "<tr>"
-        + "".join(f"<td>{escape(words(row.get(name, '')))}</td>" for name in columns)
-        + "</tr>"
-        for row in rows
-    )
-    pictures = "".join(section(out, name) for name in experiments_of(rows))
-    page = f"""<!doctype html><meta charset="utf-8"><title>Section IV</title>
-<style>body{{font:15px sans-serif;margin:2em;max-width:75em}}
-.wide{{overflow-x:auto}}table{{border-collapse:collapse;font-size:11px}}
-td,th{{border:1px solid #ccc;padding:3px 6px;white-space:nowrap}}
-img{{max-width:100%}}</style>
-<h1>Section IV of the paper, reproduced</h1>
-<p>The paper ran on 96 cores; memory: {escape(PAPER_MEMORY)}. Rows "paper" have its
-iterations, one start and plain EM; rows "own" search among starts, take long steps and
-learn the noise, on the same micrographs. "ceiling" is the FSC of the best expansion of
-the true volume with the truth, or for figure 7 that of the truth cut to degree 2.</p>
-<div class="wide"><table><tr>{header}</tr>{body}</table></div>
-<h2>Micrographs (figures 1, 2, 9)</h2><img src="figures/micrographs.png">
-{'<h2>Picking (figure 8)</h2><img src="figures/picking.png">' if picking else ""}
-{pictures}"""
-    (out / "index.html").write_text(page, encoding="utf-8")
-
-
-def experiments_of(rows: list[dict[str, Any]]) -> list[str]:
-    """Names of the experiments in the table, each once and in its order."""
-    return list(dict.fromkeys(row["experiment"] for row in rows))
-
-
-def section(out: Path, experiment: str) -> str:
-    """An experiment's pictures: of a micrograph, then of each row."""
-    page = f"<h2>{escape(experiment)}</h2>"
-    if (out / experiment / "data" / "excerpt.png").exists():
-        page += f'<img src="{experiment}/data/excerpt.png" width="{EXCERPT}">'
-    for row in (out / experiment, *sorted((out / experiment).glob("*/"))):
-        if (row / "surfaces.png").exists():
-            place = row.relative_to(out)
-            page += f"<h3>{escape(row.name)}</h3>" + "".join(
-                f'<img src="{place}/{name}.png">'
-                for name in ("surfaces", "slices", "curves")
-            )
-    return page
-
-
-def words(value: object) -> str:
-    """A cell of the table."""
-    if isinstance(value, list):
-        return " ".join(f"{item:.3f}" for item in value)
-    if isinstance(value, dict):
-        return ", ".join(f"{key}: {item}" for key, item in value.items())
-    return "" if value is None else str(value)
-
-
-def say(what: str) -> None:
-    """Tell what is being done."""
-    sys.stderr.write(f"{time.strftime('%H:%M:%S')} {what}\n")
+def say(line: str) -> None:
+    """Write a line and the time of day to the standard error."""
+    sys.stderr.write(f"{time.strftime('%H:%M:%S')} {line}\n")
 
 
 def main() -> int:

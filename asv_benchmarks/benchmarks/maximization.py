@@ -6,7 +6,7 @@ import numbasaem
 from numbasaem.projection.operator import ProjectionOperator
 from numbasaem.reconstruction.maximization import normal_equations, solve
 
-from .common import problem
+from .common import simulated_problem
 
 
 class Maximization:
@@ -20,7 +20,7 @@ class Maximization:
         rotations = numbasaem.rotation_grid(552)
         basis = numbasaem.VolumeBasis(11, ell_max)
         self.operator = ProjectionOperator(basis, rotations)
-        self.statistics = problem(11, 552, 256).expectation()
+        self.statistics = simulated_problem(11, 256).expectation()
 
     def time_maximization(self, ell_max: int) -> None:
         """Wall time."""

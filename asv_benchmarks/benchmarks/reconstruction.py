@@ -44,7 +44,7 @@ class Reconstruction:
 
     def track_mean_fsc(self) -> float:
         """Mean over the shells of the correlation with the truth, aligned."""
-        found = numbasaem.reconstruct(self.micrographs, self.settings)
-        aligned = numbasaem.align(found.volume, self.truth)
+        result = numbasaem.reconstruct(self.micrographs, self.settings)
+        aligned = numbasaem.align(result.volume, self.truth)
         shells = numbasaem.fourier_shell_correlation(aligned.volume, self.truth)
         return float(np.mean(shells))

@@ -24,7 +24,10 @@ class Start:
 
     def track_compilation(self) -> float:
         """First E-step ever, L = 11, process included."""
-        program = "from numbasaem.expectation_step import compile_kernels as c; c(11)"
+        program = (
+            "from numbasaem.observations.patch_expectation import compile_kernels\n"
+            "compile_kernels(11)"
+        )
         with tempfile.TemporaryDirectory() as cache:
             environment = os.environ | {"XDG_CACHE_HOME": cache}
             environment.pop("NUMBA_CACHE_DIR", None)

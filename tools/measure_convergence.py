@@ -1,6 +1,6 @@
-"""How many random starts reach the likelihood's summit, against a start at the truth.
+"""How many random starts arrive where a start at the truth does.
 
-    python tools/summit.py shepp-logan 1QLQ.pdb TRPV1_31.mrc random --snr 3.5,1,0.5
+    python tools/measure_convergence.py shepp-logan 1QLQ.pdb random --snr 3.5,1
 
 For each molecule and signal-to-noise ratio, one micrograph of separated particles. The
 log-likelihood is per patch, of every second patch, less that of no particle anywhere;
@@ -10,13 +10,15 @@ a start arrives if it ends within 1 % of the run that begins at the truth.
 from __future__ import annotations
 
 import argparse
-import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from problems import timed
 
+from numbasaem.aliases import no_progress
 from numbasaem.assessment.alignment import evaluate_against
 from numbasaem.geometry.rotations import rotation_grid
 from numbasaem.io.atomic_models import load_volume
@@ -33,11 +35,11 @@ from numbasaem.volume.basis import VolumeBasis
 
 SIZE = 11
 ARRIVED = 0.01
-"""Of the truth-start's log-likelihood, how far below it a start may end."""
+"""Largest share of the log-likelihood from the truth that a start may lack."""
 
 
 @dataclass(frozen=True)
-class Summit:
+class Arrival:
     """Where a run ended.
 
     Attributes
@@ -80,29 +82,27 @@ class Landscape:
         patches = cut_patches(simulation.micrographs[0], SIZE)[::2]
         self._patches = np.ascontiguousarray(patches, np.float32)
 
-    def from_random(self, settings: Settings) -> Summit:
+    def from_random(self, settings: Settings) -> Arrival:
         """Climb from a random start."""
-        began = time.perf_counter()
-        result = reconstruct(self.simulation.micrographs, settings)
-        seconds = time.perf_counter() - began
+        result, seconds = timed(
+            lambda: reconstruct(self.simulation.micrographs, settings)
+        )
         return self._judged(
             result.basis, result.volume_coefficients, result.shift_prior, seconds
         )
 
-    def from_truth(self, settings: Settings) -> Summit:
+    def from_truth(self, settings: Settings) -> Arrival:
         """Climb from the truth, at the last stage's degree."""
         last = {"ell_max": settings.ell_max[-1:], "iterations": (20,)}
         plan = settings.model_copy(update=last)
         basis = VolumeBasis(SIZE, plan.ell_max[0])
-        data = load_patches(self.simulation.micrographs, plan, lambda *_: None)
+        data = load_patches(self.simulation.micrographs, plan, no_progress)
         patches = data.part(None, None)
         state = random_start(patches, plan, 0, 0)
         state.volume_coefficients = basis.expand(self.simulation.volume_true)
         state.noise_variance = self.simulation.noise_variance
-        began = time.perf_counter()
-        for _ in iterations(state, patches, plan, 1, lambda *_: None):
-            pass
-        seconds = time.perf_counter() - began
+        march = iterations(state, patches, plan, 1, no_progress)
+        _, seconds = timed(lambda: deque(march, maxlen=0))
         return self._judged(
             basis, state.volume_coefficients, state.shift_prior, seconds
         )
@@ -113,21 +113,22 @@ class Landscape:
         coefficients: NDArray[np.float64],
         shift_prior: NDArray[np.float64],
         seconds: float,
-    ) -> Summit:
+    ) -> Arrival:
         """Likelihood at the true noise variance, and likeness to the truth."""
         rotations = rotation_grid(Settings(size=SIZE).schedule[-1].n_rotations)
         images = ProjectionOperator(basis, rotations).project(coefficients)
         variance = self.simulation.noise_variance
-        found = expectation(self._patches, images, shift_prior, variance)
+        statistics = expectation(self._patches, images, shift_prior, variance)
         energy = np.mean(np.square(self._patches, dtype=np.float64)) * SIZE**2
-        nothing = -(SIZE**2 * np.log(2 * np.pi * variance) + energy / variance) / 2
-        like = evaluate_against(
+        empty = -(SIZE**2 * np.log(2 * np.pi * variance) + energy / variance) / 2
+        comparison = evaluate_against(
             basis.evaluate(coefficients), self.simulation.volume_true
         )
-        return Summit(
-            log_likelihood=found.log_likelihood / found.n_patches - float(nothing),
-            correlation=like.correlation,
-            shells=like.fsc,
+        return Arrival(
+            log_likelihood=statistics.log_likelihood / statistics.n_patches
+            - float(empty),
+            correlation=comparison.correlation,
+            shells=comparison.fsc,
             seconds=seconds,
         )
 
@@ -137,29 +138,32 @@ def molecule(name: str) -> NDArray[np.floating]:
     if name != "random":
         return load_volume(name, SIZE)[0]
     basis = VolumeBasis(SIZE, 10)
-    drawn = np.random.default_rng(0).standard_normal(basis.n_coefficients)
-    return basis.evaluate(drawn)
+    coefficients = np.random.default_rng(0).standard_normal(basis.n_coefficients)
+    return basis.evaluate(coefficients)
 
 
-def study(name: str, snr: float, chosen: argparse.Namespace) -> None:
+def study(name: str, snr: float, options: argparse.Namespace) -> None:
     """Print what the starts of one molecule come to."""
-    plan = SimulationSettings(size=SIZE, pixels=chosen.pixels, snr=snr)
+    plan = SimulationSettings(size=SIZE, pixels=options.pixels, snr=snr)
     landscape = Landscape(simulate(molecule(name), plan))
+    asked = {
+        "iterations": options.iterations,
+        "batch_fraction": options.batch_fraction,
+    }
     settings = Settings(
         size=SIZE,
-        starts=chosen.starts,
+        starts=options.starts,
         halves=False,
-        **({"iterations": chosen.iterations} if chosen.iterations else {}),
-        **({"batch_fraction": chosen.batch_fraction} if chosen.batch_fraction else {}),
+        **{name: value for name, value in asked.items() if value is not None},
     )
     truth = landscape.from_truth(settings)
     print(f"{name}  SNR {snr:g}  from the truth  {truth}", flush=True)
     arrived = 0
-    for seed in range(chosen.seeds):
-        found = landscape.from_random(settings.model_copy(update={"seed": seed}))
-        arrived += found.log_likelihood >= truth.log_likelihood * (1 - ARRIVED)
-        print(f"{name}  SNR {snr:g}  seed {seed}  {found}", flush=True)
-    print(f"{name}  SNR {snr:g}  arrived {arrived} of {chosen.seeds}", flush=True)
+    for seed in range(options.seeds):
+        arrival = landscape.from_random(settings.model_copy(update={"seed": seed}))
+        arrived += arrival.log_likelihood >= truth.log_likelihood * (1 - ARRIVED)
+        print(f"{name}  SNR {snr:g}  seed {seed}  {arrival}", flush=True)
+    print(f"{name}  SNR {snr:g}  arrived {arrived} of {options.seeds}", flush=True)
 
 
 def numbers(text: str) -> tuple[int, ...]:
@@ -179,10 +183,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--pixels", type=int, default=2992)
     parser.add_argument("--iterations", type=numbers)
     parser.add_argument("--batch-fraction", type=float)
-    chosen = parser.parse_args(arguments)
-    for name in chosen.volumes:
-        for snr in chosen.snr.split(","):
-            study(name, float(snr), chosen)
+    options = parser.parse_args(arguments)
+    for name in options.volumes:
+        for snr in options.snr.split(","):
+            study(name, float(snr), options)
 
 
 if __name__ == "__main__":
