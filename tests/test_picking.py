@@ -247,7 +247,7 @@ def test_rotation_prior__excludes_half_of_the_rotations() -> None:
     for rotation in one_sided.likeliest_rotations(pixels, centres.astype(float)):
         assert tuple(rotation.ravel()) in kept
     # a particle in an excluded rotation is no longer one
-    picks, half = template.picks(pixels), one_sided.picks(pixels)
+    picks, half = template.positions(pixels), one_sided.positions(pixels)
     sure, sure_half = (p.centres[p.probability > 0.9] for p in (picks, half))
     assert match_picks(sure, centres, 0.5).recall == 1
     assert match_picks(sure_half, centres[::2], 0.5).recall == 1
@@ -553,3 +553,22 @@ def test_box__of_several_micrographs_is_refused_at_once(
         complaint = f"{table}: expected one micrograph, or a .star or .txt, found 2"
         assert complaint in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_positions__of_windows_are_those_of_patches() -> None:
+    sample = simulate(folded_chain(SIZE), size=SIZE, pixels=300, snr=3, ell_max=4)
+    basis = VolumeBasis(SIZE, 4)
+    rotations = rotation_grid(200)
+    template = ParticleTemplate(
+        images=project(basis, basis.expand(folded_chain(SIZE)), rotations),
+        rotations=rotations,
+        shift_prior=uniform_shift_prior(SIZE, 0.4),
+        noise_variance=sample.noise_variance,
+    )
+    centres = sample.coordinates[0]
+    for model in ("patch", "window"):
+        particles = replace(template, model=model).positions(sample.micrographs[0])
+        sure = particles.centres[particles.probability > 0.5]
+        match = match_picks(sure, centres, 1.5)
+        assert match.recall > 0.9
+        assert match.precision > 0.9

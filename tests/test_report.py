@@ -225,7 +225,7 @@ def test_report__shows_what_is_left_out(tmp_path: Path) -> None:
     excerpt = read_record(tmp_path / "run").excerpt
     assert excerpt is not None
     assert excerpt.left_out[20:32, 60:72].all()
-    y, x = np.rint(excerpt.picks.centres).astype(int).T
+    y, x = np.rint(excerpt.particles.centres).astype(int).T
     assert len(y) > 10
     assert not excerpt.left_out[y, x].any()
     assert "Blue: left out." in write_report(tmp_path / "run").read_text("utf-8")
@@ -239,7 +239,7 @@ def test_report__of_a_run_that_finds_no_particle(copy: Path) -> None:
     save_checkpoint(path, description, runs)
     excerpt = read_record(copy).excerpt
     assert excerpt is not None
-    assert excerpt.picks.centres.shape == (0, 2)
+    assert excerpt.particles.centres.shape == (0, 2)
     assert "the 0 particles that the run finds" in write_report(copy).read_text("utf-8")
 
 

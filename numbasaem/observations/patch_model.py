@@ -9,12 +9,15 @@ from numbasaem.micrographs.preparation import preparation_bytes
 
 from .patch_data import load_patches
 from .patch_expectation import block_bytes
-from .protocol import DataMemory, ObservationModel
+from .patch_positions import positions_on_four_grids
+from .protocol import DataMemory, ObservationModel, Positions
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    import numpy as np
     from distributed import Client
+    from numpy.typing import NDArray
 
     from numbasaem.aliases import OnProgress
     from numbasaem.micrographs.preparation import InputShape
@@ -62,3 +65,17 @@ class PatchModel(ObservationModel):
             n_observations=n_patches,
             patches_each=1.0,
         )
+
+    def positions(
+        self,
+        pixels: NDArray[np.float32],
+        images: NDArray[np.float64],
+        shift_prior: NDArray[np.float64],
+        noise_variance: float,
+        rotation_prior: NDArray[np.float64] | None = None,
+        threads: int | None = None,
+        on_progress: Callable[[float], None] | None = None,
+    ) -> Positions:
+        """Most probable shifts of patches; see :class:`ObservationModel`."""
+        hypotheses = images, shift_prior, noise_variance, rotation_prior
+        return positions_on_four_grids(pixels, *hypotheses, threads, on_progress)

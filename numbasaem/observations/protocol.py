@@ -204,6 +204,24 @@ class DataMemory:
     patches_each: float
 
 
+@dataclass(frozen=True)
+class Positions:
+    """Places in a micrograph where a particle is more likely than not.
+
+    Attributes
+    ----------
+    centres : float64, shape (n, 2)
+        (y, x) in pixels of the pixel at index L // 2 of a particle's box. Several may
+        be of one particle.
+    probability : float64, shape (n,)
+        Posterior probability that the particle's centre lies within one pixel, in each
+        axis, of the one given.
+    """
+
+    centres: NDArray[np.float64]
+    probability: NDArray[np.float64]
+
+
 class ObservationModel(ABC):
     """A way to look at micrographs.
 
@@ -272,4 +290,41 @@ class ObservationModel(ABC):
         -------
         DataMemory
             At its peak.
+        """
+
+    @abstractmethod
+    def positions(
+        self,
+        pixels: NDArray[np.float32],
+        images: NDArray[np.float64],
+        shift_prior: NDArray[np.float64],
+        noise_variance: float,
+        rotation_prior: NDArray[np.float64] | None = None,
+        threads: int | None = None,
+        on_progress: Callable[[float], None] | None = None,
+    ) -> Positions:
+        """Say where in a micrograph the particles are.
+
+        Parameters
+        ----------
+        pixels : float32, shape (rows, columns)
+            Prepared micrograph.
+        images : float64, shape (K, L, L)
+            Projections of the particle as the micrograph shows them.
+        shift_prior, noise_variance, rotation_prior
+            As in :meth:`Observations.expectation`.
+        threads : int, optional
+            Threads to run on; all that Numba may use if left out.
+        on_progress : callable, optional
+            Called with the share that is done.
+
+        Returns
+        -------
+        Positions
+            Of the particles whose centre lies on the micrograph.
+
+        Raises
+        ------
+        InputError
+            If the micrograph is too small.
         """

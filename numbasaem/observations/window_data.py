@@ -99,6 +99,23 @@ class WindowSet(DataSet):
         return Windows(pixels, usable, self.size, sums, threads, self.optics)
 
 
+def empty_probability(shift_prior: NDArray[np.float64]) -> float:
+    """Probability of an empty neighbourhood: all that windows take of a shift prior.
+
+    Parameters
+    ----------
+    shift_prior : float64, shape (2L, 2L)
+        rho of equation (17).
+
+    Returns
+    -------
+    float
+        Between 0 and 1, away from both.
+    """
+    occupied = visible_shifts(shift_prior).sum()
+    return float(np.clip(1 - occupied, _SMALLEST_EMPTY, 1 - _SMALLEST_EMPTY))
+
+
 def load_windows(
     inputs: Sequence[Input],
     settings: Settings,
@@ -215,8 +232,7 @@ class Windows:
 
         Of the shift prior only the probability of empty matters.
         """
-        occupied = visible_shifts(shift_prior).sum()
-        empty = float(np.clip(1 - occupied, _SMALLEST_EMPTY, 1 - _SMALLEST_EMPTY))
+        empty = empty_probability(shift_prior)
 
         def of_group(
             members: NDArray[np.intp], images: NDArray[np.float64]

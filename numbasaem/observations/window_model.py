@@ -8,15 +8,18 @@ from typing import TYPE_CHECKING
 from numbasaem.errors import expected
 from numbasaem.micrographs.preparation import preparation_bytes
 
-from .protocol import DataMemory, ObservationModel
-from .window_data import TILES_AT_ONCE, load_windows
-from .window_expectation import tile_bytes
+from .protocol import DataMemory, ObservationModel, Positions
+from .window_data import TILES_AT_ONCE, empty_probability, load_windows
+from .window_expectation import tile_bytes, window_expectation
+from .window_positions import peaks
 from .window_tiles import region_windows, tile_bounds
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    import numpy as np
     from distributed import Client
+    from numpy.typing import NDArray
 
     from numbasaem.aliases import OnProgress
     from numbasaem.micrographs.preparation import InputShape
@@ -71,3 +74,21 @@ class WindowModel(ObservationModel):
             n_observations=n_tiles,
             patches_each=max(1, n_pixels // (size**2 * n_tiles)),
         )
+
+    def positions(
+        self,
+        pixels: NDArray[np.float32],
+        images: NDArray[np.float64],
+        shift_prior: NDArray[np.float64],
+        noise_variance: float,
+        rotation_prior: NDArray[np.float64] | None = None,
+        threads: int | None = None,
+        on_progress: Callable[[float], None] | None = None,
+    ) -> Positions:
+        """Peaks of the posterior of positions; see :class:`ObservationModel`."""
+        empty = empty_probability(shift_prior)
+        hypotheses = images, noise_variance, empty, rotation_prior
+        _, posterior = window_expectation(pixels, *hypotheses, threads)
+        if on_progress is not None:
+            on_progress(1.0)
+        return peaks(posterior, images.shape[-1])

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy.spatial import cKDTree
 
-from numbasaem.observations.patch_positions import is_empty, patch_positions
+from numbasaem.observations.patch_positions import patch_positions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -104,8 +104,7 @@ def pick(
         on_progress,
     )
     size, centres = np.shape(images)[-1], positions.centres
-    inside = ((centres >= 0) & (centres < np.shape(micrograph))).all(axis=1)
-    detections = np.flatnonzero(inside & ~is_empty(positions.shifts, size))
+    detections = positions.detected(np.shape(micrograph))
     kept = detections[
         suppress_neighbours(
             centres[detections],

@@ -17,14 +17,11 @@ from numbasaem.micrographs.reading import PixelSizes, prepared_micrographs
 from numbasaem.micrographs.sources import list_micrographs
 from numbasaem.observations.patch_cutting import cut_patches
 
-from .algorithm import suppress_neighbours
 from .tables import PickedParticles
 from .template import template_of_map, template_of_run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from numpy.typing import NDArray
+    from collections.abc import Sequence
 
     from numbasaem.micrographs.sources import MicrographList
 
@@ -157,14 +154,12 @@ def _picked(
             on_progress(f"picking {name}", 0.0)
             progress = partial(on_progress, f"picking {name}")
             imaged = template.seen_through(micrograph.point_spread)
-            centres, probability = pick_on_four_grids(
-                micrograph.pixels, imaged, progress
-            )
-            live = micrograph.live_particles(centres, size)
-            centres = centres[live]
+            particles = imaged.positions(micrograph.pixels, on_progress=progress)
+            live = micrograph.live_particles(particles.centres, size)
+            centres = particles.centres[live]
             coordinates.append(micrograph.original_coordinates(centres))
             views.append(imaged.likeliest_rotations(micrograph.pixels, centres))
-            probabilities.append(probability[live])
+            probabilities.append(particles.probability[live])
             names += [name] * len(centres)
             groups += [file.optics_group] * len(centres)
     pixel_size = picker.pixel_sizes.common
@@ -180,49 +175,3 @@ def _picked(
         box=round(size * binning),
         optics=listed.optics,
     )
-
-
-def pick_on_four_grids(
-    pixels: NDArray[np.float32],
-    template: ParticleTemplate,
-    on_progress: Callable[[float], None],
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Find particles in patches cut from four places, half a patch apart.
-
-    A patch shows one particle, the likeliest. Where particles touch, one that shares
-    all its patches with better visible ones is found on another grid.
-
-    Parameters
-    ----------
-    pixels : float32, shape (rows, columns)
-        Prepared micrograph.
-    template : ParticleTemplate
-        What to look for.
-    on_progress : callable
-        Called with the share that is done.
-
-    Returns
-    -------
-    centres : float64, shape (n, 2)
-        (y, x) of the pixel at index L // 2 of each particle's box, best first.
-    probability : float64, shape (n,)
-        Figure of merit, as in :class:`numbasaem.picking.algorithm.Picks`.
-    """
-    size = template.images.shape[-1]
-    half = size // 2
-    offsets = [(y, x) for y in (0, half) for x in (0, half)]
-    offsets = [
-        offset
-        for offset in offsets
-        if min(np.subtract(pixels.shape, offset)) >= 2 * size
-    ]
-    centres_of_grids, probabilities = [], []
-    for number, (y, x) in enumerate(offsets):
-        picks = template.picks(pixels[y:, x:])
-        centres_of_grids.append(picks.centres + np.array([y, x]))
-        probabilities.append(picks.probability)
-        on_progress((number + 1) / len(offsets))
-    centres = np.concatenate(centres_of_grids)
-    probability = np.concatenate(probabilities)
-    kept = suppress_neighbours(centres, probability, size / 2)
-    return centres[kept], probability[kept]

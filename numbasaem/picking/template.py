@@ -9,7 +9,9 @@ import numpy as np
 
 from numbasaem.errors import expected
 from numbasaem.geometry.rotations import rotation_grid
+from numbasaem.observations.models import observation_model
 from numbasaem.observations.patch_expectation import expectation
+from numbasaem.observations.protocol import Positions
 from numbasaem.observations.shift_prior import uniform_shift_prior
 from numbasaem.projection.operator import project
 from numbasaem.projection.point_spread import seen_through
@@ -19,7 +21,7 @@ from numbasaem.reconstruction.view_prior import rotation_prior
 from numbasaem.settings import Settings
 from numbasaem.volume.basis import VolumeBasis
 
-from .algorithm import likeliest_rotations, pick
+from .algorithm import likeliest_rotations, suppress_neighbours
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
 
     from numbasaem.micrographs.ctf import PointSpread
 
-    from .algorithm import Picks
 
 _ELL_MAX = 10
 """Degree to which a map is expanded."""
@@ -61,6 +62,8 @@ class ParticleTemplate:
         sigma**2 of the micrographs' pixels.
     rotation_prior : float64, shape (n_rotations,), or None
         Probability of each rotation; None is the uniform prior.
+    model : str
+        Observation model that looks for it.
     """
 
     images: NDArray[np.float64]
@@ -68,13 +71,14 @@ class ParticleTemplate:
     shift_prior: NDArray[np.float64]
     noise_variance: float
     rotation_prior: NDArray[np.float64] | None = None
+    model: str = "patch"
 
-    def picks(
+    def positions(
         self,
         pixels: NDArray[np.float32],
         threads: int | None = None,
         on_progress: Callable[[float], None] | None = None,
-    ) -> Picks:
+    ) -> Positions:
         """Find the particle in a micrograph.
 
         Parameters
@@ -84,27 +88,31 @@ class ParticleTemplate:
         threads : int, optional
             Threads to run on; all that Numba may use if left out.
         on_progress : callable, optional
-            Called with the share of the patches that is done.
+            Called with the share that is done.
 
         Returns
         -------
-        Picks
-            As of :func:`numbasaem.picking.algorithm.pick`.
+        Positions
+            One for each particle, the surest first; of those closer than half a box,
+            the surest stands for all.
 
         Raises
         ------
         InputError
-            If the micrograph cannot be cut.
+            If the micrograph is too small.
         """
-        return pick(
+        candidates = observation_model(self.model).positions(
             pixels,
             self.images,
             self.shift_prior,
             self.noise_variance,
             self.rotation_prior,
-            threads=threads,
-            on_progress=on_progress,
+            threads,
+            on_progress,
         )
+        centres, probability = candidates.centres, candidates.probability
+        kept = suppress_neighbours(centres, probability, self.images.shape[-1] / 2)
+        return Positions(centres[kept], probability[kept])
 
     def likeliest_rotations(
         self, pixels: NDArray[np.float32], centres: NDArray[np.float64]
@@ -180,6 +188,7 @@ def template_of_run(folder: Path) -> tuple[ParticleTemplate, Settings]:
         shift_prior=state.shift_prior,
         noise_variance=state.noise_variance,
         rotation_prior=rotation_prior(state, settings),
+        model=settings.model,
     )
     return template, settings
 

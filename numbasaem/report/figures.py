@@ -368,7 +368,7 @@ def _picks(record: RunRecord) -> Figure:
     bare.set_ylabel("y (pixels)")
     marked.contourf(excerpt.left_out, [0.5, 1], colors=[LEFT_OUT], alpha=0.4)
     for (y, x), merit in zip(
-        excerpt.picks.centres, excerpt.picks.probability, strict=True
+        excerpt.particles.centres, excerpt.particles.probability, strict=True
     ):
         marked.add_patch(
             Circle(
@@ -381,5 +381,5 @@ def _picks(record: RunRecord) -> Figure:
             )
         )
     bare.set_title(excerpt.name)
-    marked.set_title(f"{len(excerpt.picks.centres)} particles found")
+    marked.set_title(f"{len(excerpt.particles.centres)} particles found")
     return figure

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from numbasaem.micrographs.reading import (
     file_of_source,
     prepared_micrographs,
 )
-from numbasaem.picking.algorithm import Picks
+from numbasaem.observations.protocol import Positions
 from numbasaem.picking.template import template_of_run
 from numbasaem.reconstruction.checkpoint import load_checkpoint
 from numbasaem.reconstruction.journal import VALIDATION
@@ -31,7 +31,6 @@ from numbasaem.settings import Settings
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from numbasaem.picking.algorithm import Picks
     from numbasaem.reconstruction.state import Iteration, RunState
 
 HALF_MAP_CRITERION = 0.143
@@ -54,14 +53,14 @@ class Excerpt:
         The part, prepared, its first pixel being that of the micrograph.
     left_out : bool, shape (rows, columns)
         Dead or contaminated pixels.
-    picks : Picks
+    particles : Positions
         Particles found in the rest.
     """
 
     name: str
     pixels: NDArray[np.float32]
     left_out: NDArray[np.bool_]
-    picks: Picks
+    particles: Positions
 
 
 @dataclass(frozen=True)
@@ -149,12 +148,10 @@ class RunRecord:
         side = _EXCERPT_PATCHES * self.settings.size
         pixels = prepared.pixels[:side, :side]
         template = template_of_run(self.folder)[0].seen_through(prepared.point_spread)
-        picks = template.picks(pixels, self.settings.threads)
-        live = prepared.live_particles(picks.centres, self.settings.size)
-        picks = replace(
-            picks, centres=picks.centres[live], probability=picks.probability[live]
-        )
-        return Excerpt(file.name, pixels, prepared.dead[:side, :side], picks)
+        found = template.positions(pixels, self.settings.threads)
+        live = prepared.live_particles(found.centres, self.settings.size)
+        particles = Positions(found.centres[live], found.probability[live])
+        return Excerpt(file.name, pixels, prepared.dead[:side, :side], particles)
 
     @property
     def warnings(self) -> list[str]:

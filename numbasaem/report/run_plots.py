@@ -235,8 +235,8 @@ def pick_plot(record: RunRecord) -> go.Figure:
                 "opacity": 0.25 + 0.75 * merit,
             }
             for (y, x), merit in zip(
-                excerpt.picks.centres.tolist(),
-                excerpt.picks.probability.tolist(),
+                excerpt.particles.centres.tolist(),
+                excerpt.particles.probability.tolist(),
                 strict=True,
             )
         ]

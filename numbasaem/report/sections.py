@@ -98,8 +98,8 @@ def sections(record: RunRecord) -> Iterator[tuple[str, str]]:
             "Particles",
             _text(
                 f"A corner of {record.excerpt.name} with the "
-                f"{len(record.excerpt.picks.centres)} particles that the run finds in "
-                "it; fainter circles are less sure."
+                f"{len(record.excerpt.particles.centres)} particles that the run finds "
+                "in it; fainter circles are less sure."
                 + (" Blue: left out." if record.excerpt.left_out.any() else "")
             )
             + _plots([pick_plot(record)], "wide"),
