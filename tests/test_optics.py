@@ -123,7 +123,8 @@ def test_correction__particle_appears_as_its_point_spread_says(
     pixels, spread = corrected(seen, nothing_dead(seen), SIZE, lens)
     there = seen_through(image[None], spread.values)[0]
     # a pixel sums 49 values of the spread, each right to 1.3e-4 (root mean square)
-    np.testing.assert_allclose(pixels[box], there, atol=6e-4 * np.linalg.norm(image))
+    bound = 6e-4 * float(np.linalg.norm(image))
+    np.testing.assert_allclose(pixels[box], there, atol=bound)
     inside = np.sum(pixels[box] ** 2) / np.sum(pixels.astype(np.float64) ** 2)
     raw = np.sum(seen[box] ** 2) / np.sum(seen.astype(np.float64) ** 2)
     assert inside > 1.3 * raw  # fringes come back into the box
