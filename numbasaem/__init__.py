@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from numbasaem.reconstruction.driver import Result, reconstruct
     from numbasaem.reconstruction.maximization import maximization
     from numbasaem.settings import Settings
-    from numbasaem.simulation.scene import SimulationSettings, simulate
+    from numbasaem.simulation.scene import simulate
+    from numbasaem.simulation.settings import SimulationSettings
     from numbasaem.validation.checks import Validation, validate
     from numbasaem.volume.basis import VolumeBasis
     from numbasaem.volume.rotations import random_rotations, rotation_grid
@@ -51,7 +52,7 @@ _HOME = {
     "InputError": "errors",
     "Result": "reconstruction.driver",
     "Settings": "settings",
-    "SimulationSettings": "simulation.scene",
+    "SimulationSettings": "simulation.settings",
     "Statistics": "observations.patch_expectation",
     "Validation": "validation.checks",
     "VolumeBasis": "volume.basis",

@@ -37,7 +37,8 @@ from numbasaem.projection.operator import ProjectionOperator
 from numbasaem.reconstruction.checkpoint import Journal
 from numbasaem.reconstruction.driver import Watch, take_to_the_end
 from numbasaem.reconstruction.maximization import normal_equations
-from numbasaem.simulation.scene import SimulationSettings, simulate_to_folder
+from numbasaem.simulation.files import simulate_to_folder
+from numbasaem.simulation.settings import SimulationSettings
 from numbasaem.volume.phantom import folded_chain
 
 SIZE, PIXEL_SIZE = 7, 5.0

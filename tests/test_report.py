@@ -20,7 +20,9 @@ from numbasaem.reconstruction.driver import reconstruct
 from numbasaem.report import shapes, write_report
 from numbasaem.report.record import read_record
 from numbasaem.settings import Settings
-from numbasaem.simulation.scene import SimulationSettings, simulate, simulate_to_folder
+from numbasaem.simulation.files import simulate_to_folder
+from numbasaem.simulation.scene import simulate
+from numbasaem.simulation.settings import SimulationSettings
 from numbasaem.volume.phantom import folded_chain
 from numbasaem.volume.rotations import rotation_grid
 

@@ -11,7 +11,7 @@ from numbasaem.micrographs.reading import load_patches
 from numbasaem.reconstruction.checkpoint import Journal, RunState
 from numbasaem.reconstruction.driver import Watch, take_to_the_end
 from numbasaem.reconstruction.iterate import rotation_prior
-from numbasaem.simulation.scene import SimulationSettings
+from numbasaem.simulation.settings import SimulationSettings
 from numbasaem.volume.phantom import folded_chain
 from numbasaem.volume.rotations import view_kernel
 

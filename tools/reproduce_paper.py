@@ -47,7 +47,9 @@ from numbasaem.report.figures import STYLE, slices, surfaces
 from numbasaem.report.record import read_record
 from numbasaem.report.shapes import FineMap
 from numbasaem.settings import Settings
-from numbasaem.simulation.scene import SimulationSettings, simulate, simulate_to_folder
+from numbasaem.simulation.files import simulate_to_folder
+from numbasaem.simulation.scene import simulate
+from numbasaem.simulation.settings import SimulationSettings
 from numbasaem.volume.basis import VolumeBasis
 from numbasaem.volume.rotations import rotation_grid
 

@@ -26,7 +26,8 @@ from numbasaem.projection.operator import ProjectionOperator
 from numbasaem.reconstruction.driver import reconstruct
 from numbasaem.reconstruction.iterate import iterations, random_start
 from numbasaem.settings import Settings
-from numbasaem.simulation.scene import Simulation, SimulationSettings, simulate
+from numbasaem.simulation.scene import Simulation, simulate
+from numbasaem.simulation.settings import SimulationSettings
 from numbasaem.volume.basis import VolumeBasis
 from numbasaem.volume.rotations import rotation_grid
 
