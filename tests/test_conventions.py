@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 
 from numbasaem.assessment.fsc import correlation
 from numbasaem.io.mrc import read_volume, write_volume
-from numbasaem.io.star import read_particles, write_particles
+from numbasaem.io.relion import read_particles, write_particles
 from numbasaem.reconstruction.driver import Result, reconstruct
 from numbasaem.settings import Settings
 from numbasaem.simulation.scene import simulate

@@ -31,7 +31,7 @@ from numbasaem.io.mrc import (
     write_micrograph,
     write_volume,
 )
-from numbasaem.io.star import (
+from numbasaem.io.relion import (
     optics_table,
     read_fsc,
     read_particles,

@@ -15,7 +15,7 @@ import tifffile
 
 from numbasaem.errors import InputError
 from numbasaem.io.mrc import read_micrographs, write_micrograph
-from numbasaem.io.star import read_micrograph_table
+from numbasaem.io.relion import read_micrograph_table
 from numbasaem.io.tiff import read_tiff
 from numbasaem.micrographs import reading as inputs
 from numbasaem.micrographs.reading import load_patches

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from numbasaem.errors import InputError
-from numbasaem.io.star import read_fsc
+from numbasaem.io.relion import read_fsc
 from numbasaem.observations.patch_cutting import cut_patches
 from numbasaem.observations.protocol import Patches
 from numbasaem.reconstruction.checkpoint import Iteration, load_checkpoint

@@ -15,7 +15,7 @@ from scipy.spatial.transform import Rotation
 
 from numbasaem.errors import InputError
 from numbasaem.io.mrc import read_micrographs, read_volume
-from numbasaem.io.star import read_particles
+from numbasaem.io.relion import read_particles
 from numbasaem.micrographs.fourier_crop import fourier_crop
 from numbasaem.simulation import scene
 from numbasaem.simulation.files import simulate_to_folder, write_simulation

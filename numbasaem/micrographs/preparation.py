@@ -28,7 +28,7 @@ normalise
     the camera's gain drops out.
 ctf, whiten
     Phases that the lens has turned are turned back, and noise is made white; see
-    :mod:`numbasaem.micrographs.ctf`.
+    :mod:`numbasaem.micrographs.correction`.
 
 Simulated micrographs have no background and their own units: for them only the level is
 found, and the noise stays as it is. Flattening takes a ninth of a particle's height
@@ -46,7 +46,7 @@ from scipy import ndimage, optimize, special
 from numbasaem.errors import expected
 from numbasaem.observations.patch_cutting import patch_origins
 
-from .ctf import corrected
+from .correction import flip_phases_and_whiten
 from .fourier_crop import fourier_crop
 
 if TYPE_CHECKING:
@@ -54,7 +54,8 @@ if TYPE_CHECKING:
 
     from numbasaem.settings import Settings
 
-    from .ctf import ContrastTransfer, PointSpread
+    from .ctf import ContrastTransferFunction
+    from .optics_groups import PointSpread
 
 _FAINTEST = 1e-15
 """Squares of fainter pixels, or of brighter ones than its inverse, leave float32."""
@@ -106,7 +107,7 @@ class Preparation:
         where: str,
         micrograph: ArrayLike,
         pixel_size: float | None,
-        lens: ContrastTransfer | None = None,
+        ctf: ContrastTransferFunction | None = None,
     ) -> Prepared:
         """Prepare one micrograph.
 
@@ -118,7 +119,7 @@ class Preparation:
             Its pixels; left as they are.
         pixel_size : float or None
             Angstrom per pixel.
-        lens : ContrastTransfer, optional
+        ctf : ContrastTransferFunction, optional
             Its contrast transfer function.
 
         Returns
@@ -157,25 +158,30 @@ class Preparation:
             prepared = prepared / np.float32(_deviation(prepared[~mask]))
         result = Prepared(prepared, mask, pixels.shape)
         if self.ctf or self.whiten:
-            seen = self._lens(where, lens, pixel_size) if self.ctf else None
-            white, spread = corrected(prepared, mask, self.size, seen, self.whiten)
+            known = self._known_ctf(where, ctf, pixel_size) if self.ctf else None
+            white, spread = flip_phases_and_whiten(
+                prepared, mask, self.size, known, self.whiten
+            )
             result = replace(result, pixels=white, point_spread=spread)
         if not result.live_patches(self.size).any():
             what = "patches without dead areas, or --no-mend or --no-clean"
             raise expected(where, what, "none")
         return result
 
-    def _lens(
-        self, where: str, lens: ContrastTransfer | None, pixel_size: float | None
-    ) -> tuple[ContrastTransfer, float]:
+    def _known_ctf(
+        self,
+        where: str,
+        ctf: ContrastTransferFunction | None,
+        pixel_size: float | None,
+    ) -> tuple[ContrastTransferFunction, float]:
         """Contrast transfer function and the size of the pixels it is taken over."""
         prepared_size = self.pixel_size or pixel_size
-        if lens is None:
-            what = "its defocus in a STAR list of micrographs, or no --ctf"
-            raise expected(where, what, "none")
+        if ctf is None:
+            wanted = "its defocus in a STAR list of micrographs, or no --ctf"
+            raise expected(where, wanted, "none")
         if prepared_size is None:
             raise expected(where, "a pixel size, or --pixel-size", "none")
-        return lens, prepared_size
+        return ctf, prepared_size
 
     def prepared_shape(
         self, where: str, shape: tuple[int, ...], pixel_size: float | None

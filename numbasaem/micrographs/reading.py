@@ -19,7 +19,8 @@ from numbasaem.observations.protocol import Patches, PixelSums, pixel_sums
 from numbasaem.observations.window_data import Windows, pixels_of, tiles_of
 from numbasaem.random_streams import Stream, random_stream
 
-from .ctf import ContrastTransfer, group_point_spreads
+from .ctf import ContrastTransferFunction
+from .optics_groups import group_point_spreads
 from .preparation import Preparation, Prepared, preparation_of
 from .sources import MicrographFile, list_micrographs
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from numbasaem.settings import Settings
 
-    from .ctf import OpticsGroups, PointSpread
+    from .optics_groups import OpticsGroups, PointSpread
 
 Micrographs = Sequence["NDArray[np.floating] | PathLike | MicrographFile"]
 
@@ -519,7 +520,7 @@ def prepared_micrographs(
     for number, image in enumerate(sections, start=1):
         several = len(sections) > 1
         where = f"{file.path} section {number}" if several else str(file.path)
-        yield preparation(where, image, pixel_size, file.lens)
+        yield preparation(where, image, pixel_size, file.ctf)
 
 
 def list_inputs(
@@ -576,7 +577,8 @@ def source_of_file(file: MicrographFile) -> dict[str, Any]:
     Returns
     -------
     dict
-        Name, size in bytes and SHA-256, and the lens if that is known.
+        Name, size in bytes and SHA-256, and the contrast transfer function if that is
+        known.
 
     Raises
     ------
@@ -591,7 +593,7 @@ def source_of_file(file: MicrographFile) -> dict[str, Any]:
         what = "a file that can be read"
         raise expected(file.path, what, error.strerror) from error
     source = {"name": str(file.path.resolve()), "size": size, "sha256": digest}
-    return source if file.lens is None else source | {"lens": asdict(file.lens)}
+    return source if file.ctf is None else source | {"ctf": asdict(file.ctf)}
 
 
 def file_of_source(source: Mapping[str, Any]) -> MicrographFile:
@@ -605,14 +607,15 @@ def file_of_source(source: Mapping[str, Any]) -> MicrographFile:
     Returns
     -------
     MicrographFile
-        The file, its pixel size and its lens as they were.
+        The file, its pixel size and its contrast transfer function as they were.
     """
-    path, lens = Path(source["name"]), source.get("lens")
+    path = Path(source["name"])
+    ctf = source.get("ctf", source.get("lens"))  # older runs call it a lens
     return MicrographFile(
         path,
         path.name,
         source.get("pixel_size"),
-        lens=None if lens is None else ContrastTransfer(**lens),
+        ctf=None if ctf is None else ContrastTransferFunction(**ctf),
     )
 
 

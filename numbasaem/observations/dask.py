@@ -77,7 +77,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from numbasaem.aliases import OnProgress
-    from numbasaem.micrographs.ctf import PointSpread
+    from numbasaem.micrographs.optics_groups import PointSpread
     from numbasaem.micrographs.preparation import Preparation
     from numbasaem.micrographs.reading import Micrographs
     from numbasaem.settings import Settings

@@ -14,7 +14,7 @@ from .patch_expectation import Statistics, batch_of, partial_sums, total
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from numbasaem.micrographs.ctf import OpticsGroups
+    from numbasaem.micrographs.optics_groups import OpticsGroups
 
 
 class Observations(Protocol):

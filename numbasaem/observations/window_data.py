@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from numbasaem.micrographs.ctf import OpticsGroups
+    from numbasaem.micrographs.optics_groups import OpticsGroups
 
     from .patch_expectation import Statistics
     from .protocol import PixelSums

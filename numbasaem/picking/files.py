@@ -13,7 +13,7 @@ from numbasaem.aliases import OnProgress, PathLike
 from numbasaem.errors import expected
 from numbasaem.io.coordinates import read_topaz, write_boxes, write_topaz
 from numbasaem.io.mrc import read_volume
-from numbasaem.io.star import COORDINATES, read_particles, write_particles
+from numbasaem.io.relion import COORDINATES, read_particles, write_particles
 from numbasaem.micrographs.preparation import Preparation, preparation_of
 from numbasaem.micrographs.reading import PixelSizes, prepared_micrographs
 from numbasaem.micrographs.sources import list_micrographs

@@ -16,7 +16,7 @@ from numbasaem.errors import expected
 from numbasaem.io import written_whole
 from numbasaem.io.chimerax import write_chimerax_script
 from numbasaem.io.mrc import write_volume
-from numbasaem.io.star import write_fsc
+from numbasaem.io.relion import write_fsc
 from numbasaem.micrographs.preparation import preparation_of
 from numbasaem.micrographs.reading import load_patches, load_windows
 from numbasaem.observations.patch_expectation import compile_kernels

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numba
 
 from numbasaem.errors import expected
-from numbasaem.micrographs.ctf import LARGEST_COUNT
+from numbasaem.micrographs.optics_groups import LARGEST_COUNT
 from numbasaem.micrographs.reading import input_shapes
 from numbasaem.observations.window_data import (
     TILES_AT_ONCE,
@@ -37,7 +37,7 @@ _CHUNK_BYTES = 32_000_000
 """Of the matrices that the normal equations are summed from, at a time."""
 _WINDOW_BYTES = 60
 """Of a window of the tiles that are worked on at a time: evidence, sums, weights."""
-_LENS_BYTES, _WHITENING_BYTES, _BOX_MEANS_BYTES = 32, 16, 12
+_CTF_BYTES, _WHITENING_BYTES, _BOX_MEANS_BYTES = 32, 16, 12
 """Of a pixel, measured: its transform and what is computed of it."""
 _NUMBERS = 6
 """Of a patch that is elsewhere: micrograph, run, half and those of drawing it."""
@@ -221,7 +221,7 @@ def _n_optics_groups(settings: Settings, shapes: Sequence[InputShape]) -> int:
 def _preparing(settings: Settings, shapes: Sequence[InputShape]) -> int:
     """A file as it may be unpacked, and one micrograph of it in every guise."""
     work = _WHITENING_BYTES if settings.whiten else _BOX_MEANS_BYTES
-    each = 4 + 1 + (_LENS_BYTES if settings.ctf else work)  # image, dead areas
+    each = 4 + 1 + (_CTF_BYTES if settings.ctf else work)  # image, dead areas
 
     def of_file(shape: InputShape) -> int:
         stored = 4 * shape.n_micrographs * prod(shape.given)

@@ -14,7 +14,7 @@ from numbasaem.aliases import PathLike
 from numbasaem.assessment.fsc import Resolution, is_mostly_negative, resolution
 from numbasaem.errors import InputError, expected
 from numbasaem.io.mrc import read_volume
-from numbasaem.io.star import read_fsc
+from numbasaem.io.relion import read_fsc
 from numbasaem.micrographs.preparation import preparation_of
 from numbasaem.micrographs.reading import (
     PixelSizes,

@@ -16,7 +16,7 @@ from numbasaem.aliases import PathLike
 from numbasaem.errors import expected
 from numbasaem.io import written_whole
 from numbasaem.io.mrc import write_micrograph, write_volume
-from numbasaem.io.star import optics_table, write_micrograph_table, write_particles
+from numbasaem.io.relion import optics_table, write_micrograph_table, write_particles
 from numbasaem.volume.rotations import relion_angles
 
 from .scene import Progress, Scene, SimulatedMicrograph, Simulation
@@ -87,7 +87,7 @@ def write_simulation(
         simulation.coordinates,
         simulation.rotations,
         repeat(simulation.noise_variance),
-        simulation.lenses or repeat(None),
+        simulation.ctfs or repeat(None),
     )
     _write(folder, simulated, simulation.volume_true, settings)
 
@@ -120,10 +120,10 @@ def _write(
         write_micrograph(place / name, each.micrograph, pixel_size)
         # The pixels are on disk, and memory may not hold those of all.
         truths[name] = replace(each, micrograph=np.empty((0, 0), np.float32))
-    lenses = [truth.lens for truth in truths.values() if truth.lens is not None]
-    if lenses:
+    ctfs = [asdict(truth.ctf) for truth in truths.values() if truth.ctf is not None]
+    if ctfs:
         table = place / "micrographs.star"
-        write_micrograph_table(table, list(truths), pixel_size, lenses)
+        write_micrograph_table(table, list(truths), pixel_size, ctfs)
     write_volume(place / "volume_true.mrc", volume_true, pixel_size)
     _write_truth(place / "truth.star", truths, pixel_size)
     _write_record(place / RECORD, list(truths.values()), settings)

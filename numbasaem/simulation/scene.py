@@ -14,8 +14,9 @@ from scipy import fft
 from numbasaem.aliases import PathLike
 from numbasaem.errors import expected
 from numbasaem.io.mrc import read_micrographs
-from numbasaem.micrographs.ctf import ContrastTransfer, RadialSpectrum
+from numbasaem.micrographs.ctf import ContrastTransferFunction
 from numbasaem.micrographs.fourier_crop import fourier_crop_axis
+from numbasaem.micrographs.noise_spectrum import RadialSpectrum
 from numbasaem.volume.basis import VolumeBasis
 from numbasaem.volume.rotations import random_rotations
 
@@ -51,7 +52,7 @@ class SimulatedMicrograph:
         Rotation of each particle.
     noise_variance : float
         Variance of the noise in a pixel.
-    lens : ContrastTransfer or None
+    ctf : ContrastTransferFunction or None
         Contrast transfer function, if there is a lens.
     """
 
@@ -59,7 +60,7 @@ class SimulatedMicrograph:
     coordinates: Float
     rotations: Float
     noise_variance: float
-    lens: ContrastTransfer | None = None
+    ctf: ContrastTransferFunction | None = None
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class Simulation:
         Particles per micrograph that there are.
     volume_true : ndarray, shape (L, L, L)
         The volume to be recovered; its projections are in micrograph units.
-    lenses : list of ContrastTransfer
+    ctfs : list of ContrastTransferFunction
         Contrast transfer function of each micrograph; empty if there is no lens.
     """
 
@@ -93,7 +94,7 @@ class Simulation:
     requested: int | None
     placed: list[int]
     volume_true: Float
-    lenses: list[ContrastTransfer] = field(default_factory=list)
+    ctfs: list[ContrastTransferFunction] = field(default_factory=list)
 
 
 def simulate(
@@ -147,7 +148,7 @@ def simulate(
         requested=settings.requested,
         placed=[len(each.rotations) for each in simulated],
         volume_true=scene.volume_true,
-        lenses=[each.lens for each in simulated if each.lens is not None],
+        ctfs=[each.ctf for each in simulated if each.ctf is not None],
     )
 
 
@@ -247,16 +248,16 @@ class Scene:
             if noise_variance is None:
                 noise_variance = self._noise_variance(energy)
             noise = generator.standard_normal(micrograph.shape, dtype=np.float32)
-            lens = None
+            ctf = None
             if settings.defocus is not None:
                 defocus = float(generator.uniform(*settings.defocus))
-                lens = ContrastTransfer(defocus, defocus, voltage=VOLTAGE)
-                micrograph = _filtered(micrograph, lens, settings.pixel_size)
+                ctf = ContrastTransferFunction(defocus, defocus, voltage=VOLTAGE)
+                micrograph = _filtered(micrograph, ctf, settings.pixel_size)
             if self._colour is not None:
                 noise = _coloured(noise, self._colour)
             micrograph += np.float32(np.sqrt(noise_variance)) * noise
             yield SimulatedMicrograph(
-                micrograph, self._centres(corners), rotations, noise_variance, lens
+                micrograph, self._centres(corners), rotations, noise_variance, ctf
             )
             if progress is not None:
                 progress(number + 1, settings.micrographs)
@@ -348,11 +349,11 @@ def _first_spectrum(path: PathLike) -> RadialSpectrum:
     return RadialSpectrum(pixels, np.zeros(pixels.shape, bool))
 
 
-def _filtered(image: Image, lens: ContrastTransfer, pixel_size: float) -> Image:
+def _filtered(image: Image, ctf: ContrastTransferFunction, pixel_size: float) -> Image:
     """Take a micrograph without noise through a lens."""
     rows, columns = image.shape
     y, x = fft.fftfreq(rows, pixel_size)[:, None], fft.rfftfreq(columns, pixel_size)
-    spectrum = fft.rfft2(image) * lens(y, x).astype(np.float32)
+    spectrum = fft.rfft2(image) * ctf(y, x).astype(np.float32)
     return np.asarray(fft.irfft2(spectrum, image.shape), dtype=np.float32)
 
 
