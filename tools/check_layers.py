@@ -43,7 +43,6 @@ DEFERRED = frozenset(
     {
         ("volume.basis", "projection"),
         ("settings", "reconstruction"),
-        ("micrographs.preparation", "observations"),
         ("micrographs.reading", "observations"),
         ("observations.window_expectation", "reconstruction"),
     }

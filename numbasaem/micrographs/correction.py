@@ -29,7 +29,7 @@ _LEAST_GRID = 256
 
 def flip_phases_and_whiten(
     pixels: NDArray[np.float32],
-    dead: NDArray[np.bool_],
+    excluded: NDArray[np.bool_],
     size: int,
     ctf: tuple[ContrastTransferFunction, float] | None = None,
     whiten: bool = False,
@@ -40,7 +40,7 @@ def flip_phases_and_whiten(
     ----------
     pixels : float32, shape (rows, columns)
         Micrograph.
-    dead : bool, shape (rows, columns)
+    excluded : bool, shape (rows, columns)
         Pixels that tell nothing of the noise.
     size : int
         L, side of a particle's box.
@@ -72,7 +72,7 @@ def flip_phases_and_whiten(
         spectrum[contrast < 0] *= -1
         response *= np.abs(transfer(*(f / pixel_size for f in fine)))
     if whiten:
-        power = RadialSpectrum(pixels, dead)
+        power = RadialSpectrum(pixels, excluded)
         spectrum *= power(*frequencies).astype(np.float32) ** -0.5
         response *= power(*fine) ** -0.5
     result = fft.irfft2(spectrum, pixels.shape)

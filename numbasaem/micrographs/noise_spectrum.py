@@ -23,21 +23,23 @@ class RadialSpectrum:
     ----------
     pixels : float32, shape (rows, columns)
         Micrograph.
-    dead : bool, shape (rows, columns)
+    excluded : bool, shape (rows, columns)
         Pixels that do not count.
     """
 
-    def __init__(self, pixels: NDArray[np.float32], dead: NDArray[np.bool_]) -> None:
+    def __init__(
+        self, pixels: NDArray[np.float32], excluded: NDArray[np.bool_]
+    ) -> None:
         side = min(_TILE, *pixels.shape)
         window = np.hanning(side)
         power = np.zeros((side, side // 2 + 1))
         n_tiles = 0
         starts = [range(0, n - side + 1, side // 2) for n in pixels.shape]
         corners = [(y, x) for y in starts[0] for x in starts[1]]
-        living = [
-            (y, x) for y, x in corners if not dead[y : y + side, x : x + side].any()
+        free = [
+            (y, x) for y, x in corners if not excluded[y : y + side, x : x + side].any()
         ]
-        for y, x in living or corners:
+        for y, x in free or corners:
             tile = pixels[y : y + side, x : x + side].astype(np.float64)
             windowed = (tile - tile.mean()) * np.outer(window, window)
             power += np.abs(fft.rfft2(windowed)) ** 2

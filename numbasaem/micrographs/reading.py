@@ -14,7 +14,7 @@ import numpy as np
 
 from numbasaem.aliases import OnProgress, PathLike
 from numbasaem.errors import expected
-from numbasaem.observations.patch_cutting import cut_patches
+from numbasaem.observations.patch_cutting import cut_patches, untouched_patches
 from numbasaem.observations.protocol import Patches, PixelSums, pixel_sums
 from numbasaem.observations.window_data import Windows, pixels_of, tiles_of
 from numbasaem.random_streams import Stream, random_stream
@@ -167,7 +167,7 @@ class WindowSet(DataSet):
         Windows
             What the run sees.
         """
-        usable = [~one.dead for one in self.prepared]
+        usable = [~one.excluded for one in self.prepared]
         if chosen is not None:
             seen = np.isin(np.arange(len(self.micrograph)), chosen)
             for number, live in enumerate(usable):
@@ -225,7 +225,7 @@ def load_patches(
     Returns
     -------
     PatchSet
-        The patches, without those that touch a dead area.
+        The patches, without those that touch an excluded area.
 
     Raises
     ------
@@ -282,7 +282,7 @@ def load_windows(
         pixel_size=reading.pixel_size,
         sources=reading.sources,
         pixel_sums=[
-            pixel_sums(one.pixels[~one.dead].reshape(-1, 1, 1)) for one in prepared
+            pixel_sums(one.pixels[~one.excluded].reshape(-1, 1, 1)) for one in prepared
         ],
         optics=reading.optics,
     )
@@ -304,8 +304,8 @@ class _Reading:
         """Read and prepare each, and note its source and point spread."""
         for one in self._each(micrographs, on_progress):
             self._seen.append(one.point_spread)
-            if one.dead.any():
-                share = 100 * float(one.dead.mean())
+            if one.excluded.any():
+                share = 100 * float(one.excluded.mean())
                 name = self.sources[-1]["name"]
                 _log.warning("%s: %.1f %% of the area is left out", name, share)
             yield one
@@ -384,10 +384,10 @@ def live_patches(
     Yields
     ------
     float32, shape (n_patches, L, L)
-        Patches of each micrograph, without those that touch a dead area.
+        Patches of each micrograph, without those that touch an excluded area.
     """
     for one in prepared:
-        live = one.live_patches(size)
+        live = untouched_patches(one.excluded, size)
         pixels = one.pixels if change is None else change(one.pixels)
         yield cut_patches(pixels, size)[live]
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from numbasaem.errors import expected
+from numbasaem.micrographs.excluded_areas import free_boxes, free_squares
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,6 +64,46 @@ def cut_patches(micrograph: ArrayLike, size: int) -> NDArray[np.float32]:
     whole = pixels[: rows * size, : columns * size]
     tiles = whole.reshape(rows, size, columns, size).swapaxes(1, 2)
     return np.ascontiguousarray(tiles.reshape(-1, size, size), dtype=np.float32)
+
+
+def untouched_patches(excluded: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:
+    """Patches that touch no excluded area.
+
+    Parameters
+    ----------
+    excluded : bool, shape (rows, columns)
+        Excluded pixels of the micrograph.
+    size : int
+        L, side of a patch, pixels.
+
+    Returns
+    -------
+    bool, shape (n_patches,)
+        One for each, in the order of :func:`patch_origins`.
+    """
+    return free_squares(excluded, size).ravel()
+
+
+def untouched_particles(
+    excluded: NDArray[np.bool_], centres: NDArray[np.floating], size: int
+) -> NDArray[np.bool_]:
+    """Particles whose boxes touch no excluded area.
+
+    Parameters
+    ----------
+    excluded : bool, shape (rows, columns)
+        Excluded pixels of the micrograph.
+    centres : array, shape (n, 2)
+        (y, x) of the pixel at index L // 2 of each box.
+    size : int
+        L, side of a box, pixels.
+
+    Returns
+    -------
+    bool, shape (n,)
+        One for each.
+    """
+    return free_boxes(excluded, np.rint(centres).astype(np.intp) - size // 2, size)
 
 
 def check_patches(patches: ArrayLike, size: int) -> NDArray[np.float32]:

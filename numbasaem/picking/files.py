@@ -17,7 +17,11 @@ from numbasaem.io.relion import COORDINATES, read_particles, write_particles
 from numbasaem.micrographs.preparation import Preparation, preparation_of
 from numbasaem.micrographs.reading import PixelSizes, prepared_micrographs
 from numbasaem.micrographs.sources import list_micrographs
-from numbasaem.observations.patch_cutting import cut_patches
+from numbasaem.observations.patch_cutting import (
+    cut_patches,
+    untouched_particles,
+    untouched_patches,
+)
 from numbasaem.volume.rotations import relion_angles
 
 from .algorithm import Match, likeliest_rotations, match_picks, pick, surest_apart
@@ -174,7 +178,7 @@ def pick_with_map(
         normalise=raw,
     )
     prepared = next(prepared_micrographs(first, preparation, pixel_sizes))
-    live = prepared.live_patches(len(density))
+    live = untouched_patches(prepared.excluded, len(density))
     patches = cut_patches(prepared.pixels, len(density))[live]
     particle = particle_of_map(volume, density, patches)
     picker = _Picker(particle, preparation, pixel_sizes)
@@ -197,7 +201,7 @@ def _picked(
             progress = partial(on_progress, f"picking {name}")
             seen = particle.seen_through(one.point_spread)
             centres, probability = pick_on_four_grids(one.pixels, seen, progress)
-            live = one.live_particles(centres, size)
+            live = untouched_particles(one.excluded, centres, size)
             coordinates.append(one.original_coordinates(centres[live]))
             views.append(likeliest_rotations(one.pixels, centres[live], seen.images))
             merits.append(probability[live])

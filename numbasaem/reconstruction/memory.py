@@ -221,7 +221,7 @@ def _n_optics_groups(settings: Settings, shapes: Sequence[InputShape]) -> int:
 def _preparing(settings: Settings, shapes: Sequence[InputShape]) -> int:
     """A file as it may be unpacked, and one micrograph of it in every guise."""
     work = _WHITENING_BYTES if settings.whiten else _BOX_MEANS_BYTES
-    each = 4 + 1 + (_CTF_BYTES if settings.ctf else work)  # image, dead areas
+    each = 4 + 1 + (_CTF_BYTES if settings.ctf else work)  # image, excluded areas
 
     def of_file(shape: InputShape) -> int:
         stored = 4 * shape.n_micrographs * prod(shape.given)

@@ -27,10 +27,10 @@ from .shapes import (
 from .style import (
     BLUE,
     DENSITY,
+    EXCLUDED,
     GREY,
     HISTORIES,
     INK,
-    LEFT_OUT,
     ORANGE,
     RUN_COLOURS,
     SEQUENTIAL,
@@ -202,7 +202,7 @@ def _sections(record: RunRecord) -> Iterator[tuple[str, str]]:
                 f"A corner of {record.excerpt.name} with the "
                 f"{len(record.excerpt.picks.centres)} particles that the run finds in "
                 "it; fainter circles are less sure."
-                + (" Blue: left out." if record.excerpt.left_out.any() else "")
+                + (" Blue: left out." if record.excerpt.excluded.any() else "")
             )
             + _plots([_picks(record)], "wide"),
         )
@@ -574,10 +574,10 @@ def _picks(record: RunRecord) -> go.Figure:
         ),
         _layout(700),
     )
-    if excerpt.left_out.any():
+    if excerpt.excluded.any():
         figure.add_heatmap(
-            z=np.where(excerpt.left_out, 1.0, np.nan),
-            colorscale=[[0, LEFT_OUT], [1, LEFT_OUT]],
+            z=np.where(excerpt.excluded, 1.0, np.nan),
+            colorscale=[[0, EXCLUDED], [1, EXCLUDED]],
             opacity=0.4,
             showscale=False,
             hoverinfo="skip",

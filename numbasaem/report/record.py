@@ -21,6 +21,7 @@ from numbasaem.micrographs.reading import (
     file_of_source,
     prepared_micrographs,
 )
+from numbasaem.observations.patch_cutting import untouched_particles
 from numbasaem.picking.algorithm import Picks, pick
 from numbasaem.picking.template import particle_of_run
 from numbasaem.reconstruction.checkpoint import VALIDATION, load_checkpoint
@@ -48,15 +49,15 @@ class Excerpt:
         Of the micrograph's file.
     pixels : float32, shape (rows, columns)
         The part, prepared, its first pixel being that of the micrograph.
-    left_out : bool, shape (rows, columns)
-        Dead or contaminated pixels.
+    excluded : bool, shape (rows, columns)
+        Pixels that the model was spared.
     picks : Picks
         Particles found in the rest.
     """
 
     name: str
     pixels: NDArray[np.float32]
-    left_out: NDArray[np.bool_]
+    excluded: NDArray[np.bool_]
     picks: Picks
 
 
@@ -152,11 +153,11 @@ class RunRecord:
             particle.noise_variance,
             threads=self.settings.threads,
         )
-        live = prepared.live_particles(picks.centres, self.settings.size)
+        live = untouched_particles(prepared.excluded, picks.centres, self.settings.size)
         picks = replace(
             picks, centres=picks.centres[live], probability=picks.probability[live]
         )
-        return Excerpt(file.name, pixels, prepared.dead[:side, :side], picks)
+        return Excerpt(file.name, pixels, prepared.excluded[:side, :side], picks)
 
     @property
     def warnings(self) -> list[str]:

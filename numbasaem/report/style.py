@@ -1,7 +1,7 @@
 """One look for the page and the printed figures."""
 
 BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
-LEFT_OUT = "#56B4E9"
+EXCLUDED = "#56B4E9"
 """Okabe and Ito's, which all eyes tell apart."""
 INK, SOFT, GREY = "#1F2933", "#5F6B76", "#9AA3AD"
 RUN_COLOURS = {"full": BLUE, "half1": ORANGE, "half2": GREEN}
