@@ -165,6 +165,24 @@ def test_whitening__makes_coloured_noise_white() -> None:
     assert spread.values[SIZE - 1, SIZE - 1] == spread.values.max()
 
 
+def test_whitening__leaves_what_has_no_noise() -> None:
+    pixels = np.zeros((130, 130), np.float32)
+    pixels[100:] = 1
+    excluded = pixels > 0
+    result, _ = flip_phases_and_whiten(pixels, excluded, SIZE, whiten=True)
+    np.testing.assert_allclose(result, pixels, atol=1e-5)
+
+
+def test_correction__nothing_comes_through() -> None:
+    """Without amplitude contrast, under an envelope that leaves nothing."""
+    nothing = replace(CTF, amplitude_contrast=0.0, b_factor=1e12)
+    pixels = white(64)
+    _, spread = flip_phases_and_whiten(
+        pixels, nothing_excluded(pixels), SIZE, (nothing, PIXEL_SIZE)
+    )
+    assert spread.share_outside == 1
+
+
 def test_image_filter__is_a_cropped_convolution() -> None:
     spread = RNG.standard_normal((2 * SIZE - 1, 2 * SIZE - 1))
     image = RNG.standard_normal((SIZE, SIZE))

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from numbasaem.aliases import no_progress
 from numbasaem.errors import InputError
+from numbasaem.micrographs.ctf import ContrastTransferFunction
 from numbasaem.micrographs.excluded_areas import contaminated, mended
 from numbasaem.micrographs.preparation import (
     Preparation,
     background_level,
     preparation_of,
 )
+from numbasaem.micrographs.reading import load_patches, load_windows
 from numbasaem.observations.patch_cutting import untouched_particles, untouched_patches
 from numbasaem.settings import Settings
 from numbasaem.simulation.scene import simulate
 from numbasaem.volume.phantom import folded_chain, shepp_logan
 
 SIZE = 11
+CTF = ContrastTransferFunction(15_000.0, 14_000.0, 30.0)
 
 
 def noise(*shape: int, seed: int = 0) -> NDArray[np.float32]:
@@ -169,6 +175,46 @@ def test_prepare__nothing_but_constant_areas() -> None:
     pixels[30, 30] = 1
     with pytest.raises(InputError, match=r"m: expected .*--no-mend"):
         Preparation(5, mend=True)("m", pixels, None)
+
+
+ALL_CONSTANT = np.zeros((40, 40), np.float32)
+ALL_CONSTANT[20, 20] = 1
+MOSTLY_CONSTANT = noise(66, 120)
+MOSTLY_CONSTANT[:, 20:] = 3
+BARELY_FREE = noise(40, 40)
+BARELY_FREE[:, 9:] = -1e14
+STEPS = ("mend", "flatten", "clean", "level", "normalise", "ctf", "whiten")
+
+
+@pytest.mark.parametrize("pixels", [ALL_CONSTANT, MOSTLY_CONSTANT, BARELY_FREE])
+@pytest.mark.parametrize("chosen", list(product((False, True), repeat=len(STEPS))))
+def test_prepare__any_steps_give_pixels_or_one_line(
+    pixels: NDArray[np.float32], chosen: tuple[bool, ...]
+) -> None:
+    """Warnings are errors here: none may come before the line, or with the pixels."""
+    preparation = Preparation(5, **dict(zip(STEPS, chosen, strict=True)))
+    if preparation.mend and pixels is ALL_CONSTANT:
+        with pytest.raises(InputError, match=r"^m: expected .*--no-mend"):
+            preparation("m", pixels, 4.0, CTF)
+        return
+    try:
+        result = preparation("m", pixels, 4.0, CTF)
+    except InputError:
+        return
+    assert np.isfinite(result.pixels).all()
+    assert untouched_patches(result.excluded, 5).any()
+
+
+def test_prepare__normalise_refuses_pixels_that_hardly_vary() -> None:
+    with pytest.raises(InputError, match=r"m: expected pixels that .*--no-normalise"):
+        Preparation(5, normalise=True)("m", ALL_CONSTANT, None)
+
+
+def test_load_windows__nothing_but_constant_areas() -> None:
+    raw = Settings(size=5, mend=True, normalise=True, whiten=True)
+    for load in (load_patches, load_windows):
+        with pytest.raises(InputError, match=r"micrographs\[1\]: expected .*--no-mend"):
+            load([noise(60, 60), ALL_CONSTANT], raw, no_progress)
 
 
 def test_contaminated__crystals_and_edges_but_no_particles() -> None:

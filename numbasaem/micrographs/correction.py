@@ -96,4 +96,5 @@ def _share_outside(point_spread: NDArray[np.float64], energy: float) -> float:
     # Pairs of a pixel in the disc and one in the box, by the way from one to the other.
     pairs = np.rint(signal.correlate(np.ones((size, size)), disc.astype(np.float64)))
     inside = float(np.vdot(pairs, np.square(point_spread)))
-    return 1 - inside / (float(disc.sum()) * energy)
+    whole = max(float(disc.sum()) * energy, np.finfo(float).tiny)
+    return 1 - inside / whole

@@ -49,6 +49,8 @@ class RadialSpectrum:
         counts = np.bincount(shells.ravel())
         mean = np.bincount(shells.ravel(), power.ravel()) / counts / n_tiles
         mean[0] = mean[1]  # without its mean a tile tells nothing of frequency zero
+        if not mean.any():  # nothing but constant tiles
+            mean[:] = 1
         self._power = np.maximum(mean, _LEAST_POWER * np.median(mean))
         self._side = side
 
@@ -65,7 +67,7 @@ class RadialSpectrum:
         Returns
         -------
         float64
-            Power, no less than a tenth of the median.
+            Power, no less than a tenth of the median; 1 of a constant micrograph.
         """
         shells = np.arange(len(self._power)) / self._side
         return np.asarray(np.interp(np.hypot(y, x), shells, self._power))
