@@ -30,7 +30,9 @@ NO_RESOLUTION = 999.0
 """Value that RELION gives the wavelength of frequency zero."""
 
 COORDINATES = ("rlnCoordinateX", "rlnCoordinateY")
+"""Columns of a particle's centre."""
 ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
+"""Columns of a particle's rotation, degrees."""
 MICROGRAPH_PIXEL_SIZES = ("rlnMicrographPixelSize", "rlnMicrographOriginalPixelSize")
 """Columns that may state the pixel size of micrographs, the best first."""
 CTF_OF_MICROGRAPH = {
@@ -48,6 +50,7 @@ CTF_OF_OPTICS = {
 }
 """Columns of the part that all micrographs of a group share."""
 FREQUENCY, CORRELATION = "rlnResolution", "rlnFourierShellCorrelation"
+"""Columns of a shell: its frequency, 1/angstrom, and the correlation there."""
 CORRELATIONS = (
     "rlnFourierShellCorrelationUnmaskedMaps",
     "rlnFourierShellCorrelationMaskedMaps",
@@ -386,7 +389,7 @@ def read_fsc(path: PathLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     Returns
     -------
     frequency : ndarray, shape (n_shells,)
-        In 1/angstrom.
+        Frequency of each shell, 1/angstrom.
     fsc : ndarray, shape (n_shells,)
         Correlation per shell.
 

@@ -79,8 +79,8 @@ def group_point_spreads(
     Returns
     -------
     OpticsGroups
-        With the mean of its micrographs as each group's point spread; as many groups as
-        keep them within 5 % of each other, but no more than 16.
+        Groups with the mean of their micrographs as point spread; as many as keep them
+        within 5 % of each other, but no more than 16.
     """
     alike = _ALIKE
     while True:

@@ -238,7 +238,7 @@ class Prepared:
     Attributes
     ----------
     pixels : float32, shape (rows, columns)
-        What the model is of.
+        Pixels that the model is of.
     excluded : bool, shape (rows, columns)
         Where the camera saw nothing, or what is neither ice nor particles.
     original_shape : tuple of int
@@ -284,8 +284,9 @@ def preparation_of(settings: Settings) -> Preparation:
     Returns
     -------
     Preparation
-        With every step decided. The particle's diameter becomes that of the disc in a
-        patch, ``2 * (size // 2)`` pixels, less one for the ringing at its rim.
+        Preparation with every step decided. The particle's diameter becomes that of the
+        disc in a patch, ``2 * (size // 2)`` pixels, less one for the ringing at its
+        rim.
     """
     diameter = settings.particle_diameter
     raw = diameter is not None

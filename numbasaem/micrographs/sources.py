@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 WILDCARDS = "*?["
+"""Signs that make a name a pattern."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class MicrographFile:
     path : Path
         The file.
     name : str
-        What tables call it.
+        Name in tables.
     listed_pixel_size : float or None
         Angstrom per pixel, where a list states it.
     optics_group : int

@@ -71,9 +71,9 @@ def write_simulation(
     folder : path-like
         Where to write; made if it is not there.
     simulation : Simulation
-        What :func:`simulate` returned.
+        Result of :func:`simulate`.
     settings : SimulationSettings
-        What it was given.
+        Settings that it was given.
 
     Raises
     ------
