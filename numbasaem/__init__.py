@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from numbasaem.reconstruction.maximization import maximization
     from numbasaem.reconstruction.result import Result
     from numbasaem.settings import Settings
-    from numbasaem.simulation.scene import SimulationSettings, simulate
+    from numbasaem.simulation.scene import simulate
+    from numbasaem.simulation.settings import SimulationSettings
     from numbasaem.validation.checks import Validation, validate
     from numbasaem.volume.basis import VolumeBasis
 
@@ -53,7 +54,7 @@ _HOME = {
     "InputError": "errors",
     "Result": "reconstruction.result",
     "Settings": "settings",
-    "SimulationSettings": "simulation.scene",
+    "SimulationSettings": "simulation.settings",
     "Statistics": "observations.statistics",
     "Validation": "validation.checks",
     "VolumeBasis": "volume.basis",

@@ -109,7 +109,7 @@ class Settings(BaseModel):
         into account.
     whiten : bool
         Take noise to have the spectrum of each micrograph. See
-        :mod:`numbasaem.micrographs.ctf`.
+        :mod:`numbasaem.micrographs.correction`.
     views : {"uniform", "learned"}
         Prior of view directions: all alike, or found with the volume.
 

@@ -22,7 +22,7 @@ from numbasaem.cli import commands
 from numbasaem.geometry.rotations import rotations_from_relion
 from numbasaem.io.coordinates import read_boxes, read_topaz, write_topaz
 from numbasaem.io.mrc import write_micrograph, write_volume
-from numbasaem.io.star import ANGLES, read_particles
+from numbasaem.io.relion import ANGLES, read_particles
 from numbasaem.picking.scores import match_picks
 from numbasaem.reconstruction.checkpoint import load_checkpoint
 from numbasaem.settings import Settings, read_settings

@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 from numbasaem.assessment.fsc import correlation
 from numbasaem.geometry.rotations import random_rotations, relion_angles
 from numbasaem.io.mrc import read_volume, write_volume
-from numbasaem.io.star import read_particles, write_particles
+from numbasaem.io.relion import read_particles, write_particles
 from numbasaem.reconstruction.driver import reconstruct
 from numbasaem.reconstruction.result import Result
 from numbasaem.settings import Settings

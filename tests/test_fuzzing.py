@@ -24,7 +24,7 @@ from pydantic import ValidationError
 from numbasaem import cli
 from numbasaem.errors import InputError
 from numbasaem.io.mrc import read_header, read_micrographs, read_volume, write_volume
-from numbasaem.io.star import read_fsc, read_particles, write_fsc, write_particles
+from numbasaem.io.relion import read_fsc, read_particles, write_fsc, write_particles
 from numbasaem.reconstruction.checkpoint import load_checkpoint
 from numbasaem.reconstruction.driver import reconstruct
 from numbasaem.settings import Settings

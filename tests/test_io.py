@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import starfile
+from skimage.filters import threshold_otsu
 
 from numbasaem.errors import InputError
 from numbasaem.io import written_whole
@@ -31,7 +32,7 @@ from numbasaem.io.mrc import (
     write_micrograph,
     write_volume,
 )
-from numbasaem.io.star import (
+from numbasaem.io.relion import (
     optics_table,
     read_fsc,
     read_particles,
@@ -40,6 +41,7 @@ from numbasaem.io.star import (
 )
 from numbasaem.micrographs.fourier_crop import fourier_crop
 from numbasaem.volume.phantom import shepp_logan
+from numbasaem.volume.threshold import otsu_threshold
 from tests.helpers import noise
 
 IMAGE = noise(12, 17, seed=3)
@@ -666,6 +668,12 @@ def test_coordinates__bad_file(
 
 
 # ChimeraX
+
+
+def test_otsu_threshold__agrees_with_a_fine_histogram() -> None:
+    generator = np.random.default_rng(2)
+    values = np.append(generator.normal(0, 1, 9000), generator.normal(5, 1, 1500))
+    assert otsu_threshold(values) == pytest.approx(threshold_otsu(values, 4096), 1e-2)
 
 
 def test_surface_level__parts_a_bright_body_from_the_rest() -> None:

@@ -14,7 +14,7 @@ import pytest
 import tifffile
 
 from numbasaem.io.mrc import read_micrographs, write_micrograph
-from numbasaem.io.star import read_micrograph_table
+from numbasaem.io.relion import read_micrograph_table
 from numbasaem.io.tiff import read_tiff
 from numbasaem.micrographs import reading as inputs
 from numbasaem.micrographs.reading import list_inputs

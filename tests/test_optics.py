@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,55 +22,58 @@ from numbasaem import (
     simulate,
 )
 from numbasaem.assessment.alignment import align
-from numbasaem.io.star import read_micrograph_table, write_micrograph_table
-from numbasaem.micrographs.ctf import (
-    ContrastTransfer,
-    OpticsGroups,
-    RadialSpectrum,
-    corrected,
-    group_point_spreads,
-)
-from numbasaem.micrographs.reading import list_inputs
+from numbasaem.io.relion import read_micrograph_table, write_micrograph_table
+from numbasaem.micrographs.correction import flip_phases_and_whiten
+from numbasaem.micrographs.ctf import ContrastTransferFunction
+from numbasaem.micrographs.noise_spectrum import RadialSpectrum
+from numbasaem.micrographs.optics_groups import OpticsGroups, group_point_spreads
+from numbasaem.micrographs.reading import file_of_source, list_inputs, source_of_file
+from numbasaem.micrographs.sources import MicrographFile, list_micrographs
 from numbasaem.observations.patch_data import Patches, load_patches
 from numbasaem.projection.operator import ProjectionOperator
 from numbasaem.projection.point_spread import image_filter, seen_through
 from numbasaem.reconstruction.driver import Callbacks, run_all
-from numbasaem.reconstruction.journal import Journal
+from numbasaem.reconstruction.journal import Journal, refuse_other_sources
 from numbasaem.reconstruction.maximization import normal_equations
-from numbasaem.simulation.scene import SimulationSettings, simulate_to_folder
+from numbasaem.simulation.files import simulate_to_folder
+from numbasaem.simulation.settings import SimulationSettings
 from numbasaem.volume.phantom import folded_chain
-from tests.helpers import noise
 
 SIZE, PIXEL_SIZE = 7, 5.0
-LENS = ContrastTransfer(15_000.0, 14_000.0, 30.0)
+CTF = ContrastTransferFunction(15_000.0, 14_000.0, 30.0)
 
 
-def white() -> NDArray[np.float32]:
-    return noise(256, 256, seed=5)
+def white(side: int = 256) -> NDArray[np.float32]:
+    return noise(side, side, seed=5)
 
 
-def nothing_dead(pixels: NDArray[np.float32]) -> NDArray[np.bool_]:
+def nothing_excluded(pixels: NDArray[np.float32]) -> NDArray[np.bool_]:
     return np.zeros(pixels.shape, bool)
 
 
-def through(image: NDArray[np.floating], lens: ContrastTransfer) -> NDArray[np.float32]:
+def through(
+    image: NDArray[np.floating], ctf: ContrastTransferFunction
+) -> NDArray[np.float32]:
     """Image of a lens, everywhere on a periodic micrograph."""
     y, x = (fft.fftfreq(n, PIXEL_SIZE) for n in image.shape)
-    seen = fft.ifft2(fft.fft2(image) * lens(y[:, None], x))
+    seen = fft.ifft2(fft.fft2(image) * ctf(y[:, None], x))
     return seen.real.astype(np.float32)
 
 
 def spreads() -> NDArray[np.float64]:
     pixels = white()
-    lenses = (LENS, ContrastTransfer(8_000.0, 8_000.0))
-    found = [
-        corrected(pixels, nothing_dead(pixels), SIZE, (lens, PIXEL_SIZE))[1]
-        for lens in lenses
-    ]
-    return np.array([one.values for one in found])
+    ctfs = (CTF, ContrastTransferFunction(8_000.0, 8_000.0))
+    return np.array(
+        [
+            flip_phases_and_whiten(
+                pixels, nothing_excluded(pixels), SIZE, (ctf, PIXEL_SIZE)
+            )[1].values
+            for ctf in ctfs
+        ]
+    )
 
 
-def test_lens__agrees_with_aspire() -> None:
+def test_ctf__agrees_with_aspire() -> None:
     """Signs, units and axes are those of another program that follows RELION."""
     filters = pytest.importorskip("aspire.operators")
     theirs = filters.CTFFilter(
@@ -85,18 +89,18 @@ def test_lens__agrees_with_aspire() -> None:
     x, y = np.meshgrid(omega, omega)
     expected = theirs.evaluate(np.stack([x.ravel(), y.ravel()]), pixel_size=PIXEL_SIZE)
     frequency = fft.fftfreq(side, PIXEL_SIZE)
-    found = LENS(frequency[:, None], frequency)
+    found = CTF(frequency[:, None], frequency)
     np.testing.assert_allclose(np.abs(found).ravel(), np.abs(expected), atol=2e-3)
 
 
-def test_lens__first_zero_and_envelope() -> None:
+def test_ctf__first_zero_and_envelope() -> None:
     """The phase is pi where defocus alone says so, and the envelope halves at its B."""
-    lens = ContrastTransfer(
+    ctf = ContrastTransferFunction(
         10_000, 10_000, spherical_aberration=0, amplitude_contrast=0
     )
-    assert abs(float(lens(0, (10_000 * lens.wavelength) ** -0.5))) < 1e-12
-    damped = ContrastTransfer(10_000, 10_000, b_factor=4 * np.log(2) / 0.05**2)
-    sharp = ContrastTransfer(10_000, 10_000)
+    assert abs(float(ctf(0, (10_000 * ctf.wavelength) ** -0.5))) < 1e-12
+    damped = ContrastTransferFunction(10_000, 10_000, b_factor=4 * np.log(2) / 0.05**2)
+    sharp = ContrastTransferFunction(10_000, 10_000)
     assert float(damped(0.03, 0.04)) == pytest.approx(float(sharp(0.03, 0.04)) / 2)
 
 
@@ -104,22 +108,21 @@ def test_lens__first_zero_and_envelope() -> None:
     ("field", "value"),
     [("voltage", 0.0), ("defocus_u", np.nan), ("amplitude_contrast", 1.5)],
 )
-def test_lens__refuses(field: str, value: float) -> None:
+def test_ctf__refuses(field: str, value: float) -> None:
     with pytest.raises(InputError, match=field):
-        ContrastTransfer(**{"defocus_u": 1e4, "defocus_v": 1e4, field: value})
+        ContrastTransferFunction(**{"defocus_u": 1e4, "defocus_v": 1e4, field: value})
 
 
-def test_correction__particle_appears_as_its_point_spread_says(
-    generator: np.random.Generator,
-) -> None:
+def test_correction__particle_appears_as_its_point_spread_says(generator: np.random.Generator) -> None:
     """A particle seen through the lens, phases flipped, is the filtered particle."""
     particle = np.zeros((256, 256), np.float32)
     image = generator.standard_normal((SIZE, SIZE))
     box = slice(100, 100 + SIZE), slice(60, 60 + SIZE)
     particle[box] = image
-    lens = LENS, PIXEL_SIZE
-    seen = through(particle, LENS)
-    pixels, spread = corrected(seen, nothing_dead(seen), SIZE, lens)
+    seen = through(particle, CTF)
+    pixels, spread = flip_phases_and_whiten(
+        seen, nothing_excluded(seen), SIZE, (CTF, PIXEL_SIZE)
+    )
     there = seen_through(image[None], spread.values)[0]
     # a pixel sums 49 values of the spread, each right to 1.3e-4 (root mean square)
     bound = 6e-4 * float(np.linalg.norm(image))
@@ -132,7 +135,9 @@ def test_correction__particle_appears_as_its_point_spread_says(
 
 def test_correction__flipping_leaves_noise_as_it_is() -> None:
     pixels = white()
-    flipped, _ = corrected(pixels, nothing_dead(pixels), SIZE, (LENS, PIXEL_SIZE))
+    flipped, _ = flip_phases_and_whiten(
+        pixels, nothing_excluded(pixels), SIZE, (CTF, PIXEL_SIZE)
+    )
     before, after = (np.abs(fft.rfft2(one)) for one in (pixels, flipped))
     np.testing.assert_allclose(after, before, rtol=1e-3, atol=1e-2)
 
@@ -141,15 +146,35 @@ def test_whitening__makes_coloured_noise_white() -> None:
     y, x = fft.fftfreq(256)[:, None], fft.rfftfreq(256)
     colour = 1 / (1 + (np.hypot(y, x) / 0.1) ** 2)
     pixels = (3 * fft.irfft2(fft.rfft2(white()) * colour)).astype(np.float32)
-    found, spread = corrected(pixels, nothing_dead(pixels), SIZE, None, whiten=True)
+    found, spread = flip_phases_and_whiten(
+        pixels, nothing_excluded(pixels), SIZE, None, whiten=True
+    )
     assert found.std() == pytest.approx(pixels.std(), rel=1e-5)
-    shells = RadialSpectrum(found, nothing_dead(found))
+    shells = RadialSpectrum(found, nothing_excluded(found))
     frequencies = np.linspace(0.02, 0.5, 20)
     power = shells(frequencies, np.zeros(20))
-    before = RadialSpectrum(pixels, nothing_dead(pixels))(frequencies, np.zeros(20))
+    before = RadialSpectrum(pixels, nothing_excluded(pixels))(frequencies, np.zeros(20))
     assert before.max() / before.min() > 9
     assert power.max() / power.min() < 1.3
     assert spread.values[SIZE - 1, SIZE - 1] == spread.values.max()
+
+
+def test_whitening__leaves_what_has_no_noise() -> None:
+    pixels = np.zeros((130, 130), np.float32)
+    pixels[100:] = 1
+    excluded = pixels > 0
+    result, _ = flip_phases_and_whiten(pixels, excluded, SIZE, whiten=True)
+    np.testing.assert_allclose(result, pixels, atol=1e-5)
+
+
+def test_correction__nothing_comes_through() -> None:
+    """Without amplitude contrast, under an envelope that leaves nothing."""
+    nothing = replace(CTF, amplitude_contrast=0.0, b_factor=1e12)
+    pixels = white(64)
+    _, spread = flip_phases_and_whiten(
+        pixels, nothing_excluded(pixels), SIZE, (nothing, PIXEL_SIZE)
+    )
+    assert spread.share_outside == 1
 
 
 def test_image_filter__is_a_cropped_convolution(generator: np.random.Generator) -> None:
@@ -170,9 +195,7 @@ def test_groups__put_alike_micrographs_together() -> None:
     assert len(group_point_spreads(many).point_spreads) <= 16
 
 
-def test_operator__adjoint_and_matrices_of_groups(
-    generator: np.random.Generator,
-) -> None:
+def test_operator__adjoint_and_matrices_of_groups(generator: np.random.Generator) -> None:
     basis, rotations = VolumeBasis(SIZE, 3), rotation_grid(10)
     operator = ProjectionOperator(basis, rotations, spreads())
     x = generator.standard_normal(basis.n_coefficients)
@@ -188,9 +211,7 @@ def test_operator__adjoint_and_matrices_of_groups(
         np.testing.assert_allclose(views, np.split(images, 2)[group], atol=1e-12)
 
 
-def test_statistics__of_groups_are_those_of_each_alone(
-    generator: np.random.Generator,
-) -> None:
+def test_statistics__of_groups_are_those_of_each_alone(generator: np.random.Generator) -> None:
     """Every patch is compared with the volume as its own micrograph shows it."""
     basis, rotations = VolumeBasis(SIZE, 3), rotation_grid(10)
     operator = ProjectionOperator(basis, rotations, spreads())
@@ -220,7 +241,7 @@ def test_statistics__of_groups_are_those_of_each_alone(
         np.testing.assert_allclose(whole, expected, atol=1e-5 * np.abs(whole).max())
 
 
-def through_lenses(folder: Path, snr: float = 10.0) -> Path:
+def two_defoci(folder: Path, snr: float = 10.0) -> Path:
     """Micrographs of two defoci; the folder of their list."""
     settings = SimulationSettings(
         size=SIZE,
@@ -252,7 +273,7 @@ def plan(**changes: object) -> Settings:
 def test_reconstruct__with_the_lens_is_better_than_without(
     tmp_path: Path, model: str
 ) -> None:
-    place = through_lenses(tmp_path / "data")
+    place = two_defoci(tmp_path / "data")
     listed = [place / "micrographs.star"]
     truth = VolumeBasis(SIZE, 4)
     true = truth.evaluate(truth.expand(folded_chain(SIZE)))
@@ -267,7 +288,7 @@ def test_reconstruct__with_the_lens_is_better_than_without(
 
 def test_likelihood__never_falls_with_the_lens(tmp_path: Path) -> None:
     """Full batch and plain steps: EM, whatever stands between molecule and pixels."""
-    listed = [through_lenses(tmp_path / "data", snr=1.0) / "micrographs.star"]
+    listed = [two_defoci(tmp_path / "data", snr=1.0) / "micrographs.star"]
     settings = plan(ctf=True, whiten=True, starts=1, over_relaxation=1.0)
     data = load_patches(list_inputs(listed), settings, lambda *_: None)
     assert data.optics is not None
@@ -283,17 +304,21 @@ def test_likelihood__never_falls_with_the_lens(tmp_path: Path) -> None:
 
 def test_list__keeps_the_microscope(tmp_path: Path) -> None:
     path = tmp_path / "micrographs.star"
-    lenses = [LENS, ContrastTransfer(9_000, 8_500, -20, phase_shift=90, b_factor=40)]
-    write_micrograph_table(path, ["a.mrc", "b.mrc"], PIXEL_SIZE, lenses)
+    ctfs = [
+        CTF,
+        ContrastTransferFunction(9_000, 8_500, -20, phase_shift=90, b_factor=40),
+    ]
+    parameters = [asdict(ctf) for ctf in ctfs]
+    write_micrograph_table(path, ["a.mrc", "b.mrc"], PIXEL_SIZE, parameters)
     table = read_micrograph_table(path)
-    assert list(table.lenses) == lenses
+    assert table.ctf_parameters == parameters
     write_micrograph_table(path, ["a.mrc"], PIXEL_SIZE)
-    assert read_micrograph_table(path).lenses == [None]
+    assert read_micrograph_table(path).ctf_parameters == [None]
 
 
 def test_list__names_what_is_wrong(tmp_path: Path) -> None:
     path = tmp_path / "micrographs.star"
-    write_micrograph_table(path, ["a.mrc"], PIXEL_SIZE, [LENS])
+    write_micrograph_table(path, ["a.mrc"], PIXEL_SIZE, [asdict(CTF)])
     text = path.read_text()
     path.write_text(text.replace("_rlnVoltage", "_rlnOther"))
     with pytest.raises(InputError, match="rlnVoltage"):
@@ -301,6 +326,25 @@ def test_list__names_what_is_wrong(tmp_path: Path) -> None:
     path.write_text(re.sub(r"15000\S*", "nan", text))
     with pytest.raises(InputError, match="finite rlnDefocusU"):
         read_micrograph_table(path)
+    path.write_text(re.sub(r"\b300\b\S*", "-300", text))
+    with pytest.raises(InputError) as error:
+        list_micrographs([path])
+    assert str(error.value) == (
+        f"{path}: voltage: expected a number of kV above 0, found -300.0"
+    )
+
+
+def test_source__keeps_the_contrast_transfer_function(tmp_path: Path) -> None:
+    (tmp_path / "a.mrc").write_bytes(b"pixels")
+    file = MicrographFile(tmp_path / "a.mrc", "a.mrc", ctf=CTF)
+    source = source_of_file(file)
+    assert file_of_source(source) == file
+    source["lens"] = source.pop("ctf")  # as runs of older versions have it
+    assert file_of_source(source) == file
+    refuse_other_sources(tmp_path / "run.h5", [source], [source_of_file(file)])
+    other = source_of_file(replace(file, ctf=replace(CTF, defocus_u=9_000.0)))
+    with pytest.raises(InputError, match=r"contrast transfer function that .* began"):
+        refuse_other_sources(tmp_path / "run.h5", [source], [other])
 
 
 def test_reconstruct__refuses_a_lens_that_it_does_not_know() -> None:
@@ -316,9 +360,9 @@ def test_simulation__views_noise_and_lens() -> None:
     share = np.mean(cosine > np.cos(np.radians(30)))
     assert abs(share - (0.5 + 0.5 * (1 - np.cos(np.radians(30))) / 2)) < 0.06
     np.testing.assert_allclose(np.linalg.det(sample.rotations[0]), 1)
-    assert simulate(folded_chain(SIZE), plain).lenses == []
-    seen = simulate(folded_chain(SIZE), plain, defocus=(9_000, 9_000))
-    assert [lens.defocus_u for lens in seen.lenses] == [9_000]
+    assert simulate(folded_chain(SIZE), plain).ctfs == []
+    defocused = simulate(folded_chain(SIZE), plain, defocus=(9_000, 9_000))
+    assert [ctf.defocus_u for ctf in defocused.ctfs] == [9_000]
 
 
 def test_simulation__noise_like_a_micrograph(tmp_path: Path) -> None:
@@ -340,7 +384,9 @@ def test_simulation__noise_like_a_micrograph(tmp_path: Path) -> None:
     assert found.var() == pytest.approx(sample.noise_variance, rel=0.1)
     frequencies = np.linspace(0.03, 0.5, 15)
     power = [
-        RadialSpectrum(one / one.std(), nothing_dead(one))(frequencies, np.zeros(15))
+        RadialSpectrum(one / one.std(), nothing_excluded(one))(
+            frequencies, np.zeros(15)
+        )
         for one in (measured, found)
     ]
     np.testing.assert_allclose(power[0], power[1], rtol=0.35)

@@ -17,7 +17,7 @@ from numbasaem.errors import InputError
 from numbasaem.geometry.rotations import rotation_grid
 from numbasaem.io.coordinates import read_boxes, read_topaz
 from numbasaem.io.mrc import read_micrographs, write_micrograph
-from numbasaem.io.star import read_particles, write_micrograph_table
+from numbasaem.io.relion import read_particles, write_micrograph_table
 from numbasaem.observations import patch_positions
 from numbasaem.observations.patch_cutting import (
     crop_shift_pad,
@@ -47,7 +47,9 @@ from numbasaem.projection.operator import project
 from numbasaem.reconstruction.checkpoint import load_checkpoint, save_checkpoint
 from numbasaem.reconstruction.driver import reconstruct
 from numbasaem.settings import Settings
-from numbasaem.simulation.scene import SimulationSettings, simulate, simulate_to_folder
+from numbasaem.simulation.files import simulate_to_folder
+from numbasaem.simulation.scene import simulate
+from numbasaem.simulation.settings import SimulationSettings
 from numbasaem.volume.basis import VolumeBasis
 from numbasaem.volume.phantom import folded_chain
 

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from numbasaem.aliases import no_progress
 from numbasaem.errors import InputError
+from numbasaem.micrographs.ctf import ContrastTransferFunction
+from numbasaem.micrographs.excluded_areas import contaminated, mended
 from numbasaem.micrographs.preparation import (
     Preparation,
     background_level,
-    contaminated,
-    mended,
     preparation_of,
 )
+from numbasaem.observations.patch_cutting import untouched_particles, untouched_patches
+from numbasaem.observations.patch_data import load_patches
+from numbasaem.observations.window_data import load_windows
 from numbasaem.settings import Settings
 from numbasaem.simulation.scene import simulate
 from numbasaem.volume.phantom import folded_chain, shepp_logan
 from tests.helpers import noise
 
 SIZE = 11
+CTF = ContrastTransferFunction(15_000.0, 14_000.0, 30.0)
 
 
 def prepared(pixels: np.ndarray, **steps: bool) -> NDArray[np.float32]:
@@ -63,13 +70,13 @@ def test_background_level__without_noise() -> None:
     assert abs(background_level(pixels, SIZE)) < 0.02 * pixels.max()
 
 
-def test_background_level__leaves_dead_areas_out() -> None:
+def test_background_level__ignores_excluded_areas() -> None:
     pixels = noise(100, 100)
-    dead = np.zeros(pixels.shape, bool)
-    dead[:70] = True
-    wanted = background_level(pixels, SIZE, dead)
+    excluded = np.zeros(pixels.shape, bool)
+    excluded[:70] = True
+    wanted = background_level(pixels, SIZE, excluded)
     pixels[:70] = -50
-    assert background_level(pixels, SIZE, dead) == pytest.approx(wanted, abs=1e-6)
+    assert background_level(pixels, SIZE, excluded) == pytest.approx(wanted, abs=1e-6)
     assert abs(wanted) < 0.2
 
 
@@ -81,7 +88,7 @@ def test_prepare__default_changes_the_level_alone() -> None:
     result = Preparation(SIZE)("m", pixels + 40, None)
     level = background_level(pixels + 40, SIZE)
     np.testing.assert_allclose(result.pixels, pixels + 40 - level, atol=1e-4)
-    assert not result.dead.any()
+    assert not result.excluded.any()
     assert result.pixels.dtype == np.float32
 
 
@@ -125,8 +132,8 @@ def test_mended__hot_pixels_become_their_neighbours() -> None:
     pixels = noise(60, 60)
     hot = pixels.copy()
     hot[[10, 30], [20, 40]] = 500, -90
-    result, dead = mended(hot)
-    assert not dead.any()
+    result, constant = mended(hot)
+    assert not constant.any()
     changed = np.argwhere(result != hot)
     np.testing.assert_array_equal(changed, [[10, 20], [30, 40]])
     assert np.abs(result).max() < 8
@@ -135,36 +142,77 @@ def test_mended__hot_pixels_become_their_neighbours() -> None:
 def test_mended__leaves_noise_and_particles_alone() -> None:
     sample = simulate(shepp_logan(SIZE), size=SIZE, pixels=200, snr=3.5, ell_max=6)
     pixels = sample.micrographs[0]
-    result, dead = mended(pixels)
+    result, constant = mended(pixels)
     np.testing.assert_array_equal(result, pixels)
-    assert not dead.any()
+    assert not constant.any()
 
 
-def test_mended__few_counts_are_not_dead() -> None:
+def test_mended__few_counts_are_no_constant_area() -> None:
     counts = np.random.default_rng(0).poisson(0.3, (200, 200)).astype(np.float32)
     assert not mended(counts)[1].any()
 
 
-def test_prepare__dead_areas() -> None:
+def test_prepare__constant_areas() -> None:
     pixels = noise(60, 80) + 100
     pixels[:15, 20:45] = 0
     result = Preparation(10, level=True, mend=True)("m", pixels, None)
-    np.testing.assert_array_equal(result.dead, pixels == 0)
+    np.testing.assert_array_equal(result.excluded, pixels == 0)
     wanted = np.ones((6, 8), bool)
     wanted[:2, 2:5] = False
-    np.testing.assert_array_equal(result.live_patches(10).reshape(6, 8), wanted)
+    live = untouched_patches(result.excluded, 10)
+    np.testing.assert_array_equal(live.reshape(6, 8), wanted)
     centres = np.array([[20, 30], [19, 30], [5, 15], [5, 16], [0, 0], [59, 79.0]])
-    live = result.live_particles(centres, 10)
+    live = untouched_particles(result.excluded, centres, 10)
     np.testing.assert_array_equal(live, [True, False, True, False, True, True])
     # what is left of them does not ring in the pixels beside
     assert np.abs(result.pixels).max() < 6
 
 
-def test_prepare__nothing_but_dead_areas() -> None:
+def test_prepare__nothing_but_constant_areas() -> None:
     pixels = np.zeros((60, 60), np.float32)
     pixels[30, 30] = 1
     with pytest.raises(InputError, match=r"m: expected .*--no-mend"):
         Preparation(5, mend=True)("m", pixels, None)
+
+
+ALL_CONSTANT = np.zeros((40, 40), np.float32)
+ALL_CONSTANT[20, 20] = 1
+MOSTLY_CONSTANT = noise(66, 120)
+MOSTLY_CONSTANT[:, 20:] = 3
+BARELY_FREE = noise(40, 40)
+BARELY_FREE[:, 9:] = -1e14
+STEPS = ("mend", "flatten", "clean", "level", "normalise", "ctf", "whiten")
+
+
+@pytest.mark.parametrize("pixels", [ALL_CONSTANT, MOSTLY_CONSTANT, BARELY_FREE])
+@pytest.mark.parametrize("chosen", list(product((False, True), repeat=len(STEPS))))
+def test_prepare__any_steps_give_pixels_or_one_line(
+    pixels: NDArray[np.float32], chosen: tuple[bool, ...]
+) -> None:
+    """Warnings are errors here: none may come before the line, or with the pixels."""
+    preparation = Preparation(5, **dict(zip(STEPS, chosen, strict=True)))
+    if preparation.mend and pixels is ALL_CONSTANT:
+        with pytest.raises(InputError, match=r"^m: expected .*--no-mend"):
+            preparation("m", pixels, 4.0, CTF)
+        return
+    try:
+        result = preparation("m", pixels, 4.0, CTF)
+    except InputError:
+        return
+    assert np.isfinite(result.pixels).all()
+    assert untouched_patches(result.excluded, 5).any()
+
+
+def test_prepare__normalise_refuses_pixels_that_hardly_vary() -> None:
+    with pytest.raises(InputError, match=r"m: expected pixels that .*--no-normalise"):
+        Preparation(5, normalise=True)("m", ALL_CONSTANT, None)
+
+
+def test_load_windows__nothing_but_constant_areas() -> None:
+    raw = Settings(size=5, mend=True, normalise=True, whiten=True)
+    for load in (load_patches, load_windows):
+        with pytest.raises(InputError, match=r"micrographs\[1\]: expected .*--no-mend"):
+            load([noise(60, 60), ALL_CONSTANT], raw, no_progress)
 
 
 def test_contaminated__crystals_and_edges_but_no_particles() -> None:
@@ -184,13 +232,13 @@ def test_contaminated__crystals_and_edges_but_no_particles() -> None:
     assert not found[180:, :350].any()
 
 
-def test_contaminated__is_left_out() -> None:
+def test_contaminated__is_excluded() -> None:
     pixels = noise(400, 400)
     pixels[100:140, 200:230] *= 9
     result = Preparation(SIZE, clean=True)("m", pixels, None)
-    assert result.dead[120, 215]
-    assert 0.01 < result.dead.mean() < 0.1
-    assert abs(np.std(result.pixels[~result.dead]) - 1) < 0.05
+    assert result.excluded[120, 215]
+    assert 0.01 < result.excluded.mean() < 0.1
+    assert abs(np.std(result.pixels[~result.excluded]) - 1) < 0.05
 
 
 # --- downsampling ------------------------------------------------------------------
@@ -221,12 +269,12 @@ def test_prepare__downsamples_and_finds_the_way_back(shape: tuple[int, int]) -> 
     np.testing.assert_allclose(found, spot, atol=0.02)
 
 
-def test_prepare__dead_areas_of_a_downsampled_micrograph() -> None:
+def test_prepare__constant_areas_of_a_downsampled_micrograph() -> None:
     pixels = noise(200, 200)
     pixels[:40] = 3
     result = Preparation(5, 4.0, mend=True)("m", pixels, 1.0)
-    assert result.dead[:10].all()
-    assert not result.dead[12:].any()
+    assert result.excluded[:10].all()
+    assert not result.excluded[12:].any()
 
 
 @pytest.mark.parametrize(

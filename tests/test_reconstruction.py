@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from numbasaem.geometry.rotations import rotation_grid
-from numbasaem.io.star import read_fsc
+from numbasaem.io.relion import read_fsc
 from numbasaem.observations.patch_cutting import cut_patches
 from numbasaem.observations.patch_data import Patches
 from numbasaem.reconstruction.checkpoint import load_checkpoint

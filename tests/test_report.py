@@ -24,7 +24,9 @@ from numbasaem.reconstruction.driver import reconstruct
 from numbasaem.report import shapes, write_report
 from numbasaem.report.record import read_record
 from numbasaem.settings import Settings
-from numbasaem.simulation.scene import SimulationSettings, simulate, simulate_to_folder
+from numbasaem.simulation.files import simulate_to_folder
+from numbasaem.simulation.scene import simulate
+from numbasaem.simulation.settings import SimulationSettings
 from numbasaem.volume.phantom import folded_chain
 
 SIZE = 7
@@ -207,7 +209,7 @@ def test_report__points_out_what_is_wrong(copy: Path) -> None:
     assert "no half maps" in words
 
 
-def test_report__shows_what_is_left_out(tmp_path: Path) -> None:
+def test_report__shows_what_is_excluded(tmp_path: Path) -> None:
     plan = SimulationSettings(size=SIZE, pixels=120, snr=10, ell_max=4)
     pixels = simulate(folded_chain(SIZE), plan).micrographs[0]
     pixels[20:32, 60:72] *= 20
@@ -224,10 +226,10 @@ def test_report__shows_what_is_left_out(tmp_path: Path) -> None:
     reconstruct([tmp_path / "m.mrc"], settings, out=tmp_path / "run")
     excerpt = read_record(tmp_path / "run").excerpt
     assert excerpt is not None
-    assert excerpt.left_out[20:32, 60:72].all()
+    assert excerpt.excluded[20:32, 60:72].all()
     y, x = np.rint(excerpt.particles.centres).astype(int).T
     assert len(y) > 10
-    assert not excerpt.left_out[y, x].any()
+    assert not excerpt.excluded[y, x].any()
     assert "Blue: left out." in write_report(tmp_path / "run").read_text("utf-8")
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +13,16 @@ import pytest
 from scipy.ndimage import shift
 from scipy.spatial.transform import Rotation
 
-import numbasaem.simulation as module
 from numbasaem.errors import InputError
 from numbasaem.io.mrc import read_micrographs, read_volume
-from numbasaem.io.star import read_particles
+from numbasaem.io.relion import read_particles
 from numbasaem.micrographs.fourier_crop import fourier_crop
-from numbasaem.simulation.scene import (
-    Simulation,
-    SimulationSettings,
-    downsampled,
-    iterate_micrographs,
-    place_squares,
-    project_slices,
-    simulate,
-    simulate_to_folder,
-    write_simulation,
-)
+from numbasaem.simulation import scene
+from numbasaem.simulation.files import simulate_to_folder, write_simulation
+from numbasaem.simulation.placement import place_squares
+from numbasaem.simulation.scene import Simulation, iterate_micrographs, simulate
+from numbasaem.simulation.settings import SimulationSettings
+from numbasaem.simulation.slices import downsampled, project_slices
 from numbasaem.volume.basis import VolumeBasis
 from numbasaem.volume.phantom import shepp_logan
 from tests.helpers import gaussians
@@ -274,8 +270,8 @@ def test_simulate__original_equals_the_naive_route(
     volume = np.random.default_rng(4).standard_normal((full,) * 3)
     width = round(pixels * full / size)
     # Several strips and batches, although the micrograph is small.
-    monkeypatch.setattr(module, "STRIP_PIXELS", 40 * width)
-    monkeypatch.setattr(module, "BATCH_PIXELS", 3 * full**2)
+    monkeypatch.setattr(scene, "STRIP_PIXELS", 40 * width)
+    monkeypatch.setattr(scene, "BATCH_PIXELS", 3 * full**2)
     result = simulate(
         volume,
         size=size,
@@ -388,6 +384,14 @@ def test_simulate__settings_missing_or_unknown() -> None:
         simulate(VOLUME, size=7, pixels=90)
     with pytest.raises(InputError, match="found noise"):
         simulate(VOLUME, **SMALL, noise=3)
+
+
+def test_settings__import_no_compiler() -> None:
+    program = (
+        "import sys, numbasaem; numbasaem.SimulationSettings; "
+        "sys.exit('numba' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0
 
 
 # Files

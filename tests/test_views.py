@@ -15,7 +15,7 @@ from numbasaem.reconstruction.driver import Callbacks, run_all
 from numbasaem.reconstruction.journal import Journal
 from numbasaem.reconstruction.state import RunState
 from numbasaem.reconstruction.view_prior import rotation_prior
-from numbasaem.simulation.scene import SimulationSettings
+from numbasaem.simulation.settings import SimulationSettings
 from numbasaem.volume.phantom import folded_chain
 
 SIZE = 9

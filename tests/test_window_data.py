@@ -108,7 +108,7 @@ def test_dead_area__no_window_in_it() -> None:
     pixels[:, 50:] = 7.0
     settings = SETTINGS.model_copy(update={"mend": True})
     data = load_windows([pixels], settings, lambda *_: None)
-    assert data.prepared[0].dead[:, 50:].all()
+    assert data.prepared[0].excluded[:, 50:].all()
     part = data.part(None, None)
     assert len(part) * part.patches_each * SIZE**2 == pytest.approx(84 * 44)
     nothing = [np.zeros(pixels.shape, bool)]

@@ -43,8 +43,6 @@ SURFACE_NAMES = frozenset({"__version__"})
 DEFERRED = frozenset(
     {
         ("settings", "reconstruction"),
-        ("io.star", "micrographs"),
-        ("micrographs.preparation", "observations"),
     }
 )
 """Imports that still run against the order."""

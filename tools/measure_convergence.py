@@ -30,7 +30,8 @@ from numbasaem.reconstruction.driver import reconstruct
 from numbasaem.reconstruction.iterate import iterations
 from numbasaem.reconstruction.starts import random_start
 from numbasaem.settings import Settings
-from numbasaem.simulation.scene import Simulation, SimulationSettings, simulate
+from numbasaem.simulation.scene import Simulation, simulate
+from numbasaem.simulation.settings import SimulationSettings
 from numbasaem.volume.basis import VolumeBasis
 
 SIZE = 11

@@ -51,7 +51,9 @@ from numbasaem.picking.scores import (
 )
 from numbasaem.report.record import read_record
 from numbasaem.settings import Settings
-from numbasaem.simulation.scene import SimulationSettings, simulate, simulate_to_folder
+from numbasaem.simulation.files import simulate_to_folder
+from numbasaem.simulation.scene import simulate
+from numbasaem.simulation.settings import SimulationSettings
 from numbasaem.volume.basis import VolumeBasis
 
 Volume = NDArray[np.float64]

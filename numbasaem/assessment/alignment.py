@@ -28,21 +28,32 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 _COARSE_SIZE = 15
+"""Voxels a side at which the grid of rotations is tried."""
 _COARSE_ROTATIONS = 4608
-"""15 degrees apart: within reach of the refinement for what 15 voxels can show."""
+"""Rotations of the grid, 15 degrees apart.
+
+From there the refinement reaches the maximum of what 15 voxels can show.
+"""
 _COARSE_BATCH = 256
+"""Rotations that are tried at once."""
 _COARSE_ACCURACY = 1e-3
+"""Relative accuracy of the interpolation on the grid of rotations."""
 _CANDIDATES = 6
+"""Poses of each hand that are refined."""
 _APART = np.deg2rad(25)
 """Least angle between candidates, so that they are not all of one peak."""
 _FIT_ACCURACY = 1e-6
+"""Relative accuracy of the interpolation in a refinement."""
 _ACCURACY = 1e-9
+"""Relative accuracy of the interpolation of the volume that is handed out."""
 _MOST_STEPS = 50
+"""Largest number of steps of a refinement."""
 _COARSE_LAST_STEP = 0.03
+"""Length of a refinement's last step at low resolution, as below."""
 _LAST_STEP = 1e-3
 """Voxels by which the last step of a refinement moves the volume's surface."""
 _HALF_TURN = np.diag([1.0, -1.0, -1.0])
-"""About x: followed by inversion through the centre, it reverses x."""
+"""Half a turn about x: followed by inversion through the centre, it reverses x."""
 
 
 @dataclass(frozen=True)
@@ -169,8 +180,8 @@ def align(volume: ArrayLike, reference: ArrayLike, mirror: bool = True) -> Align
     --------
     >>> from numbasaem.volume.phantom import folded_chain
     >>> volume = folded_chain(7)
-    >>> found = align(volume[::-1], volume)  # the other hand
-    >>> found.mirrored, bool(found.correlation > 0.99)
+    >>> alignment = align(volume[::-1], volume)  # the other hand
+    >>> alignment.mirrored, bool(alignment.correlation > 0.99)
     (True, True)
     """
     moving, target = check_pair(volume, reference)
@@ -182,8 +193,8 @@ def align(volume: ArrayLike, reference: ArrayLike, mirror: bool = True) -> Align
     finalists = []
     for mirrored, candidates in _coarse_poses(small, goal, mirror):
         fit = _Fit(_mirrored(small) if mirrored else small, goal)
-        found = [fit.refined(pose, _COARSE_LAST_STEP) for pose in candidates]
-        _, pose = max(found, key=_score)
+        refined = [fit.refined(pose, _COARSE_LAST_STEP) for pose in candidates]
+        _, pose = max(refined, key=_score)
         pose = pose._replace(shift=pose.shift * len(moving) / size)
         source = _mirrored(moving) if mirrored else moving
         best = _Fit(source, target).refined(pose, _LAST_STEP)
@@ -233,8 +244,9 @@ class _Pose(NamedTuple):
     shift: NDArray[np.float64]
 
 
-def _score(found: tuple[float, *tuple[object, ...]]) -> float:
-    return found[0]
+def _score(candidate: tuple[float, *tuple[object, ...]]) -> float:
+    """Correlation, which comes first."""
+    return candidate[0]
 
 
 def _mirrored(volume: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -249,7 +261,7 @@ def _backwards(rotations: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _radius(size: int) -> float:
-    """Of the ball that every rotation keeps inside a cube of this size."""
+    """Radius of the ball that every rotation keeps inside a cube of this size."""
     return (size - 1) // 2 + 0.5
 
 
@@ -385,9 +397,9 @@ class _Fit:
             damped = curvature + damping * scale / 6 * np.eye(6)
             step = np.linalg.solve(damped, gradient)
             trial = self._stepped(pose, step)
-            found = self._linearized(trial)
-            if found[0] > score:
-                pose, (score, gradient, curvature) = trial, found
+            there = self._linearized(trial)
+            if there[0] > score:
+                pose, (score, gradient, curvature) = trial, there
                 damping /= 10
             else:
                 damping *= 10

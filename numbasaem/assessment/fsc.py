@@ -16,10 +16,14 @@ if TYPE_CHECKING:
 _ROUND_OFF = 1e-24
 """Share of a volume's power below which a shell holds only errors of the FFT."""
 _RANDOM_BELOW = 0.8
+"""Correlation below which the phases are made random."""
 _PHASE_DRAWS = 32
-"""Small maps have few frequencies a shell: one draw would add its own noise."""
+"""Draws of random phases.
+
+Small maps have few frequencies a shell: one draw would add its own noise.
+"""
 _MOST_OF_NOISE = 1 - 1e-6
-"""Bounds the quotient of the correction."""
+"""Largest correlation of noise: it bounds the quotient of the correction."""
 
 
 @dataclass(frozen=True)
@@ -123,9 +127,9 @@ def fourier_shell_correlation(
         np.bincount(shell[inside], weights=values)
         for values in ((f * g.conj()).real, np.abs(f) ** 2, np.abs(g) ** 2)
     )
-    seen = np.minimum(power_a / _total(a), power_b / _total(b)) > _ROUND_OFF
+    filled = np.minimum(power_a / _total(a), power_b / _total(b)) > _ROUND_OFF
     fsc = np.zeros(len(cross))
-    fsc[seen] = cross[seen] / np.sqrt(power_a[seen] * power_b[seen])
+    fsc[filled] = cross[filled] / np.sqrt(power_a[filled] * power_b[filled])
     return fsc
 
 
@@ -141,14 +145,14 @@ class HalfMapCorrelation:
     Attributes
     ----------
     unmasked : float64, shape (L // 2 + 1,)
-        Of the maps as they are.
+        Correlation of the maps as they are.
     masked : float64, shape (L // 2 + 1,)
-        Of the maps under the mask.
+        Correlation of the maps under the mask.
     randomized : float64, shape (L // 2 + 1,)
-        Of the maps with random phases from shell `randomized_from` on, under the mask;
-        the mean of several draws. As `masked` where no phase is random.
+        Correlation of the maps with random phases from shell `randomized_from` on,
+        under the mask; the mean of several draws. As `masked` where no phase is random.
     corrected : float64, shape (L // 2 + 1,)
-        Of the maps under the mask, less what the mask alone makes of noise.
+        Correlation of the maps under the mask, less what the mask alone makes of noise.
     randomized_from : int or None
         First shell where `unmasked` is below 0.8, if there is one.
     mask : str
@@ -194,7 +198,7 @@ def half_map_correlation(
     mask : array, shape (L, L, L), optional
         Between 0 and 1; :func:`soft_ball` if left out.
     seed : int
-        Of the random phases.
+        Seed of the random phases.
 
     Returns
     -------
@@ -282,7 +286,7 @@ def resolution(
     Returns
     -------
     Resolution
-        Of the first crossing, or of the last shell.
+        Resolution of the first crossing, or of the last shell.
     """
     curve = np.asarray(fsc, dtype=np.float64)
     below = np.flatnonzero(curve[1:] < threshold) + 1

@@ -113,9 +113,10 @@ def simulate(
 ) -> None:
     """Simulate micrographs of a molecule and keep the truth beside them."""
     from numbasaem.io.atomic_models import load_volume
-    from numbasaem.simulation import scene as simulation
+    from numbasaem.simulation.files import RECORD, simulate_to_folder
+    from numbasaem.simulation.settings import SimulationSettings
 
-    settings = simulation.SimulationSettings(
+    settings = SimulationSettings(
         size=size,
         micrographs=micrographs,
         pixels=pixels,
@@ -135,13 +136,13 @@ def simulate(
         settings = dataclasses.replace(settings, pixel_size=pixel_size)
     with ProgressDisplay() as display:
         display.step("simulating micrographs", 0.0)
-        simulation.simulate_to_folder(
+        simulate_to_folder(
             out,
             density_map,
             settings,
             lambda done, total: display.step("simulating micrographs", done / total),
         )
-    record = json.loads((out / simulation.RECORD).read_text("utf-8"))
+    record = json.loads((out / RECORD).read_text("utf-8"))
     requested = "as many as fit" if density is None else str(record["requested"])
     for number, placed in enumerate(record["placed"], start=1):
         share = record["density_placed"][number - 1]

@@ -22,7 +22,7 @@ def written_whole(path: PathLike, previous: Path | None = None) -> Iterator[Path
     path : path-like
         The file to write; one that exists is replaced.
     previous : Path, optional
-        What the file that is replaced is called from then on.
+        Name that the file that is replaced has from then on.
 
     Yields
     ------

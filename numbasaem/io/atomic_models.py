@@ -15,17 +15,22 @@ from numbasaem.volume.phantom import shepp_logan
 from .mrc import read_volume
 
 PHANTOM = "shepp-logan"
+"""Name that stands for the phantom."""
 MAP_SUFFIXES = (".mrc", ".map", ".mrc.gz", ".map.gz")
 MODEL_SUFFIXES = (".pdb", ".cif", ".pdb.gz", ".cif.gz")
 
 FINEST_RESOLUTION = 5.0
-# A third of the resolution or so per voxel: the Gaussian atoms are then down to a
-# seventh at Nyquist, before the fall of their own scattering.
+"""Resolution, angstrom, that is drawn where nothing coarser is asked for."""
 VOXELS_PER_RESOLUTION = 0.35
-# A Gaussian of this deviation falls to 1/e at the frequency of one resolution length.
+"""Length of a voxel in units of the resolution.
+
+The Gaussian atoms are then down to a seventh at Nyquist, before the fall of their own
+scattering.
+"""
 DEVIATION_PER_RESOLUTION = 1 / (np.pi * np.sqrt(2))
-# Deviations of an outermost atom that must lie inside the ball.
+"""Deviation of the Gaussian that falls to 1/e at the frequency of the resolution."""
 MARGIN_DEVIATIONS = 2.0
+"""Deviations of an outermost atom that must lie inside the ball."""
 
 
 def load_volume(
@@ -65,8 +70,8 @@ def load_volume(
         raise expected(source, f"one of {kinds}", f"the name {name}")
     volume, voxel_size = read_volume(source)
     if len(volume) < size:
-        what = f"a volume of at least {size} voxels per axis"
-        raise expected(source, what, len(volume))
+        wanted = f"a volume of at least {size} voxels per axis"
+        raise expected(source, wanted, len(volume))
     return volume, voxel_size
 
 
@@ -125,8 +130,8 @@ def density_from_model(
     deviation = DEVIATION_PER_RESOLUTION * resolution
     reach = extent + MARGIN_DEVIATIONS * deviation
     if reach > size // 2 * voxel_size * (1 + 1e-9):
-        what = f"a model within {size // 2 * voxel_size:.1f} angstrom of its centre"
-        raise expected(path, what, f"{reach:.1f} angstrom with its blur")
+        wanted = f"a model within {size // 2 * voxel_size:.1f} angstrom of its centre"
+        raise expected(path, wanted, f"{reach:.1f} angstrom with its blur")
     shift = size // 2 * voxel_size - centre
     return _drawn(model, positions + shift, size, voxel_size, deviation), voxel_size
 
@@ -153,12 +158,13 @@ def _box(
     if size is None:
         size = 2 * max(int(np.ceil((extent + margin * resolution) / voxel_size)), 2) + 1
     if resolution < 2 * voxel_size:
-        what = f"a resolution of at least two voxels, {2 * voxel_size:.4g} angstrom"
-        raise expected("resolution", what, resolution)
+        wanted = f"a resolution of at least two voxels, {2 * voxel_size:.4g} angstrom"
+        raise expected("resolution", wanted, resolution)
     return size, voxel_size, resolution
 
 
 def _model(path: PathLike) -> Any:
+    """First model of a file, without its waters."""
     import gemmi
 
     place = Path(path)
@@ -190,6 +196,7 @@ def _drawn(
     voxel_size: float,
     deviation: float,
 ) -> NDArray[np.float32]:
+    """Density of a model whose atoms are moved and blurred."""
     import gemmi
 
     for entry, position in zip(model.all(), positions, strict=True):

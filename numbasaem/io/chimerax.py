@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from numbasaem.aliases import PathLike
 from numbasaem.geometry.grids import ball
+from numbasaem.volume.threshold import otsu_threshold
 
 from . import written_whole
 
@@ -25,16 +26,9 @@ def surface_level(volume: NDArray[np.floating]) -> float:
     Returns
     -------
     float
-        Otsu's threshold of the voxels in the ball of radius L // 2: the level that
-        parts them into two classes whose means lie furthest apart for their sizes.
+        Otsu's threshold of the voxels in the ball of radius L // 2.
     """
-    values = np.sort(volume[ball(len(volume))].astype(np.float64))
-    below = np.arange(1, len(values))
-    sums = np.cumsum(values)[:-1]
-    above = len(values) - below
-    apart = sums / below - (values.sum() - sums) / above
-    cut = int(np.argmax(below * above * apart**2))
-    return float(values[cut : cut + 2].mean())
+    return otsu_threshold(volume[ball(len(volume))])
 
 
 def write_chimerax_script(

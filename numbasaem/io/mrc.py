@@ -19,12 +19,13 @@ from . import written_whole
 from .sections import Image, Sections, checked_samples
 
 HEADER_BYTES = 1024
+"""Length of a header without its extension."""
 DTYPE_OF_MODE = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
-# Headers hold float32: lengths that agree to this are the same length.
+"""Types of the samples by the modes that are read."""
 SAME_LENGTH = 1e-3
-
-# First bytes of the compressed files that programs of the field write.
+"""Relative difference of lengths that are the same: headers hold float32."""
 COMPRESSED = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open}
+"""Functions that open compressed files, by the first bytes of these."""
 
 _log = logging.getLogger(__name__)
 
@@ -171,6 +172,7 @@ def write_volume(
 def _write(
     path: PathLike, array: NDArray[np.floating], length: float, ndim: int
 ) -> None:
+    """Write finite samples, `length` angstrom apart."""
     import mrcfile
 
     if array.ndim != ndim or 0 in array.shape:
@@ -222,6 +224,7 @@ def _compression(path: PathLike) -> Any:
 
 
 def _header(path: PathLike, raw: bytes) -> Any:
+    """Header record, in the byte order in which it makes sense."""
     from mrcfile.dtypes import HEADER_DTYPE
 
     if len(raw) < HEADER_BYTES:
@@ -249,23 +252,21 @@ def _layout(header: Any) -> tuple[np.dtype[Any], tuple[int, int, int], int, int]
     dtype = np.dtype(code).newbyteorder("<" if order in "<=" else ">")
     shape = _shape(header)
     begin = HEADER_BYTES + max(int(header["nsymbt"]), 0)
-    return (
-        dtype,
-        shape,
-        begin,
-        begin + int(np.prod(shape, dtype=np.int64)) * (dtype.itemsize),
-    )
+    end = begin + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    return dtype, shape, begin, end
 
 
 def _mapped(path: PathLike, header: Any) -> NDArray[np.generic]:
+    """Samples of a file that is not compressed, mapped into memory."""
     dtype, shape, begin, end = _layout(header)
-    found = Path(path).stat().st_size
-    if found < end:
-        raise expected(path, f"{end} bytes for {shape} samples", f"{found} bytes")
+    length = Path(path).stat().st_size
+    if length < end:
+        raise expected(path, f"{end} bytes for {shape} samples", f"{length} bytes")
     return np.memmap(path, dtype, mode="r", offset=begin, shape=shape)
 
 
 def _samples(path: PathLike, stream: IO[bytes], header: Any) -> NDArray[np.generic]:
+    """Samples of a compressed file, from a stream that stands behind its header."""
     dtype, shape, begin, end = _layout(header)
     # Piece by piece, so that a damaged header cannot ask for memory the file lacks.
     pieces = []
@@ -279,10 +280,12 @@ def _samples(path: PathLike, stream: IO[bytes], header: Any) -> NDArray[np.gener
 
 
 def _shape(header: Any) -> tuple[int, int, int]:
+    """Sections, rows and columns."""
     return int(header["nz"]), int(header["ny"]), int(header["nx"])
 
 
 def _voxel_size(path: PathLike, header: Any, axes: tuple[str, ...]) -> float | None:
+    """Angstrom per sample, the same along these axes; None if the header has none."""
     lengths = []
     for axis in axes:
         intervals = int(header[f"m{axis}"])

@@ -22,7 +22,7 @@ class Sections:
     path : path-like
         The file, as errors name it.
     count : int
-        How many micrographs it holds.
+        Number of micrographs that it holds.
     read : callable
         Samples, shape (Ny, Nx), of the section with a number from 0.
     """
@@ -53,10 +53,10 @@ class Sections:
         InputError
             If a section is damaged, is constant or has a pixel that is not finite.
         """
-        at = range(self._count)[number]
+        index = range(self._count)[number]
         several = self._count > 1
-        where = f"{self._path} section {at + 1}" if several else str(self._path)
-        return checked_samples(where, self._read(at), "pixels")
+        where = f"{self._path} section {index + 1}" if several else str(self._path)
+        return checked_samples(where, self._read(index), "pixels")
 
 
 def checked_samples(where: str, array: NDArray[Any], samples: str) -> Image:
@@ -69,7 +69,7 @@ def checked_samples(where: str, array: NDArray[Any], samples: str) -> Image:
     array : ndarray
         Real samples.
     samples : str
-        What they are called.
+        Word for them, as errors have it.
 
     Returns
     -------

@@ -16,6 +16,7 @@ from numbasaem.errors import expected
 from .sections import Sections
 
 SUFFIXES = (".tif", ".tiff")
+"""Suffixes of the names of such files."""
 
 
 def read_tiff(path: PathLike) -> Sections:
@@ -93,8 +94,8 @@ def read_tiff_shape(path: PathLike) -> tuple[int, int, int]:
         found = f"{type(error).__name__}: {error}"
         raise expected(path, "a TIFF file", found) from error
     if samples != 1:
-        what = "one grey value a pixel; convert it to greyscale"
-        raise expected(path, what, f"SamplesPerPixel {samples}, a colour image")
+        wanted = "one grey value a pixel; convert it to greyscale"
+        raise expected(path, wanted, f"SamplesPerPixel {samples}, a colour image")
     return shape
 
 

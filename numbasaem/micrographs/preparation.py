@@ -28,7 +28,7 @@ normalise
     the camera's gain drops out.
 ctf, whiten
     Phases that the lens has turned are turned back, and noise is made white; see
-    :mod:`numbasaem.micrographs.ctf`.
+    :mod:`numbasaem.micrographs.correction`.
 
 Simulated micrographs have no background and their own units: for them only the level is
 found, and the noise stays as it is. Flattening takes a ninth of a particle's height
@@ -45,9 +45,15 @@ import numpy as np
 from scipy import ndimage, optimize, special
 
 from numbasaem.errors import expected
-from numbasaem.observations.patch_cutting import patch_origins
 
-from .ctf import corrected
+from .correction import flip_phases_and_whiten
+from .excluded_areas import (
+    contaminated,
+    cropped_mask,
+    free_squares,
+    mended,
+    spread_of_noise,
+)
 from .fourier_crop import fourier_crop
 
 if TYPE_CHECKING:
@@ -57,26 +63,19 @@ if TYPE_CHECKING:
 
     from numbasaem.settings import Settings
 
-    from .ctf import ContrastTransfer, PointSpread
+    from .ctf import ContrastTransferFunction
+    from .optics_groups import PointSpread
 
 _FAINTEST = 1e-15
 """Squares of fainter pixels, or of brighter ones than its inverse, leave float32."""
-_HOT_DEVIATIONS = 8.0
-_DEAD_SIDE = 9
-"""Pixels a side of a square that is constant only where the camera is dead."""
 _RINGING = 1
 """Pixels of the disc left free, half on either side, for the ringing of a crop."""
 _WIDTH_IN_DEVIATIONS = 2 * np.sqrt(2 * np.log(2))
-_MEDIAN_IN_DEVIATIONS = float(special.ndtri(0.75))
-"""Median of the absolute values of a Gaussian."""
-_CLEAN_PATCHES = 4
-"""Patches a side of a box: crowded with particles or not, it is much like others."""
-_CLEAN_DEVIATIONS = 6.0
-_CLEAN_RATIO = 2.0
-"""Of the variance of ice and particles, the least that is something else."""
+"""Width of a Gaussian at half its height."""
 _CTF_BYTES, _WHITENING_BYTES, _BOX_MEANS_BYTES = 32, 16, 12
 """Bytes of a pixel, measured: its transform and what is computed of it."""
 _LEVEL_ROUNDS = 10
+"""Fits of the lower flank, each on the side of the peak that the last one found."""
 _PAST_PEAK = 0.5
 """Deviations beyond the peak that are fitted with the flank: they steady the fit."""
 
@@ -111,7 +110,7 @@ class Preparation:
         where: str,
         micrograph: ArrayLike,
         pixel_size: float | None,
-        lens: ContrastTransfer | None = None,
+        ctf: ContrastTransferFunction | None = None,
     ) -> Prepared:
         """Prepare one micrograph.
 
@@ -123,7 +122,7 @@ class Preparation:
             Its pixels; left as they are.
         pixel_size : float or None
             Angstrom per pixel.
-        lens : ContrastTransfer, optional
+        ctf : ContrastTransferFunction, optional
             Its contrast transfer function.
 
         Returns
@@ -134,17 +133,17 @@ class Preparation:
         Raises
         ------
         InputError
-            If the micrograph is too small, constant or not finite, its pixels are
-            larger than those wanted or of unknown size, or its contrast transfer
-            function is wanted and unknown.
+            If the micrograph is too small, constant or not finite, all of it is
+            excluded, its pixels are larger than those wanted or of unknown size, or its
+            contrast transfer function is wanted and unknown.
         """
         pixels = _checked(where, micrograph)
         shape = self.prepared_shape(where, pixels.shape, pixel_size)
-        dead = np.zeros(pixels.shape, bool)
+        constant = np.zeros(pixels.shape, bool)
         if self.mend:
-            pixels, dead = mended(pixels)
+            pixels, constant = mended(pixels)
         prepared = np.asarray(fourier_crop(pixels, shape), dtype=np.float32)
-        mask = _cropped_mask(dead, shape)
+        excluded = cropped_mask(constant, shape)
         if self.invert:
             prepared = -prepared
         if self.flatten:
@@ -153,34 +152,47 @@ class Preparation:
             ndimage.gaussian_filter(prepared, deviation, output=background)
             prepared = prepared - background
         if self.clean:
-            mask |= contaminated(prepared, self.size)
+            excluded |= contaminated(prepared, self.size)
+        if not free_squares(excluded, self.size).any():
+            wanted = "patches without excluded areas, or --no-mend or --no-clean"
+            raise expected(where, wanted, "none")
         if self.level:
             prepared = prepared - np.float32(
-                background_level(prepared, self.size, mask)
+                background_level(prepared, self.size, excluded)
             )
         if self.normalise:
-            prepared = prepared / np.float32(_deviation(prepared[~mask]))
-        result = Prepared(prepared, mask, pixels.shape)
+            prepared = prepared / self._spread(where, prepared[~excluded])
+        result = Prepared(prepared, excluded, pixels.shape)
         if self.ctf or self.whiten:
-            seen = self._lens(where, lens, pixel_size) if self.ctf else None
-            white, spread = corrected(prepared, mask, self.size, seen, self.whiten)
+            known = self._known_ctf(where, ctf, pixel_size) if self.ctf else None
+            white, spread = flip_phases_and_whiten(
+                prepared, excluded, self.size, known, self.whiten
+            )
             result = replace(result, pixels=white, point_spread=spread)
-        if not result.live_patches(self.size).any():
-            what = "patches without dead areas, or --no-mend or --no-clean"
-            raise expected(where, what, "none")
         return result
 
-    def _lens(
-        self, where: str, lens: ContrastTransfer | None, pixel_size: float | None
-    ) -> tuple[ContrastTransfer, float]:
+    def _spread(self, where: str, pixels: NDArray[np.float32]) -> np.float32:
+        """Standard deviation of the noise in pixels, above 0."""
+        spread = np.float32(spread_of_noise(pixels))
+        if not spread > 0:
+            wanted = "pixels that vary over half of the area, or --no-normalise"
+            raise expected(where, wanted, "one value in most of them")
+        return spread
+
+    def _known_ctf(
+        self,
+        where: str,
+        ctf: ContrastTransferFunction | None,
+        pixel_size: float | None,
+    ) -> tuple[ContrastTransferFunction, float]:
         """Contrast transfer function and the size of the pixels it is taken over."""
         prepared_size = self.pixel_size or pixel_size
-        if lens is None:
-            what = "its defocus in a STAR list of micrographs, or no --ctf"
-            raise expected(where, what, "none")
+        if ctf is None:
+            wanted = "its defocus in a STAR list of micrographs, or no --ctf"
+            raise expected(where, wanted, "none")
         if prepared_size is None:
             raise expected(where, "a pixel size, or --pixel-size", "none")
-        return lens, prepared_size
+        return ctf, prepared_size
 
     def prepared_shape(
         self, where: str, shape: tuple[int, ...], pixel_size: float | None
@@ -212,13 +224,15 @@ class Preparation:
             if pixel_size is None:
                 raise expected(where, "a pixel size, or --pixel-size", "none")
             if pixel_size > self.pixel_size * (1 + 1e-6):
-                what = f"pixels of at most {self.pixel_size:.4g} A, to downsample from"
-                raise expected(where, what, f"{pixel_size:.4g} A")
+                wanted = (
+                    f"pixels of at most {self.pixel_size:.4g} A, to downsample from"
+                )
+                raise expected(where, wanted, f"{pixel_size:.4g} A")
             result = tuple(round(n * pixel_size / self.pixel_size) for n in shape)
         if min(result) < 2 * self.size:
             after = "" if result == shape else " after downsampling"
-            what = f"at least {2 * self.size} pixels a side{after}"
-            raise expected(where, what, result)
+            wanted = f"at least {2 * self.size} pixels a side{after}"
+            raise expected(where, wanted, result)
         return result
 
 
@@ -229,8 +243,8 @@ class Prepared:
     Attributes
     ----------
     pixels : float32, shape (rows, columns)
-        What the model is of.
-    dead : bool, shape (rows, columns)
+        Pixels that the model is of.
+    excluded : bool, shape (rows, columns)
         Where the camera saw nothing, or what is neither ice nor particles.
     original_shape : tuple of int
         Rows and columns before downsampling.
@@ -239,43 +253,9 @@ class Prepared:
     """
 
     pixels: NDArray[np.float32]
-    dead: NDArray[np.bool_]
+    excluded: NDArray[np.bool_]
     original_shape: tuple[int, ...]
     point_spread: PointSpread | None = None
-
-    def live_patches(self, size: int) -> NDArray[np.bool_]:
-        """Which patches touch no dead area.
-
-        Parameters
-        ----------
-        size : int
-            L, side of a patch.
-
-        Returns
-        -------
-        bool, shape (n_patches,)
-            In the order of :func:`patch_origins`.
-        """
-        return ~self._touched(patch_origins(self.pixels.shape, size), size)
-
-    def live_particles(
-        self, centres: NDArray[np.floating], size: int
-    ) -> NDArray[np.bool_]:
-        """Which particles' boxes touch no dead area.
-
-        Parameters
-        ----------
-        centres : array, shape (n, 2)
-            (y, x) of the pixel at index L // 2 of each box.
-        size : int
-            L, side of a box.
-
-        Returns
-        -------
-        bool, shape (n,)
-            One for each.
-        """
-        return ~self._touched(np.rint(centres).astype(np.intp) - size // 2, size)
 
     def original_coordinates(
         self, centres: NDArray[np.floating]
@@ -297,20 +277,6 @@ class Prepared:
         places = (centres - small // 2) * (large / small) + large // 2
         return np.asarray(places, dtype=np.float64)
 
-    def _touched(self, corners: NDArray[np.intp], size: int) -> NDArray[np.bool_]:
-        """Whether boxes with these first pixels hold a dead one."""
-        sums = np.pad(self.dead.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
-        low = np.clip(corners, 0, self.dead.shape)
-        high = np.clip(corners + size, 0, self.dead.shape)
-        (top, left), (bottom, right) = low.T, high.T
-        found: NDArray[np.bool_] = (
-            sums[bottom, right]
-            - sums[top, right]
-            - sums[bottom, left]
-            + sums[top, left]
-        ) > 0
-        return found
-
 
 def preparation_of(settings: Settings) -> Preparation:
     """Preparation that settings ask for.
@@ -318,13 +284,14 @@ def preparation_of(settings: Settings) -> Preparation:
     Parameters
     ----------
     settings : Settings
-        Of a reconstruction.
+        Settings of a reconstruction.
 
     Returns
     -------
     Preparation
-        With every step decided. The particle's diameter becomes that of the disc in a
-        patch, ``2 * (size // 2)`` pixels, less one for the ringing at its rim.
+        Preparation with every step decided. The particle's diameter becomes that of the
+        disc in a patch, ``2 * (size // 2)`` pixels, less one for the ringing at its
+        rim.
     """
     diameter = settings.particle_diameter
     raw = diameter is not None
@@ -343,68 +310,10 @@ def preparation_of(settings: Settings) -> Preparation:
     )
 
 
-def mended(
-    pixels: NDArray[np.float32],
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Replace hot pixels and find dead areas.
-
-    Parameters
-    ----------
-    pixels : float32, shape (rows, columns)
-        As the camera gave them.
-
-    Returns
-    -------
-    pixels : float32, shape (rows, columns)
-        Pixels that stand out by 8 deviations from the median of the 3 x 3 about them
-        are that median; dead ones are the median of the live ones.
-    dead : bool, shape (rows, columns)
-        Pixels of constant squares of 9 x 9.
-    """
-    square = (_DEAD_SIDE, _DEAD_SIDE)
-    highest = ndimage.maximum_filter(pixels, square)
-    constant = highest == ndimage.minimum_filter(pixels, square)
-    dead = ndimage.maximum_filter(constant, square)
-    if dead.all():
-        return pixels, dead
-    neighbours = ndimage.median_filter(pixels, 3)
-    difference = pixels - neighbours
-    deviation = _deviation(difference[~dead])
-    hot = np.abs(difference) > _HOT_DEVIATIONS * deviation
-    result = np.where(hot & (deviation > 0), neighbours, pixels)
-    result[dead] = np.median(result[~dead])
-    return result, dead
-
-
-def contaminated(pixels: NDArray[np.floating], size: int) -> NDArray[np.bool_]:
-    """Find what is neither ice nor particles.
-
-    Parameters
-    ----------
-    pixels : array, shape (rows, columns)
-        Micrograph without what varies slowly.
-    size : int
-        L, side of a patch, pixels.
-
-    Returns
-    -------
-    bool, shape (rows, columns)
-        Pixels about which the variance, in a box of 4 L a side, is above twice the
-        median one, and by 6 deviations of its logarithm.
-    """
-    side = min(_CLEAN_PATCHES * size, *pixels.shape)
-    mean = ndimage.uniform_filter(pixels, side, output=np.float64)
-    square = ndimage.uniform_filter(np.square(pixels, dtype=np.float64), side)
-    variance = np.maximum(square - mean**2, np.finfo(np.float64).tiny)
-    excess = np.log(variance / np.median(variance))
-    limit = max(np.log(_CLEAN_RATIO), _CLEAN_DEVIATIONS * _deviation(excess))
-    return np.asarray(excess > limit)
-
-
 def background_level(
     pixels: NDArray[np.floating],
     size: int,
-    dead: NDArray[np.bool_] | None = None,
+    excluded: NDArray[np.bool_] | None = None,
 ) -> float:
     """Level of the empty background under positive particles.
 
@@ -414,7 +323,7 @@ def background_level(
         Micrograph, particles bright.
     size : int
         L, side of a patch, pixels.
-    dead : bool, shape (rows, columns), optional
+    excluded : bool, shape (rows, columns), optional
         Pixels that do not count.
 
     Returns
@@ -428,9 +337,9 @@ def background_level(
     # Boxes that lie whole on the micrograph; neighbours overlap by two thirds or so.
     whole = slice(side // 2 + 1, -(side // 2) - 1, max(side // 3, 1))
     means = ndimage.uniform_filter(pixels, side, output=np.float64)[whole, whole]
-    if dead is not None:
-        alive = ~ndimage.maximum_filter(dead, side)[whole, whole]
-        means = means[alive] if alive.any() else means
+    if excluded is not None:
+        free = ~ndimage.maximum_filter(excluded, side)[whole, whole]
+        means = means[free] if free.any() else means
     level = float(np.median(means))
     for _ in range(_LEVEL_ROUNDS):
         below = level - means[means <= level]
@@ -454,11 +363,10 @@ def _mean_of_lower_flank(values: NDArray[np.float64], limit: float) -> float:
         inside = float(special.log_ndtr(-mean / deviation))
         return float(squares / 2 + log_deviation) + inside
 
-    found = optimize.minimize(
+    fit = optimize.minimize(
         minus_log_likelihood, np.zeros(2), method="L-BFGS-B", bounds=[(-1, 1)] * 2
     )
-    mean = float(found.x[0])
-    return limit + float(depth) * mean
+    return limit + float(depth) * float(fit.x[0])
 
 
 def _checked(where: str, micrograph: ArrayLike) -> NDArray[np.float32]:
@@ -478,23 +386,6 @@ def _checked(where: str, micrograph: ArrayLike) -> NDArray[np.float32]:
         wanted = f"pixels between {_FAINTEST:g} and {1 / _FAINTEST:g}"
         raise expected(where, wanted, f"up to {brightest:.3g}")
     return pixels
-
-
-def _cropped_mask(dead: NDArray[np.bool_], shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Prepared pixels that a dead one lies in or beside."""
-    if shape == dead.shape:
-        return dead
-    mask = np.zeros(shape, bool)
-    places = np.argwhere(dead) * np.array(shape) // np.array(dead.shape)
-    mask[tuple(places.T)] = True
-    return np.asarray(ndimage.maximum_filter(mask, 3), dtype=bool)
-
-
-def _deviation(values: NDArray[np.floating]) -> float:
-    """Standard deviation of a Gaussian, told from the median of absolute values."""
-    middle = np.median(values)
-    spread = float(np.median(np.abs(values - middle)))
-    return spread / _MEDIAN_IN_DEVIATIONS
 
 
 @dataclass(frozen=True)

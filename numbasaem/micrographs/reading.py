@@ -16,14 +16,15 @@ from numpy.typing import NDArray
 from numbasaem.aliases import OnProgress, PathLike
 from numbasaem.errors import expected
 
-from .ctf import ContrastTransfer, group_point_spreads
+from .ctf import ContrastTransferFunction
+from .optics_groups import group_point_spreads
 from .preparation import InputShape, Preparation, Prepared, preparation_of
 from .sources import MicrographFile, list_micrographs
 
 if TYPE_CHECKING:
     from numbasaem.settings import Settings
 
-    from .ctf import OpticsGroups, PointSpread
+    from .optics_groups import OpticsGroups, PointSpread
 
 Input = NDArray[np.floating] | MicrographFile
 """One input of a run: a micrograph's pixels, or a file of one or more micrographs."""
@@ -84,8 +85,8 @@ class MicrographReader:
         """
         for micrograph in self._each(inputs, on_progress):
             self._point_spreads.append(micrograph.point_spread)
-            if micrograph.dead.any():
-                share = 100 * float(micrograph.dead.mean())
+            if micrograph.excluded.any():
+                share = 100 * float(micrograph.excluded.mean())
                 name = self.sources[-1]["name"]
                 _log.warning("%s: %.1f %% of the area is left out", name, share)
             yield micrograph
@@ -272,7 +273,7 @@ def prepared_micrographs(
     for number, image in enumerate(sections, start=1):
         several = len(sections) > 1
         where = f"{file.path} section {number}" if several else str(file.path)
-        yield preparation(where, image, pixel_size, file.lens)
+        yield preparation(where, image, pixel_size, file.ctf)
 
 
 def list_inputs(micrographs: Micrographs) -> list[Input]:
@@ -328,7 +329,8 @@ def source_of_file(file: MicrographFile) -> dict[str, Any]:
     Returns
     -------
     dict
-        Name, size in bytes and SHA-256, and the lens if that is known.
+        Name, size in bytes and SHA-256, and the contrast transfer function if that is
+        known.
 
     Raises
     ------
@@ -343,7 +345,7 @@ def source_of_file(file: MicrographFile) -> dict[str, Any]:
         what = "a file that can be read"
         raise expected(file.path, what, error.strerror) from error
     source = {"name": str(file.path.resolve()), "size": size, "sha256": digest}
-    return source if file.lens is None else source | {"lens": asdict(file.lens)}
+    return source if file.ctf is None else source | {"ctf": asdict(file.ctf)}
 
 
 def file_of_source(source: Mapping[str, Any]) -> MicrographFile:
@@ -357,14 +359,14 @@ def file_of_source(source: Mapping[str, Any]) -> MicrographFile:
     Returns
     -------
     MicrographFile
-        The file, its pixel size and its lens as they were.
+        The file, its pixel size and its contrast transfer function as they were.
     """
-    path, lens = Path(source["name"]), source.get("lens")
+    path, ctf = Path(source["name"]), source.get("ctf")
     return MicrographFile(
         path,
         path.name,
         source.get("pixel_size"),
-        lens=None if lens is None else ContrastTransfer(**lens),
+        ctf=None if ctf is None else ContrastTransferFunction(**ctf),
     )
 
 

@@ -10,18 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from numbasaem.aliases import PathLike
-from numbasaem.errors import expected
+from numbasaem.errors import InputError, expected
 from numbasaem.io.mrc import read_header, read_micrographs
+from numbasaem.io.relion import MicrographTable, read_micrograph_table
 from numbasaem.io.sections import Sections
-from numbasaem.io.star import read_micrograph_table
 from numbasaem.io.tiff import SUFFIXES, read_tiff, read_tiff_shape
+
+from .ctf import ContrastTransferFunction
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from .ctf import ContrastTransfer
-
 WILDCARDS = "*?["
+"""Signs that make a name a pattern."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,12 @@ class MicrographFile:
     path : Path
         The file.
     name : str
-        What tables call it.
+        Name in tables.
     listed_pixel_size : float or None
         Angstrom per pixel, where a list states it.
     optics_group : int
         Its row of the list's optics table; 1 without one.
-    lens : ContrastTransfer or None
+    ctf : ContrastTransferFunction or None
         Contrast transfer function, where a list states it.
     """
 
@@ -46,7 +47,7 @@ class MicrographFile:
     name: str
     listed_pixel_size: float | None = None
     optics_group: int = 1
-    lens: ContrastTransfer | None = None
+    ctf: ContrastTransferFunction | None = None
 
     def open(self) -> tuple[Sections, float | None]:
         """Open the file.
@@ -144,24 +145,38 @@ def _matching(source: PathLike) -> list[Path]:
     path, pattern = Path(source), os.fspath(source)
     if path.exists() or not any(sign in pattern for sign in WILDCARDS):
         return [path]
-    found = sorted(glob.glob(pattern, recursive=True))
-    if not found:
+    names = sorted(glob.glob(pattern, recursive=True))
+    if not names:
         raise expected(source, "files of such names", "none")
-    return [Path(name) for name in found]
+    return [Path(name) for name in names]
 
 
 def _listed(source: PathLike) -> MicrographList:
     """Files of a STAR list, sought from its folder, then from the working folder."""
     table = read_micrograph_table(source)
+    ctfs = _contrast_transfer_functions(source, table)
     rows = table.micrographs
     files = []
-    for name, group, lens in zip(
-        rows["rlnMicrographName"], rows["rlnOpticsGroup"], table.lenses, strict=True
+    for name, group, ctf in zip(
+        rows["rlnMicrographName"], rows["rlnOpticsGroup"], ctfs, strict=True
     ):
         places = (Path(source).parent / name, Path(name))
         path = next((place for place in places if place.exists()), None)
         if path is None:
-            what = "files in rlnMicrographName, from its folder or the working folder"
-            raise expected(source, what, f"no {name}")
-        files.append(MicrographFile(path, name, table.pixel_size, int(group), lens))
+            wanted = "files in rlnMicrographName, from its folder or the working folder"
+            raise expected(source, wanted, f"no {name}")
+        files.append(MicrographFile(path, name, table.pixel_size, int(group), ctf))
     return MicrographList(tuple(files), table.optics)
+
+
+def _contrast_transfer_functions(
+    source: PathLike, table: MicrographTable
+) -> list[ContrastTransferFunction | None]:
+    """Contrast transfer function of each micrograph of a list, where it states one."""
+    try:
+        return [
+            None if parameters is None else ContrastTransferFunction(**parameters)
+            for parameters in table.ctf_parameters
+        ]
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from None

@@ -66,7 +66,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from numbasaem.aliases import OnProgress
-    from numbasaem.micrographs.ctf import PointSpread
+    from numbasaem.micrographs.optics_groups import PointSpread
     from numbasaem.micrographs.preparation import Preparation
     from numbasaem.micrographs.reading import Input
     from numbasaem.projection.operator import ProjectionOperator

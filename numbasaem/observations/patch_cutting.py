@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from numbasaem.errors import expected
+from numbasaem.micrographs.excluded_areas import free_boxes, free_squares
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -69,6 +70,46 @@ def cut_patches(micrograph: ArrayLike, size: int) -> NDArray[np.float32]:
     return np.ascontiguousarray(tiles.reshape(-1, size, size), dtype=np.float32)
 
 
+def untouched_patches(excluded: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:
+    """Patches that touch no excluded area.
+
+    Parameters
+    ----------
+    excluded : bool, shape (rows, columns)
+        Excluded pixels of the micrograph.
+    size : int
+        L, side of a patch, pixels.
+
+    Returns
+    -------
+    bool, shape (n_patches,)
+        One for each, in the order of :func:`patch_origins`.
+    """
+    return free_squares(excluded, size).ravel()
+
+
+def untouched_particles(
+    excluded: NDArray[np.bool_], centres: NDArray[np.floating], size: int
+) -> NDArray[np.bool_]:
+    """Particles whose boxes touch no excluded area.
+
+    Parameters
+    ----------
+    excluded : bool, shape (rows, columns)
+        Excluded pixels of the micrograph.
+    centres : array, shape (n, 2)
+        (y, x) of the pixel at index L // 2 of each box.
+    size : int
+        L, side of a box, pixels.
+
+    Returns
+    -------
+    bool, shape (n,)
+        One for each.
+    """
+    return free_boxes(excluded, np.rint(centres).astype(np.intp) - size // 2, size)
+
+
 def cut_live_patches(
     prepared: Iterable[Prepared], size: int, change: ChangePixels | None = None
 ) -> Iterator[NDArray[np.float32]]:
@@ -89,7 +130,7 @@ def cut_live_patches(
         Patches of each micrograph, without those that touch an excluded area.
     """
     for micrograph in prepared:
-        live = micrograph.live_patches(size)
+        live = untouched_patches(micrograph.excluded, size)
         pixels = micrograph.pixels if change is None else change(micrograph.pixels)
         yield cut_patches(pixels, size)[live]
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from numbasaem.aliases import OnProgress
-    from numbasaem.micrographs.ctf import OpticsGroups
+    from numbasaem.micrographs.optics_groups import OpticsGroups
     from numbasaem.micrographs.reading import Input
     from numbasaem.settings import Settings
     from numbasaem.volume.basis import VolumeBasis

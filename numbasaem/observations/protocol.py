@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from numbasaem.aliases import OnProgress
-    from numbasaem.micrographs.ctf import OpticsGroups
+    from numbasaem.micrographs.optics_groups import OpticsGroups
     from numbasaem.micrographs.preparation import InputShape
     from numbasaem.micrographs.reading import Input
     from numbasaem.projection.operator import ProjectionOperator

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from numbasaem.micrographs.ctf import OpticsGroups
+    from numbasaem.micrographs.optics_groups import OpticsGroups
     from numbasaem.projection.operator import ProjectionOperator
 
 MATRIX_BYTES = 32_000_000

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from numbasaem.aliases import OnProgress
-    from numbasaem.micrographs.ctf import OpticsGroups
+    from numbasaem.micrographs.optics_groups import OpticsGroups
     from numbasaem.micrographs.preparation import Prepared
     from numbasaem.micrographs.reading import Input
     from numbasaem.projection.operator import ProjectionOperator
@@ -83,7 +83,7 @@ class WindowSet(DataSet):
 
     def part(self, chosen: NDArray[np.intp] | None, threads: int | None) -> Windows:
         """Tiles of one run, which sees no pixel of the others; see :class:`DataSet`."""
-        usable = [~micrograph.dead for micrograph in self.prepared]
+        usable = [~micrograph.excluded for micrograph in self.prepared]
         if chosen is not None:
             is_chosen = np.isin(np.arange(len(self.micrograph)), chosen)
             for number, live in enumerate(usable):
@@ -155,7 +155,7 @@ def load_windows(
         pixel_size=reader.pixel_size,
         sources=reader.sources,
         pixel_sums=[
-            pixel_sums(micrograph.pixels[~micrograph.dead].reshape(-1, 1, 1))
+            pixel_sums(micrograph.pixels[~micrograph.excluded].reshape(-1, 1, 1))
             for micrograph in prepared
         ],
         optics=reader.optics,

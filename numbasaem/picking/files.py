@@ -15,7 +15,11 @@ from numbasaem.io.mrc import read_volume
 from numbasaem.micrographs.preparation import Preparation, preparation_of
 from numbasaem.micrographs.reading import PixelSizes, prepared_micrographs
 from numbasaem.micrographs.sources import list_micrographs
-from numbasaem.observations.patch_cutting import cut_patches
+from numbasaem.observations.patch_cutting import (
+    cut_patches,
+    untouched_particles,
+    untouched_patches,
+)
 
 from .tables import PickedParticles
 from .template import template_of_map, template_of_run
@@ -132,7 +136,7 @@ def pick_with_map(
         normalise=raw,
     )
     prepared = next(prepared_micrographs(first, preparation, pixel_sizes))
-    live = prepared.live_patches(len(density))
+    live = untouched_patches(prepared.excluded, len(density))
     patches = cut_patches(prepared.pixels, len(density))[live]
     template = template_of_map(volume, density, patches)
     picker = _Picker(template, preparation, pixel_sizes)
@@ -155,7 +159,7 @@ def _picked(
             progress = partial(on_progress, f"picking {name}")
             imaged = template.seen_through(micrograph.point_spread)
             particles = imaged.positions(micrograph.pixels, on_progress=progress)
-            live = micrograph.live_particles(particles.centres, size)
+            live = untouched_particles(micrograph.excluded, particles.centres, size)
             centres = particles.centres[live]
             coordinates.append(micrograph.original_coordinates(centres))
             views.append(imaged.likeliest_rotations(micrograph.pixels, centres))

@@ -11,7 +11,7 @@ import numpy as np
 from numbasaem.aliases import PathLike
 from numbasaem.errors import expected
 from numbasaem.io.coordinates import read_topaz, write_boxes, write_topaz
-from numbasaem.io.star import COORDINATES, read_particles, write_particles
+from numbasaem.io.relion import COORDINATES, read_particles, write_particles
 from numbasaem.micrographs.sources import list_micrographs
 
 from .scores import Match, match_by_micrograph

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-    from numbasaem.micrographs.ctf import PointSpread
+    from numbasaem.micrographs.optics_groups import PointSpread
 
 
 _ELL_MAX = 10

@@ -182,7 +182,7 @@ def refuse_other_sources(
             raise expected(run, wanted, found)
         if before["sha256"] != now["sha256"]:
             raise expected(run, wanted, f"other data in {now['name']}")
-        if before.get("lens") != now.get("lens"):
+        if before.get("ctf") != now.get("ctf"):
             what = f"the contrast transfer function that {now['name']} began with"
             raise expected(run, what, "another")
 

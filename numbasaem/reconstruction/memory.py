@@ -13,7 +13,7 @@ import numba
 
 from numbasaem.errors import expected
 from numbasaem.geometry.views import KERNELS_KEPT, view_kernel_bytes
-from numbasaem.micrographs.ctf import LARGEST_COUNT
+from numbasaem.micrographs.optics_groups import LARGEST_COUNT
 from numbasaem.micrographs.reading import input_shapes
 from numbasaem.observations.models import observation_model
 from numbasaem.observations.statistics import MATRIX_BYTES, statistics_bytes

@@ -13,7 +13,7 @@ from numbasaem.geometry.rotations import rotation_grid
 from numbasaem.io import written_whole
 from numbasaem.io.chimerax import write_chimerax_script
 from numbasaem.io.mrc import write_volume
-from numbasaem.io.star import write_fsc
+from numbasaem.io.relion import write_fsc
 from numbasaem.volume.basis import VolumeBasis
 
 if TYPE_CHECKING:

@@ -26,10 +26,10 @@ from .shapes import (
 from .style import (
     BLUE,
     DENSITY,
+    EXCLUDED,
     GREY,
     HISTORIES,
     INK,
-    LEFT_OUT,
     ORANGE,
     RUN_COLOURS,
     SEQUENTIAL,
@@ -366,7 +366,7 @@ def _picks(record: RunRecord) -> Figure:
         )
         axes.set_xlabel("x (pixels)")
     bare.set_ylabel("y (pixels)")
-    marked.contourf(excerpt.left_out, [0.5, 1], colors=[LEFT_OUT], alpha=0.4)
+    marked.contourf(excerpt.excluded, [0.5, 1], colors=[EXCLUDED], alpha=0.4)
     for (y, x), merit in zip(
         excerpt.particles.centres, excerpt.particles.probability, strict=True
     ):

@@ -15,13 +15,14 @@ from numbasaem.assessment.fsc import Resolution, is_mostly_negative, resolution
 from numbasaem.errors import InputError, expected
 from numbasaem.geometry.rotations import rotation_grid
 from numbasaem.io.mrc import read_volume
-from numbasaem.io.star import read_fsc
+from numbasaem.io.relion import read_fsc
 from numbasaem.micrographs.preparation import preparation_of
 from numbasaem.micrographs.reading import (
     PixelSizes,
     file_of_source,
     prepared_micrographs,
 )
+from numbasaem.observations.patch_cutting import untouched_particles
 from numbasaem.observations.protocol import Positions
 from numbasaem.picking.template import template_of_run
 from numbasaem.reconstruction.checkpoint import load_checkpoint
@@ -51,7 +52,7 @@ class Excerpt:
         Name of the micrograph's file.
     pixels : float32, shape (rows, columns)
         The part, prepared, its first pixel being that of the micrograph.
-    left_out : bool, shape (rows, columns)
+    excluded : bool, shape (rows, columns)
         Dead or contaminated pixels.
     particles : Positions
         Particles found in the rest.
@@ -59,7 +60,7 @@ class Excerpt:
 
     name: str
     pixels: NDArray[np.float32]
-    left_out: NDArray[np.bool_]
+    excluded: NDArray[np.bool_]
     particles: Positions
 
 
@@ -149,9 +150,9 @@ class RunRecord:
         pixels = prepared.pixels[:side, :side]
         template = template_of_run(self.folder)[0].seen_through(prepared.point_spread)
         found = template.positions(pixels, self.settings.threads)
-        live = prepared.live_particles(found.centres, self.settings.size)
+        live = untouched_particles(prepared.excluded, found.centres, self.settings.size)
         particles = Positions(found.centres[live], found.probability[live])
-        return Excerpt(file.name, pixels, prepared.dead[:side, :side], particles)
+        return Excerpt(file.name, pixels, prepared.excluded[:side, :side], particles)
 
     @property
     def warnings(self) -> list[str]:

@@ -12,10 +12,10 @@ from .shapes import degree_changes, displacement_table, tracks
 from .style import (
     BLUE,
     DENSITY,
+    EXCLUDED,
     GREY,
     HISTORIES,
     INK,
-    LEFT_OUT,
     ORANGE,
     RUN_COLOURS,
     SEQUENTIAL,
@@ -214,10 +214,10 @@ def pick_plot(record: RunRecord) -> go.Figure:
         ),
         page_layout(700),
     )
-    if excerpt.left_out.any():
+    if excerpt.excluded.any():
         figure.add_heatmap(
-            z=np.where(excerpt.left_out, 1.0, np.nan),
-            colorscale=[[0, LEFT_OUT], [1, LEFT_OUT]],
+            z=np.where(excerpt.excluded, 1.0, np.nan),
+            colorscale=[[0, EXCLUDED], [1, EXCLUDED]],
             opacity=0.4,
             showscale=False,
             hoverinfo="skip",

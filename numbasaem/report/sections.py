@@ -100,7 +100,7 @@ def sections(record: RunRecord) -> Iterator[tuple[str, str]]:
                 f"A corner of {record.excerpt.name} with the "
                 f"{len(record.excerpt.particles.centres)} particles that the run finds "
                 "in it; fainter circles are less sure."
-                + (" Blue: left out." if record.excerpt.left_out.any() else "")
+                + (" Blue: left out." if record.excerpt.excluded.any() else "")
             )
             + _plots([pick_plot(record)], "wide"),
         )

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from scipy import ndimage
-from skimage.filters import threshold_otsu
 from skimage.measure import marching_cubes
 
 from numbasaem.geometry.grids import distances
+from numbasaem.volume.threshold import otsu_threshold
 
 from .style import RUN_NAMES
 
@@ -100,7 +100,7 @@ class FineMap:
     @property
     def contour(self) -> float:
         """Level that best tells the molecule from what surrounds it: Otsu's."""
-        return float(threshold_otsu(self.values[self.in_ball]))
+        return otsu_threshold(self.values[self.in_ball])
 
     def surface(self, level: float) -> Mesh:
         """Surface of a level within the ball.

@@ -6,7 +6,7 @@ from typing import Any
 
 BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
 """Colours of Okabe and Ito, which all eyes tell apart."""
-LEFT_OUT = "#56B4E9"
+EXCLUDED = "#56B4E9"
 """Colour of what is left out of a micrograph, another of theirs."""
 INK, SOFT, GREY = "#1F2933", "#5F6B76", "#9AA3AD"
 """Colours of text, of remarks and of lines that only help to read."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from numbasaem.aliases import OnProgress, no_progress
 from numbasaem.assessment.alignment import Comparison, evaluate_against
 from numbasaem.errors import expected
 from numbasaem.io.mrc import read_volume, write_volume
@@ -15,10 +16,11 @@ from numbasaem.reconstruction.state import Iteration
 from numbasaem.settings import Settings
 from numbasaem.volume.phantom import folded_chain
 
-from .scene import SimulationSettings, simulate_to_folder
+from .files import simulate_to_folder
+from .settings import SimulationSettings
 
-# What the demo does; chosen to take about two minutes on two cores.
 SIMULATION = SimulationSettings(size=11, pixels=1496, snr=3.5)
+"""Settings of the input; with those below about two minutes on two cores."""
 RECONSTRUCTION = Settings(
     size=11,
     ell_max=(6, 8, 10),
@@ -26,6 +28,7 @@ RECONSTRUCTION = Settings(
     batch_fraction=0.2,
     halves=False,
 )
+"""Settings of the reconstruction."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ def demonstrate(
     *,
     on_plan: Callable[[Plan], None] | None = None,
     on_iteration: Callable[[Iteration], None] | None = None,
-    on_progress: Callable[[str, float], None] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Demonstration:
     """Simulate micrographs, reconstruct from their files alone, compare.
 
@@ -84,7 +87,7 @@ def demonstrate(
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise expected(out, "a new or empty folder", "files in it")
-    report = on_progress or (lambda what, share: None)
+    report = on_progress or no_progress
     data, run, aligned = out / "data", out / "run", out / "aligned.mrc"
 
     report("simulating micrographs", 0.0)
