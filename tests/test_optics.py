@@ -113,7 +113,9 @@ def test_ctf__refuses(field: str, value: float) -> None:
         ContrastTransferFunction(**{"defocus_u": 1e4, "defocus_v": 1e4, field: value})
 
 
-def test_correction__particle_appears_as_its_point_spread_says(generator: np.random.Generator) -> None:
+def test_correction__particle_appears_as_its_point_spread_says(
+    generator: np.random.Generator,
+) -> None:
     """A particle seen through the lens, phases flipped, is the filtered particle."""
     particle = np.zeros((256, 256), np.float32)
     image = generator.standard_normal((SIZE, SIZE))
@@ -195,7 +197,9 @@ def test_groups__put_alike_micrographs_together() -> None:
     assert len(group_point_spreads(many).point_spreads) <= 16
 
 
-def test_operator__adjoint_and_matrices_of_groups(generator: np.random.Generator) -> None:
+def test_operator__adjoint_and_matrices_of_groups(
+    generator: np.random.Generator,
+) -> None:
     basis, rotations = VolumeBasis(SIZE, 3), rotation_grid(10)
     operator = ProjectionOperator(basis, rotations, spreads())
     x = generator.standard_normal(basis.n_coefficients)
@@ -211,7 +215,9 @@ def test_operator__adjoint_and_matrices_of_groups(generator: np.random.Generator
         np.testing.assert_allclose(views, np.split(images, 2)[group], atol=1e-12)
 
 
-def test_statistics__of_groups_are_those_of_each_alone(generator: np.random.Generator) -> None:
+def test_statistics__of_groups_are_those_of_each_alone(
+    generator: np.random.Generator,
+) -> None:
     """Every patch is compared with the volume as its own micrograph shows it."""
     basis, rotations = VolumeBasis(SIZE, 3), rotation_grid(10)
     operator = ProjectionOperator(basis, rotations, spreads())

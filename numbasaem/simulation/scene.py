@@ -13,6 +13,7 @@ from scipy import fft
 
 from numbasaem.aliases import PathLike
 from numbasaem.errors import expected
+from numbasaem.geometry.grids import ball
 from numbasaem.geometry.rotations import random_rotations
 from numbasaem.io.mrc import read_micrographs
 from numbasaem.micrographs.ctf import ContrastTransferFunction
@@ -22,7 +23,6 @@ from numbasaem.volume.basis import VolumeBasis
 
 from .placement import place_squares
 from .settings import VOLTAGE, SimulationSettings
-from numbasaem.geometry.grids import ball
 from .slices import downsampled, project_slices
 
 BATCH_PIXELS = 1 << 24

@@ -57,3 +57,24 @@ def project_slices(
     centre = np.exp(-2j * np.pi / n * (n // 2) * (kx + ky)[band])
     slices[:, band] = values.reshape(len(rotations), -1) * centre.astype(np.complex64)
     return np.asarray(fft.irfft2(slices, s=(n, n), axes=(1, 2)), dtype=np.float32)
+
+
+def downsampled(volume: NDArray[np.floating], size: int) -> NDArray[np.float64]:
+    """Fourier-crop a volume so that its projections keep their values.
+
+    A projection sums voxels along a line, and after cropping a line has fewer.
+
+    Parameters
+    ----------
+    volume : ndarray, shape (n, n, n)
+        The map.
+    size : int
+        Voxels per axis, at most n.
+
+    Returns
+    -------
+    ndarray, shape (size, size, size), float64
+        The map in voxels of ``n / size`` of the old ones.
+    """
+    cropped = fourier_crop(np.asarray(volume, dtype=np.float64), size)
+    return np.asarray(cropped * (len(volume) / size), dtype=np.float64)
