@@ -38,6 +38,7 @@ from numbasaem.reconstruction.maximization import normal_equations
 from numbasaem.simulation.files import simulate_to_folder
 from numbasaem.simulation.settings import SimulationSettings
 from numbasaem.volume.phantom import folded_chain
+from tests.helpers import noise
 
 SIZE, PIXEL_SIZE = 7, 5.0
 CTF = ContrastTransferFunction(15_000.0, 14_000.0, 30.0)
