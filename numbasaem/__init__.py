@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from numbasaem.assessment.alignment import align
     from numbasaem.assessment.fsc import fourier_shell_correlation
-    from numbasaem.errors import InputError
+    from numbasaem.errors import InputError, NumericalError
     from numbasaem.observations.patch_expectation import Statistics, expectation
     from numbasaem.observations.window_expectation import window_expectation
     from numbasaem.reconstruction.driver import Result, reconstruct
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "InputError",
+    "NumericalError",
     "Result",
     "Settings",
     "SimulationSettings",
@@ -49,6 +50,7 @@ __all__ = [
 
 _HOME = {
     "InputError": "errors",
+    "NumericalError": "errors",
     "Result": "reconstruction.driver",
     "Settings": "settings",
     "SimulationSettings": "simulation.scene",

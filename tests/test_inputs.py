@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
 import mrcfile
 import numpy as np
 import pytest
-from pydantic import ValidationError
 
 from numbasaem.errors import InputError
 from numbasaem.io.mrc import write_micrograph
@@ -262,16 +262,24 @@ def test_load_patches__pixel_sizes_differ(path: Path, tmp_path: Path) -> None:
     ids=str,
 )
 def test_settings__refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=next(reversed(wrong))) as error:
+    with pytest.raises(InputError, match=next(reversed(wrong))) as error:
         Settings(**{"size": 11, **wrong})
-    assert isinstance(error.value, ValidationError)
-    (fault,) = error.value.errors()
-    assert len(fault["msg"].splitlines()) == 1
+    assert len(str(error.value).splitlines()) == 1
+    for other_door in (
+        lambda: Settings.model_validate({"size": 11, **wrong}),
+        lambda: Settings.model_validate_json(json.dumps({"size": 11, **wrong})),
+        lambda: Settings(size=11).changed(**wrong),
+    ):
+        with pytest.raises(InputError, match="expected"):
+            other_door()
 
 
 def test_settings__cannot_be_changed() -> None:
-    with pytest.raises(ValidationError):
-        Settings(size=11).size = 12
+    settings: Any = Settings(size=11)
+    with pytest.raises(InputError, match="size: expected settings that stay"):
+        settings.size = 12
+    assert settings.changed(size=13).size == 13
+    assert settings.size == 11
 
 
 def test_settings__survive_json() -> None:

@@ -166,7 +166,7 @@ def test_prepare__dead_areas() -> None:
 def test_prepare__nothing_but_dead_areas() -> None:
     pixels = np.zeros((60, 60), np.float32)
     pixels[30, 30] = 1
-    with pytest.raises(InputError, match=r"m: expected .*--no-mend"):
+    with pytest.raises(InputError, match=r"m: expected .*`mend=False`"):
         Preparation(5, mend=True)("m", pixels, None)
 
 

@@ -9,12 +9,12 @@ import pytest
 
 from numbasaem.observations.patch_expectation import Statistics
 from numbasaem.reconstruction.minibatches import (
-    Batching,
     IncrementalBatches,
     OnlineBatches,
     StochasticBatches,
     minibatches,
 )
+from numbasaem.settings import Batching
 
 SCHEMES: list[Batching] = ["stochastic", "incremental", "online", "full"]
 

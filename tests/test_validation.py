@@ -170,7 +170,7 @@ def test_mean__ahead_in_standard_deviations() -> None:
 def test_validate__command(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("numbasaem.cli.commands._write_report", lambda *_: None)
+    monkeypatch.setattr("numbasaem.cli.output.write_report", lambda *_: None)
     found = Validation(
         tuple(Check(name, "1", "at least 0", passed=True) for name in CHECKS),
         np.ones(4),

@@ -169,7 +169,7 @@ def test_memory__planned(sample: Simulation) -> None:
     _, plan = within_memory(SETTINGS, sample.micrographs)
     patch = SETTINGS.model_copy(update={"model": "patch"})
     assert plan.total < 2 * within_memory(patch, sample.micrographs)[1].total
-    with pytest.raises(InputError, match="--max-memory"):
+    with pytest.raises(InputError, match="max_memory"):
         within_memory(
             SETTINGS.model_copy(update={"max_memory": 0.1}), sample.micrographs
         )

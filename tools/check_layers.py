@@ -18,11 +18,12 @@ ROOMS = (
     "aliases",
     "errors",
     "random_streams",
+    "setting_words",
+    "settings",
     "kernels",
     "threads",
     "machine",
     "volume",
-    "settings",
     "io",
     "micrographs",
     "projection",
@@ -42,7 +43,6 @@ SURFACE_NAMES = frozenset({"__version__"})
 DEFERRED = frozenset(
     {
         ("volume.basis", "projection"),
-        ("settings", "reconstruction"),
         ("io.star", "micrographs"),
         ("micrographs.preparation", "observations"),
         ("micrographs.reading", "observations"),

@@ -91,7 +91,7 @@ class Landscape:
     def from_truth(self, settings: Settings) -> Summit:
         """Climb from the truth, at the last stage's degree."""
         last = {"ell_max": settings.ell_max[-1:], "iterations": (20,)}
-        plan = settings.model_copy(update=last)
+        plan = settings.changed(**last)
         basis = VolumeBasis(SIZE, plan.ell_max[0])
         data = load_patches(self.simulation.micrographs, plan, lambda *_: None)
         patches = data.part(None, None)
@@ -155,7 +155,7 @@ def study(name: str, snr: float, chosen: argparse.Namespace) -> None:
     print(f"{name}  SNR {snr:g}  from the truth  {truth}", flush=True)
     arrived = 0
     for seed in range(chosen.seeds):
-        found = landscape.from_random(settings.model_copy(update={"seed": seed}))
+        found = landscape.from_random(settings.changed(seed=seed))
         arrived += found.log_likelihood >= truth.log_likelihood * (1 - ARRIVED)
         print(f"{name}  SNR {snr:g}  seed {seed}  {found}", flush=True)
     print(f"{name}  SNR {snr:g}  arrived {arrived} of {chosen.seeds}", flush=True)

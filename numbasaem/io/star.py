@@ -166,7 +166,8 @@ def _lenses(
         try:
             lens = ContrastTransfer(**{names[c]: float(value) for c, value in named})
         except InputError as error:
-            raise InputError(f"{path}: {error}") from None
+            where = f"{path}: {error.where}"
+            raise expected(where, error.wanted, error.found) from None
         lenses.append(lens)
     return lenses
 

@@ -161,7 +161,7 @@ class Preparation:
             white, spread = corrected(prepared, mask, self.size, seen, self.whiten)
             result = replace(result, pixels=white, point_spread=spread)
         if not result.live_patches(self.size).any():
-            what = "patches without dead areas, or --no-mend or --no-clean"
+            what = "patches without dead areas, or `mend=False` or `clean=False`"
             raise expected(where, what, "none")
         return result
 
@@ -171,10 +171,10 @@ class Preparation:
         """Contrast transfer function and the size of the pixels it is taken over."""
         prepared_size = self.pixel_size or pixel_size
         if lens is None:
-            what = "its defocus in a STAR list of micrographs, or no --ctf"
+            what = "its defocus in a STAR list of micrographs, or `ctf=False`"
             raise expected(where, what, "none")
         if prepared_size is None:
-            raise expected(where, "a pixel size, or --pixel-size", "none")
+            raise expected(where, "a pixel size, or `pixel_size`", "none")
         return lens, prepared_size
 
     def prepared_shape(
@@ -205,7 +205,7 @@ class Preparation:
         result = shape
         if self.pixel_size is not None:
             if pixel_size is None:
-                raise expected(where, "a pixel size, or --pixel-size", "none")
+                raise expected(where, "a pixel size, or `pixel_size`", "none")
             if pixel_size > self.pixel_size * (1 + 1e-6):
                 what = f"pixels of at most {self.pixel_size:.4g} A, to downsample from"
                 raise expected(where, what, f"{pixel_size:.4g} A")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from numbasaem.aliases import OnProgress, PathLike
-from numbasaem.errors import expected
+from numbasaem.errors import expected, warn
 from numbasaem.observations.patch_cutting import cut_patches
 from numbasaem.observations.protocol import Patches, PixelSums, pixel_sums
 from numbasaem.observations.window_data import Windows, pixels_of, tiles_of
@@ -36,8 +35,6 @@ _SAME_PIXEL_SIZE = 1e-3
 """Headers hold float32: sizes that agree to this are the same."""
 
 _MUCH_OUTSIDE = 0.1
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -306,7 +303,7 @@ class _Reading:
             if one.dead.any():
                 share = 100 * float(one.dead.mean())
                 name = self.sources[-1]["name"]
-                _log.warning("%s: %.1f %% of the area is left out", name, share)
+                warn(f"{name}: {share:.1f} % of the area is left out")
             yield one
 
     def _each(
@@ -356,10 +353,9 @@ def optics_of(seen: Sequence[PointSpread | None]) -> OpticsGroups | None:
         return None
     largest = max(one.share_outside for one in known)
     if largest > _MUCH_OUTSIDE:
-        _log.warning(
-            "up to %.0f %% of a particle's energy leaves its box; less with a larger "
-            "--size at the same pixel size",
-            100 * largest,
+        warn(
+            f"up to {100 * largest:.0f} % of a particle's energy leaves its box; less "
+            "with a larger `size` at the same pixel size"
         )
     return group_point_spreads([one.values for one in known])
 
@@ -467,21 +463,19 @@ class PixelSizes:
             assert self.common is not None
             if not self._said and (found is None or self._differs(found)):
                 stated = "none" if found is None else f"{found:g} A"
-                _log.warning(
-                    "%s: pixel size %g A as given, in place of %s in the header",
-                    path,
-                    self.common,
-                    stated,
+                warn(
+                    f"{path}: pixel size {self.common:g} A as given, in place of "
+                    f"{stated} in the header"
                 )
                 self._said = True
             return self.common
         if found is None:
-            what = "a pixel size (CELLA) above 0 in the header, or --pixel-size"
+            what = "a pixel size (CELLA) above 0 in the header, or `pixel_size`"
             raise expected(path, what, "0 or none")
         if self.common is None:
             self.common = found
         if self._differs(found):
-            what = f"the pixel size of the others, {self.common:g} A, or --pixel-size"
+            what = f"the pixel size of the others, {self.common:g} A, or `pixel_size`"
             raise expected(path, what, f"{found:g} A")
         return self.common
 

@@ -290,7 +290,7 @@ def match_tables(found: Path, true: Path, tolerance_px: float) -> Match:
         If a table cannot be read or the tolerance is not positive.
     """
     if not tolerance_px > 0:
-        raise expected("--tolerance", "a number of pixels above 0", tolerance_px)
+        raise expected("tolerance_px", "a number of pixels above 0", tolerance_px)
     picks, particles = _centres_by_micrograph(found), _centres_by_micrograph(true)
     nothing = np.empty((0, 2))
     n_picks = sum(len(centres) for centres in picks.values())

@@ -148,7 +148,7 @@ def particle_of_map(
         _fitted(sign * images, rotations, patches[chosen]) for sign in (1, -1)
     )
     if of_negative > likelihood + _FAR_LIKELIER:
-        what = "a map as bright or dark as the particles; try with --invert or without"
+        what = "a map as bright or dark as the particles; try the other `invert`"
         raise expected(where, what, "that its negative fits better")
     return particle
 

@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import platform
-import warnings
 from dataclasses import dataclass, fields
 from importlib.metadata import version
 from operator import attrgetter
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from numbasaem.errors import InputError, RunWarning, expected
+from numbasaem.errors import InputError, expected, warn
 from numbasaem.io import written_whole
 from numbasaem.observations.patch_expectation import Statistics
 
@@ -243,9 +242,7 @@ def _newest(path: Path) -> tuple[Path, dict[str, Any], dict[str, RunState]]:
             found = previous, *_load(previous)
         except InputError:
             raise damage from None
-        warnings.warn(
-            f"{damage}; {previous.name} is used instead", RunWarning, stacklevel=3
-        )
+        warn(f"{damage}; {previous.name} is used instead")
         return found
 
 
@@ -407,7 +404,7 @@ class Journal:
             return
         held = [p.name for p in (self.path, previous_of(self.path)) if p.exists()]
         if held and not resume:
-            raise expected(folder, "a folder without a run, or --resume", held[0])
+            raise expected(folder, "a folder without a run, or `resume=True`", held[0])
         if held:
             self._whole, self._begun, self.runs = _newest(self.path)
             self._refuse_other_settings()
@@ -490,11 +487,9 @@ class Journal:
         now = self.description["versions"]
         for name in before.keys() & now.keys():
             if before[name] != now[name]:
-                warnings.warn(
+                warn(
                     f"{self._whole}: begun with {name} {before[name]}, goes on with "
-                    f"{now[name]}; the result may differ in its last digits",
-                    RunWarning,
-                    stacklevel=4,
+                    f"{now[name]}; the result may differ in its last digits"
                 )
 
 

@@ -81,7 +81,7 @@ class Result:
     --------
     >>> pixels = np.random.default_rng(0).random((40, 40))
     >>> plan = Settings(size=5, ell_max=(2,), iterations=(2,), rotations=8, starts=1)
-    >>> result = reconstruct([pixels], plan.model_copy(update={"halves": False}))
+    >>> result = reconstruct([pixels], plan.changed(halves=False))
     >>> result.volume.shape, len(result.history), result.fsc
     ((5, 5, 5), 2, None)
     """
@@ -173,7 +173,8 @@ def reconstruct(
     """
     on_progress = on_progress or no_progress
     folder = None if out is None else Path(out)
-    with Journal(folder, resume, settings.deciding) as journal:
+    decisive = settings.settings_that_decide_the_result
+    with Journal(folder, resume, decisive) as journal:
         elsewhere = client is not None and not any(
             isinstance(item, np.ndarray) for item in micrographs
         )

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from numbasaem.errors import RunWarning, expected
+from numbasaem.errors import NumericalError, warn
 from numbasaem.projection.operator import ProjectionOperator
 from numbasaem.random_streams import Stream, random_stream
 from numbasaem.volume.basis import VolumeBasis
@@ -37,9 +36,8 @@ if TYPE_CHECKING:
     from numbasaem.aliases import OnProgress
     from numbasaem.observations.patch_expectation import Statistics
     from numbasaem.observations.protocol import Observations
-    from numbasaem.settings import Settings
+    from numbasaem.settings import Settings, Stage
 
-    from .minibatches import Stage
 
 _FIRST_EMPTY_PROBABILITY = 0.5
 _HELD_ITERATIONS = 5
@@ -132,7 +130,7 @@ def iterations(
 
     Raises
     ------
-    InputError
+    NumericalError
         If the numbers overflow; the state is not to be used then.
 
     Warns
@@ -255,14 +253,14 @@ def _maximize(
     """M-step; the relative change of the volume, and what of it nothing was seen of."""
     before = state.volume_coefficients
     if _pixels_in_view(statistics) < _SMALLEST_SHARE:
-        _tell("no particle in the patches of an iteration; the volume stays as it was")
+        warn("no particle in the patches of an iteration; the volume stays as it was")
         state.em_step = np.zeros_like(before)
         return 0.0, symmetric.shape[1]
     equations = normal_equations(operator, statistics)
     matrix, right_side = restricted_equations(symmetric, *equations)
     n_unseen = n_unseen_coefficients(matrix)
     if n_unseen > 0:
-        _tell(
+        warn(
             f"nothing seen of {n_unseen} of {len(matrix)} dimensions of the volume; "
             "there it stays near zero. More rotations or patches, or a lower degree, "
             "would help"
@@ -270,7 +268,7 @@ def _maximize(
     weights = solve(matrix, right_side)
     norm = float(np.linalg.norm(weights))
     if not np.isfinite(norm):
-        raise expected("M-step", "a finite volume", f"one of norm {norm:g}")
+        raise NumericalError("M-step", "a finite volume", f"one of norm {norm:g}")
     maximum = symmetric @ weights
     em_step = maximum - before
     if step is None:
@@ -400,7 +398,7 @@ def _revived(shift_prior: NDArray[np.float64]) -> NDArray[np.float64]:
     seen = np.delete(np.delete(shift_prior, size, 0), size, 1)
     if max(seen.max(), 1 - seen.sum()) < 1 - _SMALLEST_SHARE:
         return shift_prior
-    _tell("the shift prior collapsed onto one state; a little of all is mixed in")
+    warn("the shift prior collapsed onto one state; a little of all is mixed in")
     uniform = uniform_shift_prior(size, _FIRST_EMPTY_PROBABILITY)
     mixed: NDArray[np.float64] = 0.99 * shift_prior + 0.01 * uniform
     return mixed
@@ -413,7 +411,7 @@ def _above_rounding(variance: float, before: float, statistics: Statistics) -> f
     least: float = _SMALLEST_SHARE * power
     if variance >= least:
         return variance
-    _tell(f"noise variance {variance:.3g} is lost in rounding; {least:.3g} is used")
+    warn(f"noise variance {variance:.3g} is lost in rounding; {least:.3g} is used")
     return least
 
 
@@ -429,15 +427,11 @@ def _fell(state: RunState, fresh: Statistics) -> bool:
     spread = np.sqrt(fresh.visible_weight[0].size / fresh.n_patches)
     if now >= begun - _BEYOND_CHANCE * spread:
         return False
-    _tell(
+    warn(
         f"log-likelihood per patch fell to {now:.4f}, below {begun:.4f} at the start; "
         "a plain step of EM follows"
     )
     return True
-
-
-def _tell(what: str) -> None:
-    warnings.warn(what, RunWarning, stacklevel=2)
 
 
 def _stalled(state: RunState, settings: Settings) -> bool:

@@ -165,7 +165,7 @@ class RunRecord:
         if is_mostly_negative(self.volume):
             found.append(
                 "The map is mostly negative: if particles are dark in the micrographs, "
-                "run again with --invert."
+                "run again with `invert=True`."
             )
         if self.fsc is None:
             found.append(
@@ -184,7 +184,7 @@ class RunRecord:
 
     @cached_property
     def validation(self) -> dict[str, Any] | None:
-        """Verdict of a validation, if one was made: `verdict` and `figures`."""
+        """What :meth:`numbasaem.Validation.record` gave, if a validation was made."""
         path = self.folder / VALIDATION
         if not path.exists():
             return None
@@ -192,10 +192,12 @@ class RunRecord:
             read = json.loads(path.read_text("utf-8"))
             return {
                 "verdict": str(read["verdict"]),
-                "figures": {str(k): str(v) for k, v in read["figures"].items()},
+                "checks": [dict(check) for check in read["checks"]],
+                "fsc": list(read["fsc"]),
+                "control_fsc": list(read["control_fsc"]),
             }
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise expected(path, "a verdict and its figures", repr(error)) from error
+            raise expected(path, "a verdict and its checks", repr(error)) from error
 
 
 def read_record(folder: PathLike) -> RunRecord:

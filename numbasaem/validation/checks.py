@@ -11,7 +11,7 @@ of the micrographs and without particles, taken through the same pipeline.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -87,12 +87,20 @@ class Check:
         The answer, and what it takes to pass.
     passed : bool
         Whether it does.
+    figures : dict of str to float
+        The numbers in them, by name.
     """
 
     question: str
     found: str
     wanted: str
     passed: bool
+    figures: dict[str, float] = field(default_factory=dict)
+
+    def record(self) -> dict[str, object]:
+        """Put question, outcome and figures as JSON can hold them."""
+        figures = {name: _finite(value) for name, value in self.figures.items()}
+        return {"question": self.question, "passed": self.passed, **figures}
 
 
 @dataclass(frozen=True)
@@ -125,15 +133,12 @@ class Validation:
 
     def record(self) -> dict[str, object]:
         """Put verdict and figures as JSON can hold them."""
-        figures = {
-            check.question: f"{check.found} ({'passed' if check.passed else 'failed'}: "
-            f"{check.wanted})"
-            for check in self.checks
+        return {
+            "verdict": self.verdict,
+            "checks": [check.record() for check in self.checks],
+            "fsc": [_finite(value) for value in self.fsc],
+            "control_fsc": [_finite(value) for value in self.control_fsc],
         }
-        for name, curve in (("data", self.fsc), ("noise", self.control_fsc)):
-            shells = " ".join(f"{value:.3f}" for value in curve)
-            figures[f"FSC of half maps per shell, {name}"] = shells
-        return {"verdict": self.verdict, "figures": figures}
 
 
 @dataclass(frozen=True)
@@ -199,9 +204,7 @@ def validate(
     place = Path(folder)
     progress = on_progress or no_progress
     description, runs = load_checkpoint(place / "run.h5")
-    settings = Settings(**description["settings"]).model_copy(
-        update={"threads": threads}
-    )
+    settings = Settings(**(description["settings"] | {"threads": threads}))
     if "full" not in runs or not (place / "volume.mrc").exists():
         raise expected(place, "a run that has ended", "no volume.mrc")
     data, control = _data_and_control(place, description["sources"], settings, progress)
@@ -286,7 +289,7 @@ class _Work:
 
     def again(self, data: Observations) -> RunState:
         """Another run on all data, from other random numbers."""
-        other = self._settings.model_copy(update={"seed": self._settings.seed + 1})
+        other = self._settings.changed(seed=self._settings.seed + 1)
         return self._run({"full": data}, other, "again ")["full"]
 
     def _run(
@@ -313,7 +316,7 @@ def _data_and_control(
 ) -> tuple[PatchSet | WindowSet, PatchSet | WindowSet]:
     """Data of the run's micrographs, and of noise like them."""
     if settings.pixel_size is None and "pixel_size" in sources[0]:
-        settings = settings.model_copy(update={"pixel_size": sources[0]["pixel_size"]})
+        settings = settings.changed(pixel_size=sources[0]["pixel_size"])
     reach = _ENVELOPE_REACH * settings.size
     files = [file_of_source(source) for source in sources]
     load = load_windows if settings.model == "window" else load_patches
@@ -354,6 +357,11 @@ def _checks(
             f"{halves:.3f}, in noise {of_control:.3f}",
             f"at least {_LEAST_CORRELATION:g}",
             halves >= _LEAST_CORRELATION,
+            {
+                "correlation": halves,
+                "correlation_in_noise": of_control,
+                "least_correlation": _LEAST_CORRELATION,
+            },
         ),
         _starts_agree(data, other, settings),
     )
@@ -368,6 +376,14 @@ def _ahead(question: str, found: Mean, in_noise: Mean) -> Check:
         f"{found}, in noise {in_noise}, ahead by {lead:.1f} deviations",
         f"ahead of noise and of zero by {_SURE:g} deviations",
         lead > _SURE,
+        {
+            "evidence": found.value,
+            "deviation": found.deviation,
+            "evidence_in_noise": in_noise.value,
+            "deviation_in_noise": in_noise.deviation,
+            "lead_in_deviations": lead,
+            "least_lead_in_deviations": _SURE,
+        },
     )
 
 
@@ -389,6 +405,14 @@ def _starts_agree(data: _Sample, other: RunState, settings: Settings) -> Check:
         f"{correlation:.3f}, log-likelihood per patch lower by {lead}",
         f"at least {_LEAST_CORRELATION:g}, or less likely by {_SURE:g} deviations",
         correlation >= _LEAST_CORRELATION or less_likely,
+        {
+            "correlation": correlation,
+            "least_correlation": _LEAST_CORRELATION,
+            "lower_by": lead.value,
+            "deviation": lead.deviation,
+            "lead_in_deviations": lead.ahead_of(Mean(0.0, 0.0)),
+            "least_lead_in_deviations": _SURE,
+        },
     )
 
 
@@ -406,6 +430,11 @@ def _held_out_evidence(
             ]
         )
     )
+
+
+def _finite(value: float) -> float | None:
+    """Number as JSON can hold it; None if it is infinite or none at all."""
+    return float(value) if np.isfinite(value) else None
 
 
 def _mean(values: NDArray[np.float64]) -> Mean:

@@ -12,7 +12,7 @@ from scipy.optimize.elementwise import find_root
 from scipy.sparse.linalg import LinearOperator, cg
 from scipy.special import spherical_jn
 
-from numbasaem.errors import expected
+from numbasaem.errors import NumericalError, expected
 
 from .rotations import real_wigner
 
@@ -134,6 +134,8 @@ class VolumeBasis:
         ------
         InputError
             If the volume is not a finite cube of this size.
+        NumericalError
+            If the fit does not converge.
 
         Notes
         -----
@@ -156,7 +158,8 @@ class VolumeBasis:
         target = samples.adjoint(voxels.ravel()[samples.voxels])
         coefficients, failed = cg(normal, target, rtol=_FIT_TOLERANCE)
         if failed:
-            raise ArithmeticError("the fit of the volume did not converge")
+            found = f"none after {failed} iterations"
+            raise NumericalError("volume", "a fit that converges", found)
         return np.asarray(coefficients)
 
     def evaluate(self, coefficients: ArrayLike) -> NDArray[np.float64]:
