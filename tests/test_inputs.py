@@ -11,7 +11,7 @@ import mrcfile
 import numpy as np
 import pytest
 
-from numbasaem.errors import InputError
+from numbasaem.errors import InputError, RunWarning
 from numbasaem.io.mrc import write_micrograph
 from numbasaem.micrographs.reading import PatchSet, load_patches
 from numbasaem.observations.patch_cutting import cut_patches
@@ -77,6 +77,9 @@ def test_load_patches__fingerprint_tells_shapes_apart() -> None:
     assert first != second
 
 
+@pytest.mark.filterwarnings(
+    "ignore:.*as given, in place of:numbasaem.errors.RunWarning"
+)
 def test_load_patches__a_stack_is_several_micrographs(tmp_path: Path) -> None:
     path = tmp_path / "stack.mrcs"
     stack = noise(3, 20, 20)
@@ -99,7 +102,8 @@ def test_load_patches__leaves_arrays_alone() -> None:
 
 
 def test_load_patches__pixel_size_that_is_given_wins(path: Path) -> None:
-    assert load(path, pixel_size=1.5).pixel_size == 1.5
+    with pytest.warns(RunWarning, match="pixel size 1.5 A as given"):
+        assert load(path, pixel_size=1.5).pixel_size == 1.5
     assert load(noise(20, 20)).pixel_size is None
 
 
@@ -217,6 +221,9 @@ def test_load_patches__not_numbers(values: object) -> None:
     assert "micrographs[0]: expected real numbers" in refusal(array)
 
 
+@pytest.mark.filterwarnings(
+    "ignore:.*as given, in place of:numbasaem.errors.RunWarning"
+)
 def test_load_patches__pixel_sizes_differ(path: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.mrc"
     write_micrograph(other, noise(20, 20), 3.0)

@@ -235,7 +235,7 @@ def test_prepare__dead_areas_of_a_downsampled_micrograph() -> None:
 @pytest.mark.parametrize(
     ("shape", "pixel_size", "found"),
     [
-        ((100, 100), None, "--pixel-size"),
+        ((100, 100), None, "`pixel_size`"),
         ((100, 100), 9.0, "at most 8 A"),
         ((100, 60), 1.0, r"at least 10 pixels a side after downsampling.*\(12, 8\)"),
     ],

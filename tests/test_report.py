@@ -212,6 +212,7 @@ def test_report__points_out_what_is_wrong(copy: Path) -> None:
     assert "no half maps" in words
 
 
+@pytest.mark.filterwarnings("ignore:.*is left out:numbasaem.errors.RunWarning")
 def test_report__shows_what_is_left_out(tmp_path: Path) -> None:
     plan = SimulationSettings(size=SIZE, pixels=120, snr=10, ell_max=4)
     pixels = simulate(folded_chain(SIZE), plan).micrographs[0]

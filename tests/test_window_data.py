@@ -99,6 +99,7 @@ def test_halves__share_no_pixels(sample: Simulation, n_micrographs: int) -> None
     np.testing.assert_array_equal(np.sum(seen, axis=1), 1)  # each by one half
 
 
+@pytest.mark.filterwarnings("ignore:.*is left out:numbasaem.errors.RunWarning")
 def test_dead_area__no_window_in_it() -> None:
     pixels = np.random.default_rng(0).standard_normal((90, 80)).astype(np.float32)
     pixels[:, 50:] = 7.0

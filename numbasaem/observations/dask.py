@@ -531,11 +531,11 @@ def _portions(client: Client, batch: Batch) -> Iterator[tuple[str, slice]]:
 
 def _refuse_versions(client: Client) -> None:
     """Refuse workers that have another version of this package."""
-    found = client.run(version, __package__, on_error="return")
+    found = client.run(version, "numbasaem", on_error="return")
     for address, theirs in found.items():
         if theirs != __version__:
             what = "none" if isinstance(theirs, PackageNotFoundError) else theirs
-            raise expected(f"worker {address}", f"{__package__} {__version__}", what)
+            raise expected(f"worker {address}", f"numbasaem {__version__}", what)
 
 
 @contextmanager
