@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from numbasaem.assessment.alignment import align
     from numbasaem.assessment.fsc import fourier_shell_correlation
-    from numbasaem.errors import InputError
+    from numbasaem.errors import InputError, NumericalError
     from numbasaem.geometry.rotations import random_rotations, rotation_grid
     from numbasaem.observations.patch_expectation import expectation
     from numbasaem.observations.statistics import Statistics
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "InputError",
+    "NumericalError",
     "Result",
     "Settings",
     "SimulationSettings",
@@ -52,6 +53,7 @@ __all__ = [
 
 _HOME = {
     "InputError": "errors",
+    "NumericalError": "errors",
     "Result": "reconstruction.result",
     "Settings": "settings",
     "SimulationSettings": "simulation.settings",

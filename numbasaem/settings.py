@@ -1,10 +1,12 @@
-"""Settings of a reconstruction, checked once, where they enter."""
+"""Settings of a reconstruction, each stated once and checked where it enters."""
 
 from __future__ import annotations
 
+import re
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import tomli_w
 from pydantic import (
@@ -14,18 +16,70 @@ from pydantic import (
     Discriminator,
     Field,
     Tag,
+    ValidationError,
     model_validator,
 )
 
 from numbasaem.aliases import PathLike
 from numbasaem.errors import expected
-from numbasaem.reconstruction.minibatches import Batching, Stage
-from numbasaem.volume.symmetry import check_symmetry
+from numbasaem.setting_words import Shown, attributes, first_fault
 
-if TYPE_CHECKING:
-    pass
+_POINT_GROUP = re.compile(r"(?:[CD][1-9][0-9]{0,2}|[TOI])")
 
-_Count = Annotated[int, Field(ge=1)]
+_SEARCH_ELL_MAX = 4
+_SEARCH_ITERATIONS = 10
+_SEARCH_ROTATIONS = 216
+"""Twenty degrees apart: half the angle that degree 4 can tell."""
+
+Batching = Literal["stochastic", "incremental", "online", "full"]
+"""What becomes of the statistics of earlier minibatches."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of frequency marching (section III-D).
+
+    Attributes
+    ----------
+    ell_max : int
+        Highest degree of the volume.
+    n_iterations : int
+        Most iterations, N_it of Algorithm 1.
+    n_rotations : int
+        Rotations that the posterior runs over.
+    step : float or None
+        The volume moves this many times the step of EM, in (0, 2); 1 is EM itself, None
+        adapts it as it goes.
+    """
+
+    ell_max: int
+    n_iterations: int
+    n_rotations: int
+    step: float | None = 1.0
+
+
+def check_symmetry(name: str) -> str:
+    """Check the name of a point group.
+
+    Parameters
+    ----------
+    name : str
+        Schoenflies symbol in either case.
+
+    Returns
+    -------
+    str
+        The symbol in upper case.
+
+    Raises
+    ------
+    InputError
+        If it is not Cn, Dn, T, O or I.
+    """
+    symbol = name.upper()
+    if not _POINT_GROUP.fullmatch(symbol):
+        raise expected("symmetry", "C1, Cn, Dn, T, O or I", name)
+    return symbol
 
 
 def _one_or_each(value: object) -> Literal["one", "each"]:
@@ -33,16 +87,15 @@ def _one_or_each(value: object) -> Literal["one", "each"]:
     return "each" if isinstance(value, tuple | list) else "one"
 
 
+_Count = Annotated[int, Field(ge=1)]
 # told apart first, so that a wrong value is one error and not one a member
 _OneOrEach = Annotated[
     Annotated[_Count, Tag("one")] | Annotated[tuple[_Count, ...], Tag("each")],
     Discriminator(_one_or_each),
 ]
-
-_SEARCH_ELL_MAX = 4
-_SEARCH_ITERATIONS = 10
-_SEARCH_ROTATIONS = 216
-"""Twenty degrees apart: half the angle that degree 4 can tell."""
+_PointGroup = Annotated[str, AfterValidator(check_symmetry)]
+_RAW_ONLY = Shown(default="with `particle_diameter`")
+"""Default of what is done to raw micrographs alone."""
 
 
 class Settings(BaseModel):
@@ -50,110 +103,231 @@ class Settings(BaseModel):
 
     Attributes
     ----------
-    size : int
-        L, side of a patch, a projection and the volume, pixels; at least 5.
-    model : {"patch", "window"}
-        What is looked at: patches, as in the paper, or every position of the
-        micrographs with the whole particle in view.
-    ell_max : tuple of int
-        Highest degree of each stage of frequency marching.
-    iterations : tuple of int
-        Most iterations N_it of each stage.
-    rotations : int or tuple of int
-        K, rotations that the posterior runs over, in all stages or in each.
-    batch_fraction : float or None
-        S, share of the patches that an iteration sees; None is 0.05, but no fewer than
-        4000 patches.
-    batching : {"stochastic", "incremental", "online", "full"}
-        What becomes of the statistics of earlier minibatches.
-    symmetry : str
-        Point group: Cn or Dn with the n-fold axis along z, T, O or I.
-    noise_variance : float or None
-        sigma**2 of the pixels; None estimates it with the volume.
-    starts : int
-        Random starts tried at degree 4; the likeliest goes on. 1 is the paper's way.
-    over_relaxation : float or None
-        Step of the volume in units of the step of EM, in (0, 2); 1 is EM. None makes
-        steps longer while they agree with one another, and shorter, so that they
-        average over minibatches, once they oppose each other. An iteration that sees
-        all patches takes back what of a longer step lowered their likelihood.
-    stopping : float or None
-        epsilon of Algorithm 1: a stage ends when Q per patch gains less than this;
-        None runs all iterations.
-    halves : bool
-        Also reconstruct two independent halves of the patches.
-    seed : int
-        Of all random numbers.
-    threads : int or None
-        Threads to run on; None takes all that Numba may use.
-    max_memory : float or None
-        Most memory to take, 10**9 bytes: on fewer threads if need be, and what does not
-        fit is refused before work begins. None takes what it takes.
-    invert : bool
-        Change the contrast of the micrographs: particles darker than ice become
-        bright.
-    pixel_size : float or None
-        Angstrom per pixel of the micrographs; None takes it from the files.
-    particle_diameter : float or None
-        Longest extent of the particle, angstrom. The micrographs are downsampled until
-        it fits `size`; None leaves them as they are.
-    level : bool
-        Subtract the level of the background, so that empty ice is zero.
-    mend, flatten, clean, normalise : bool or None
-        Replace hot pixels and leave out dead areas; subtract a background that varies
-        slowly; leave out what is neither ice nor particles; divide by the standard
-        deviation. None does so for raw micrographs, which are those with a
-        `particle_diameter`. See :mod:`numbasaem.micrographs.preparation`.
-    ctf : bool
-        Take the contrast transfer function of each micrograph, which a STAR list tells,
-        into account.
-    whiten : bool
-        Take noise to have the spectrum of each micrograph. See
-        :mod:`numbasaem.micrographs.correction`.
-    views : {"uniform", "learned"}
-        Prior of view directions: all alike, or found with the volume.
+    {attributes}
 
     Raises
     ------
-    ValidationError
-        Of pydantic, a ValueError: if a name is unknown or a value out of range.
+    InputError
+        If a name is unknown or a value out of range.
 
     Examples
     --------
     >>> settings = Settings(size=11, ell_max=(6, 8), iterations=(20, 10))
     >>> settings.iterations_per_run  # ten for each of four starts
     70
+    >>> settings.changed(starts=1).iterations_per_run
+    30
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    size: Annotated[int, Field(ge=5)]
-    model: Literal["patch", "window"] = "patch"
-    ell_max: tuple[Annotated[int, Field(ge=0)], ...] = (6, 8, 10)
-    iterations: tuple[_Count, ...] = (25, 15, 15)
-    rotations: _OneOrEach = 552
-    batch_fraction: Annotated[float, Field(gt=0, le=1)] | None = None
-    batching: Batching = "stochastic"
-    symmetry: Annotated[str, AfterValidator(check_symmetry)] = "C1"
-    noise_variance: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    starts: Annotated[int, Field(ge=1)] = 4
-    over_relaxation: Annotated[float, Field(gt=0, lt=2)] | None = None
-    stopping: Annotated[float, Field(allow_inf_nan=False)] | None = None
-    halves: bool = True
-    seed: Annotated[int, Field(ge=0)] = 0
-    threads: Annotated[int, Field(ge=1)] | None = None
-    max_memory: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    invert: bool = False
-    pixel_size: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    particle_diameter: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    level: bool = True
-    mend: bool | None = None
-    flatten: bool | None = None
-    clean: bool | None = None
-    normalise: bool | None = None
-    ctf: bool = False
-    whiten: bool = False
-    views: Literal["uniform", "learned"] = "uniform"
+    size: int = Field(
+        ge=5,
+        description="L, side of a patch, a projection and the volume, pixels; at least "
+        "5.",
+    )
+    model: Literal["patch", "window"] = Field(
+        default="patch",
+        description="What is looked at: patches, as in the paper, or every position of "
+        "the micrographs with the whole particle in view.",
+    )
+    ell_max: Annotated[
+        tuple[Annotated[int, Field(ge=0)], ...], Shown(metavar="L,L,...")
+    ] = Field(
+        default=(6, 8, 10),
+        description="Highest degree of each stage of frequency marching.",
+    )
+    iterations: Annotated[tuple[_Count, ...], Shown(metavar="n,n,...")] = Field(
+        default=(25, 15, 15), description="Most iterations N_it of each stage."
+    )
+    rotations: Annotated[_OneOrEach, Shown(metavar="K[,K,...]")] = Field(
+        default=552,
+        description="K, rotations that the posterior runs over, in all stages or in "
+        "each.",
+    )
+    batch_fraction: Annotated[
+        float | None, Shown(default="0.05, or 4000 patches if that is more")
+    ] = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="S, share of the patches that an iteration sees.",
+    )
+    batching: Batching = Field(
+        default="stochastic",
+        description="What becomes of the statistics of earlier minibatches.",
+    )
+    symmetry: Annotated[_PointGroup, Shown(metavar="GROUP")] = Field(
+        default="C1",
+        description="Point group: Cn or Dn with the n-fold axis along z, T, O or I.",
+    )
+    noise_variance: Annotated[
+        float | None, Shown(metavar="auto|v", none="auto", default="auto")
+    ] = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="sigma**2 of the pixels, if it is known; else it is found with the "
+        "volume.",
+    )
+    starts: int = Field(
+        default=4,
+        ge=1,
+        description="Random starts tried at degree 4; the likeliest goes on. 1 is the "
+        "paper's way.",
+    )
+    over_relaxation: Annotated[float | None, Shown(default="adapted")] = Field(
+        default=None,
+        gt=0,
+        lt=2,
+        description="Step of the volume in units of the step of EM, in (0, 2); 1 is "
+        "EM. Steps that adapt grow while they agree and shrink once they oppose each "
+        "other; where all patches are seen, what lowers their likelihood is taken "
+        "back.",
+    )
+    stopping: Annotated[float | None, Shown(default="all iterations")] = Field(
+        default=None,
+        allow_inf_nan=False,
+        description="epsilon of Algorithm 1: a stage ends when Q per patch gains less "
+        "than this.",
+    )
+    halves: bool = Field(
+        default=True,
+        description="Also reconstruct two independent halves of the patches.",
+    )
+    seed: int = Field(default=0, ge=0, description="Seed of all random numbers.")
+    threads: Annotated[int | None, Shown(default="all that Numba may use")] = Field(
+        default=None, ge=1, description="Threads to run on."
+    )
+    max_memory: Annotated[
+        float | None, Shown(metavar="GB", default="what it takes")
+    ] = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Most memory to take, 10**9 bytes: on fewer threads if need be, "
+        "and what does not fit is refused before work begins.",
+    )
+    invert: bool = Field(
+        default=False,
+        description="Change the contrast of the micrographs: particles darker than ice "
+        "become bright.",
+    )
+    pixel_size: Annotated[
+        float | None, Shown(metavar="A", default="from the files")
+    ] = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Angstrom per pixel of the micrographs.",
+    )
+    particle_diameter: Annotated[float | None, Shown(metavar="A")] = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Longest extent of the particle, angstrom: raw micrographs are "
+        "downsampled until it fits `size`, and prepared.",
+    )
+    level: bool = Field(
+        default=True,
+        description="Subtract the level of the background, so that empty ice is zero.",
+    )
+    mend: Annotated[bool | None, _RAW_ONLY] = Field(
+        default=None, description="Replace hot pixels and leave out dead areas."
+    )
+    flatten: Annotated[bool | None, _RAW_ONLY] = Field(
+        default=None, description="Subtract a background that varies slowly."
+    )
+    clean: Annotated[bool | None, _RAW_ONLY] = Field(
+        default=None,
+        description="Leave out what is neither ice nor particles: crystals, carbon and "
+        "edges.",
+    )
+    normalise: Annotated[bool | None, _RAW_ONLY] = Field(
+        default=None, description="Divide by the standard deviation."
+    )
+    ctf: bool = Field(
+        default=False,
+        description="Take the contrast transfer function of each micrograph, which a "
+        "STAR list tells, into account.",
+    )
+    whiten: bool = Field(
+        default=False,
+        description="Take noise to have the spectrum of each micrograph.",
+    )
+    views: Literal["uniform", "learned"] = Field(
+        default="uniform",
+        description="Prior of view directions: all alike, or found with the volume.",
+    )
+
+    if not TYPE_CHECKING:  # a type checker goes by the fields
+
+        def __init__(self, **values: Any) -> None:
+            """Check all values; see the class."""
+            try:
+                super().__init__(**values)
+            except ValidationError as error:
+                raise first_fault(error) from None
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            """Refuse to change what a run may already go by."""
+            raise expected(name, "settings that stay; see Settings.changed", value)
+
+    @classmethod
+    def model_validate(cls, obj: Any, **how: Any) -> Self:
+        """Check values given by name.
+
+        Parameters
+        ----------
+        obj : Settings or dict
+            The values.
+        how : optional
+            As of pydantic.
+
+        Returns
+        -------
+        Settings
+            The settings.
+
+        Raises
+        ------
+        InputError
+            As of :class:`Settings`.
+        """
+        try:
+            return super().model_validate(obj, **how)
+        except ValidationError as error:
+            raise first_fault(error) from None
+
+    @classmethod
+    def model_validate_json(
+        cls, json_data: str | bytes | bytearray, **how: Any
+    ) -> Self:
+        """Check values given as a JSON object, as :meth:`model_validate` does."""
+        try:
+            return super().model_validate_json(json_data, **how)
+        except ValidationError as error:
+            raise first_fault(error) from None
+
+    def changed(self, **values: Any) -> Settings:
+        """Other settings, checked, that differ in some values.
+
+        Parameters
+        ----------
+        values : optional
+            What is to differ, by name.
+
+        Returns
+        -------
+        Settings
+            The others; these stay as they are.
+
+        Raises
+        ------
+        InputError
+            As of :class:`Settings`.
+        """
+        return Settings(**(self.model_dump() | values))
 
     @model_validator(mode="after")
     def _one_count_a_stage(self) -> Settings:
@@ -163,8 +337,8 @@ class Settings(BaseModel):
         if len(self.ell_max) != len(self.iterations):
             raise expected("iterations", a_stage, len(self.iterations))
         if len(self.ell_max) != len(self.rotations_per_stage):
-            found = len(self.rotations_per_stage)
-            raise expected("rotations", f"one number, or {a_stage}", found)
+            n_given = len(self.rotations_per_stage)
+            raise expected("rotations", f"one number, or {a_stage}", n_given)
         if list(self.ell_max) != sorted(self.ell_max):
             raise expected("ell_max", "degrees that do not fall", self.ell_max)
         if list(self.rotations_per_stage) != sorted(self.rotations_per_stage):
@@ -179,8 +353,8 @@ class Settings(BaseModel):
         return self.rotations
 
     @property
-    def deciding(self) -> dict[str, Any]:
-        """Settings that the result depends on, as JSON can hold them."""
+    def settings_that_decide_the_result(self) -> dict[str, Any]:
+        """All but those that decide only how it is computed, as JSON can hold them."""
         return self.model_dump(mode="json", exclude={"threads", "max_memory"})
 
     @property
@@ -239,3 +413,8 @@ def read_settings(path: PathLike) -> dict[str, Any]:
     if unknown:
         raise expected(path, "names of settings", ", ".join(unknown))
     return values
+
+
+Settings.__doc__ = f"{Settings.__doc__}".replace(
+    "    {attributes}", attributes(Settings)
+)

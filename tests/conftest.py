@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,16 +23,6 @@ def data_folder() -> Path:
 def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a busy machine, steps of a moment are not announced as if they were long."""
     monkeypatch.setattr("numbasaem.cli.progress._PATIENCE_S", 60.0)
-
-
-@pytest.fixture
-def log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
-    """What the package logs, even after a library has switched off its loggers."""
-    for name, logger in logging.root.manager.loggerDict.items():
-        if name.startswith("numbasaem") and isinstance(logger, logging.Logger):
-            logger.disabled = False
-    with caplog.at_level(logging.WARNING):
-        yield caplog
 
 
 @pytest.fixture

@@ -207,14 +207,14 @@ def test_damage__neither_is_whole(
     _written(tmp_path / "run.h5", finished[0][:-1])
     _written(tmp_path / "run.previous.h5", finished[1][:-1])
     assert "run.h5: expected" in refusal(lambda: run(tmp_path, resume=True))
-    assert "--resume" in refusal(lambda: run(tmp_path))
+    assert "`resume=True`" in refusal(lambda: run(tmp_path))
 
 
 def test_damage__killed_between_the_two_renames(
     tmp_path: Path, finished: tuple[bytes, bytes]
 ) -> None:
     _written(tmp_path / "run.previous.h5", finished[1])
-    assert "--resume" in refusal(lambda: run(tmp_path))
+    assert "`resume=True`" in refusal(lambda: run(tmp_path))
     with pytest.warns(RunWarning, match="No such file"):
         assert len(run(tmp_path, resume=True).history) == 4
 
@@ -290,7 +290,7 @@ def _written(path: Path, content: bytes | bytearray) -> Path:
 def test_refused__before_micrographs_are_read(tmp_path: Path) -> None:
     run(tmp_path)
     nowhere: Sequence[Any] = [tmp_path / "nowhere.mrc"]
-    assert "--resume" in refusal(lambda: run(tmp_path, micrographs=nowhere))
+    assert "`resume=True`" in refusal(lambda: run(tmp_path, micrographs=nowhere))
     line = refusal(lambda: run(tmp_path, micrographs=nowhere, resume=True, seed=9))
     assert "seed: expected 0, as begun, found 9" in line
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
 import mrcfile
 import numpy as np
 import pytest
-from pydantic import ValidationError
 
-from numbasaem.errors import InputError
+from numbasaem.errors import InputError, RunWarning
 from numbasaem.io.mrc import write_micrograph
 from numbasaem.micrographs.reading import list_inputs
 from numbasaem.observations.patch_cutting import cut_patches
@@ -74,6 +74,9 @@ def test_load_patches__fingerprint_tells_shapes_apart() -> None:
     assert first != second
 
 
+@pytest.mark.filterwarnings(
+    "ignore:.*as given, in place of:numbasaem.errors.RunWarning"
+)
 def test_load_patches__a_stack_is_several_micrographs(tmp_path: Path) -> None:
     path = tmp_path / "stack.mrcs"
     stack = noise(3, 20, 20)
@@ -96,7 +99,8 @@ def test_load_patches__leaves_arrays_alone() -> None:
 
 
 def test_load_patches__pixel_size_that_is_given_wins(path: Path) -> None:
-    assert load(path, pixel_size=1.5).pixel_size == 1.5
+    with pytest.warns(RunWarning, match="pixel size 1.5 A as given"):
+        assert load(path, pixel_size=1.5).pixel_size == 1.5
     assert load(noise(20, 20)).pixel_size is None
 
 
@@ -216,6 +220,9 @@ def test_load_patches__not_numbers(values: object) -> None:
     assert "micrographs[0]: expected real numbers" in refusal(array)
 
 
+@pytest.mark.filterwarnings(
+    "ignore:.*as given, in place of:numbasaem.errors.RunWarning"
+)
 def test_load_patches__pixel_sizes_differ(path: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.mrc"
     write_micrograph(other, noise(20, 20), 3.0)
@@ -261,16 +268,24 @@ def test_load_patches__pixel_sizes_differ(path: Path, tmp_path: Path) -> None:
     ids=str,
 )
 def test_settings__refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=next(reversed(wrong))) as error:
+    with pytest.raises(InputError, match=next(reversed(wrong))) as error:
         Settings(**{"size": 11, **wrong})
-    assert isinstance(error.value, ValidationError)
-    (fault,) = error.value.errors()
-    assert len(fault["msg"].splitlines()) == 1
+    assert len(str(error.value).splitlines()) == 1
+    for other_door in (
+        lambda: Settings.model_validate({"size": 11, **wrong}),
+        lambda: Settings.model_validate_json(json.dumps({"size": 11, **wrong})),
+        lambda: Settings(size=11).changed(**wrong),
+    ):
+        with pytest.raises(InputError, match="expected"):
+            other_door()
 
 
 def test_settings__cannot_be_changed() -> None:
-    with pytest.raises(ValidationError):
-        Settings(size=11).size = 12
+    settings: Any = Settings(size=11)
+    with pytest.raises(InputError, match="size: expected settings that stay"):
+        settings.size = 12
+    assert settings.changed(size=13).size == 13
+    assert settings.size == 11
 
 
 def test_settings__survive_json() -> None:

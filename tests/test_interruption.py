@@ -115,7 +115,7 @@ def test_signal__handlers_are_put_back() -> None:
 def test_signal__stops_the_demo(tmp_path: Path) -> None:
     out = tmp_path / "demo"
     smaller = (
-        "import dataclasses; from numbasaem import demo\n"
+        "import dataclasses; from numbasaem.simulation import demo\n"
         "demo.SIMULATION = dataclasses.replace(demo.SIMULATION, pixels=300)\n"
     )
     with started("demo", "--out", str(out), code=smaller) as process:

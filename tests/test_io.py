@@ -248,14 +248,14 @@ def test_volume__round_trip(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("axes", [(1, 2, 3), (3, 2, 1), (2, 3, 1), (2, 1, 3)])
 def test_read_volume__axis_order(
-    tmp_path: Path, axes: tuple[int, int, int], log: pytest.LogCaptureFixture
+    tmp_path: Path, axes: tuple[int, int, int], recwarn: pytest.WarningsRecorder
 ) -> None:
     mapc, mapr, maps = axes
     stored = VOLUME.transpose([3 - axis for axis in (maps, mapr, mapc)])
     path = new_mrc(tmp_path / "a.map", stored, mapc=mapc, mapr=mapr, maps=maps)
     np.testing.assert_array_equal(read_volume(path)[0], VOLUME)
     said = [f"{path}: axes MAPC, MAPR, MAPS are {mapc}, {mapr}, {maps}; permuted"]
-    assert log.messages == ([] if axes == (1, 2, 3) else said)
+    assert [str(w.message) for w in recwarn] == ([] if axes == (1, 2, 3) else said)
 
 
 def test_read_volume__gzip(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import tifffile
 
+from numbasaem.errors import RunWarning
 from numbasaem.io.mrc import read_micrographs, write_micrograph
 from numbasaem.io.relion import read_micrograph_table
 from numbasaem.io.tiff import read_tiff
@@ -114,6 +115,9 @@ def test_read_micrographs__maps_the_file_into_memory(
         sections[3]
 
 
+@pytest.mark.filterwarnings(
+    "ignore:.*as given, in place of:numbasaem.errors.RunWarning"
+)
 def test_load_patches__one_micrograph_at_a_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -264,20 +268,19 @@ def test_pixel_size__that_is_missing(tmp_path: Path) -> None:
         file.set_data(IMAGE)
     assert refusal(load, path) == (
         f"{path}: expected a pixel size (CELLA) above 0 in the header, or "
-        "--pixel-size, found 0 or none"
+        "`pixel_size`, found 0 or none"
     )
 
 
 def test_pixel_size__given_overrules_the_headers_and_says_so_once(
-    project: Path, log: pytest.LogCaptureFixture
+    project: Path,
 ) -> None:
     pattern = f"{project}/MotionCorr/*.mrc"
-    assert load(pattern, pixel_size=1.4).pixel_size == 1.4
-    (message,) = log.messages
-    assert "one.mrc: pixel size 1.4 A as given, in place of 1 A" in message
-    log.clear()
-    load(pattern, pixel_size=1.0)
-    assert log.messages == []
+    said = r"one\.mrc: pixel size 1\.4 A as given, in place of 1 A"
+    with pytest.warns(RunWarning, match=said) as warned:
+        assert load(pattern, pixel_size=1.4).pixel_size == 1.4
+    assert len(warned) == 1
+    load(pattern, pixel_size=1.0)  # nothing to say
 
 
 def test_pixel_size__of_the_patches_after_downsampling(tmp_path: Path) -> None:
@@ -296,4 +299,5 @@ def test_load_patches__leaves_dead_areas_out(tmp_path: Path) -> None:
     pixels[:20] = 0
     write_micrograph(path, pixels, 1.0)
     assert len(load(path).patches) == 144
-    assert len(load(path, mend=True).patches) == 96
+    with pytest.warns(RunWarning, match=r"a\.mrc: 33\.3 % of the area is left out"):
+        assert len(load(path, mend=True).patches) == 96

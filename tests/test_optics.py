@@ -276,6 +276,7 @@ def plan(**changes: object) -> Settings:
     ).model_copy(update=changes)
 
 
+@pytest.mark.filterwarnings("ignore:.*leaves its box:numbasaem.errors.RunWarning")
 @pytest.mark.parametrize("model", ["patch", "window"])
 def test_reconstruct__with_the_lens_is_better_than_without(
     tmp_path: Path, model: str
@@ -293,6 +294,7 @@ def test_reconstruct__with_the_lens_is_better_than_without(
     assert fourier_shell_correlation(found[True].volume, true)[1:3].min() > 0.8
 
 
+@pytest.mark.filterwarnings("ignore:.*leaves its box:numbasaem.errors.RunWarning")
 def test_likelihood__never_falls_with_the_lens(tmp_path: Path) -> None:
     """Full batch and plain steps: EM, whatever stands between molecule and pixels."""
     listed = [two_defoci(tmp_path / "data", snr=1.0) / "micrographs.star"]

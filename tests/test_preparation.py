@@ -171,7 +171,7 @@ def test_prepare__constant_areas() -> None:
 def test_prepare__nothing_but_constant_areas() -> None:
     pixels = np.zeros((60, 60), np.float32)
     pixels[30, 30] = 1
-    with pytest.raises(InputError, match=r"m: expected .*--no-mend"):
+    with pytest.raises(InputError, match=r"m: expected .*`mend=False`"):
         Preparation(5, mend=True)("m", pixels, None)
 
 
@@ -280,7 +280,7 @@ def test_prepare__constant_areas_of_a_downsampled_micrograph() -> None:
 @pytest.mark.parametrize(
     ("shape", "pixel_size", "found"),
     [
-        ((100, 100), None, "--pixel-size"),
+        ((100, 100), None, "`pixel_size`"),
         ((100, 100), 9.0, "at most 8 A"),
         ((100, 60), 1.0, r"at least 10 pixels a side after downsampling.*\(12, 8\)"),
     ],

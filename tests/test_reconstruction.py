@@ -319,7 +319,7 @@ def refusal(micrographs: Any, settings: Settings, out: Path, resume: bool) -> st
 def test_refused__a_folder_with_a_run(micrographs, finished: Path) -> None:
     line = refusal(micrographs, MARCH, finished, resume=False)
     assert str(finished) in line
-    assert "--resume" in line
+    assert "`resume=True`" in line
 
 
 @pytest.mark.parametrize(

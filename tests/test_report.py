@@ -191,11 +191,17 @@ def copy(run: Path, tmp_path: Path) -> Path:
 def test_report__shows_a_verdict_where_there_is_one(copy: Path) -> None:
     from numbasaem.report import page as pages
 
-    verdict = {"verdict": "supported <by> data", "figures": {"picks": 0.9}}
+    verdict = {
+        "verdict": "supported <by> data",
+        "checks": [{"question": "picks", "passed": False, "seen": 0.9}],
+        "fsc": [1.0, None],
+        "control_fsc": [0.5],
+    }
     (copy / "validation.json").write_text(json.dumps(verdict))
     text = pages.compose(read_record(copy))
     assert "supported &lt;by&gt; data" in text
-    assert "0.9" in text
+    assert "failed: seen 0.9" in text
+    assert "1.000 –" in text
     (copy / "validation.json").write_text("[]")
     with pytest.raises(InputError, match=r"validation\.json: expected a verdict"):
         pages.compose(read_record(copy))
@@ -205,10 +211,11 @@ def test_report__points_out_what_is_wrong(copy: Path) -> None:
     finished = read_record(copy)
     negative = replace(finished, volume=-np.abs(finished.volume), fsc=None)
     words = " ".join(negative.warnings)
-    assert "--invert" in words
+    assert "`invert=True`" in words
     assert "no half maps" in words
 
 
+@pytest.mark.filterwarnings("ignore:.*is left out:numbasaem.errors.RunWarning")
 def test_report__shows_what_is_excluded(tmp_path: Path) -> None:
     plan = SimulationSettings(size=SIZE, pixels=120, snr=10, ell_max=4)
     pixels = simulate(folded_chain(SIZE), plan).micrographs[0]

@@ -10,12 +10,12 @@ import pytest
 
 from numbasaem.observations.statistics import Statistics
 from numbasaem.reconstruction.minibatches import (
-    Batching,
     IncrementalBatches,
     OnlineBatches,
     StochasticBatches,
     minibatches,
 )
+from numbasaem.settings import Batching
 from tests.helpers import assert_same_statistics
 
 SCHEMES: list[Batching] = ["stochastic", "incremental", "online", "full"]

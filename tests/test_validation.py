@@ -76,7 +76,14 @@ def test_validate__supports_a_molecule(run: Path) -> None:
     )
     assert asked(found) == dict.fromkeys(CHECKS, True)
     assert found.verdict == "supported"
-    assert json.loads((run / "validation.json").read_text()) == found.record()
+    record = json.loads((run / "validation.json").read_text())
+    assert record == found.record()
+    for check in record["checks"]:
+        question, passed, *figures = check.values()
+        assert isinstance(question, str)
+        assert isinstance(passed, bool)
+        assert len(figures) >= 3
+        assert all(isinstance(figure, float) for figure in figures)
     assert (run / "run.h5").read_bytes() == untouched
     # two halves, two of the control, one more start
     assert {name.split("-")[0] for name, _, _ in told} == {
@@ -170,10 +177,30 @@ def test_mean__ahead_in_standard_deviations() -> None:
     assert Mean(1.0, 0.0).ahead_of(Mean(1.0, 0.0)) == 0
 
 
+def test_record__holds_numbers_and_no_sentences() -> None:
+    figures = {"correlation": 0.41, "lead": np.inf}
+    check = Check("half maps, correlation", "0.41", "at least 0.5", False, figures)
+    record = Validation((check,), np.array([1, np.nan]), np.zeros(2)).record()
+    assert record == {
+        "verdict": "not supported",
+        "checks": [
+            {
+                "question": "half maps, correlation",
+                "passed": False,
+                "correlation": 0.41,
+                "lead": None,
+            }
+        ],
+        "fsc": [1.0, None],
+        "control_fsc": [0.0, 0.0],
+    }
+    assert json.loads(json.dumps(record, allow_nan=False)) == record
+
+
 def test_validate__command(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("numbasaem.cli.commands._write_report", lambda *_: None)
+    monkeypatch.setattr("numbasaem.cli.output.write_report", lambda *_: None)
     found = Validation(
         tuple(Check(name, "1", "at least 0", passed=True) for name in CHECKS),
         np.ones(4),

@@ -37,8 +37,8 @@ def shown_on_a_terminal(arguments: list[str]) -> list[str]:
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
     screen = pyte.Screen(COLUMNS, ROWS)
     stream = pyte.ByteStream(screen)
-    code = "import sys; from numbasaem.cli import commands, main;"
-    code += "commands._write_report = lambda run, as_json: None; sys.exit(main())"
+    code = "import sys; from numbasaem.cli import main, output;"
+    code += "output.write_report = lambda run, as_json: None; sys.exit(main())"
     with subprocess.Popen(
         [sys.executable, "-c", code, *arguments],
         stdin=theirs,

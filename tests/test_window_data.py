@@ -103,6 +103,7 @@ def test_halves__share_no_pixels(sample: Simulation, n_micrographs: int) -> None
     np.testing.assert_array_equal(np.sum(seen, axis=1), 1)  # each by one half
 
 
+@pytest.mark.filterwarnings("ignore:.*is left out:numbasaem.errors.RunWarning")
 def test_dead_area__no_window_in_it() -> None:
     pixels = np.random.default_rng(0).standard_normal((90, 80)).astype(np.float32)
     pixels[:, 50:] = 7.0
@@ -173,7 +174,7 @@ def test_memory__planned(sample: Simulation) -> None:
     _, plan = limit_threads_to_memory(SETTINGS, sample.micrographs)
     patch = SETTINGS.model_copy(update={"model": "patch"})
     assert plan.total < 2 * limit_threads_to_memory(patch, sample.micrographs)[1].total
-    with pytest.raises(InputError, match="--max-memory"):
+    with pytest.raises(InputError, match="max_memory"):
         limit_threads_to_memory(
             SETTINGS.model_copy(update={"max_memory": 0.1}), sample.micrographs
         )

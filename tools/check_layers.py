@@ -18,13 +18,14 @@ ROOMS = (
     "aliases",
     "errors",
     "random_streams",
+    "setting_words",
+    "settings",
     "kernels",
     "threads",
     "machine",
     "geometry",
     "projection",
     "volume",
-    "settings",
     "io",
     "micrographs",
     "observations",
@@ -40,12 +41,6 @@ ROOMS = (
 """From the ground floor up."""
 SURFACE_NAMES = frozenset({"__version__"})
 """All that a module may ask of the package's own surface."""
-DEFERRED = frozenset(
-    {
-        ("settings", "reconstruction"),
-    }
-)
-"""Imports that still run against the order."""
 
 
 def _module(path: Path, package: Path) -> str:
@@ -73,7 +68,7 @@ def _imports(tree: ast.AST, parents: tuple[str, ...]) -> Iterator[tuple[int, str
 def _fault(module: str, target: str) -> str | None:
     """What is wrong with an import, if anything is."""
     room, wanted = module.partition(".")[0], target.partition(".")[0]
-    if wanted == room or target in SURFACE_NAMES or (module, wanted) in DEFERRED:
+    if wanted == room or target in SURFACE_NAMES:
         return None
     if wanted not in ROOMS:
         return f"{module} imports {target or PACKAGE}, which is no room of the package"
@@ -106,8 +101,7 @@ def _problems(root: Path) -> Iterator[str]:
             if fault is not None:
                 yield f"{where}:{line}: {fault}"
             owner = target if target in modules else target.rpartition(".")[0]
-            deferred = (module, target.partition(".")[0]) in DEFERRED
-            if owner in modules and owner != module and not deferred:
+            if owner in modules and owner != module:
                 within.setdefault(module, set()).add(owner)
     yield from _circles(within)
 

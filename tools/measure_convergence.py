@@ -95,7 +95,7 @@ class Landscape:
     def from_truth(self, settings: Settings) -> Arrival:
         """Climb from the truth, at the last stage's degree."""
         last = {"ell_max": settings.ell_max[-1:], "iterations": (20,)}
-        plan = settings.model_copy(update=last)
+        plan = settings.changed(**last)
         basis = VolumeBasis(SIZE, plan.ell_max[0])
         data = load_patches(self.simulation.micrographs, plan, no_progress)
         patches = data.part(None, None)

@@ -1,25 +1,56 @@
 """The `numbasaem` command: thin wrappers that read options, call and print.
 
-Standard output carries results, standard error progress and errors.
+Standard output carries results, standard error progress and errors. The library is
+imported inside the commands, so that `--help` answers at once.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 
 import typer
 from pydantic import ValidationError
 
-from numbasaem.errors import InputError, expected
+from numbasaem.errors import NumbasaemError, expected
+from numbasaem.setting_words import first_fault
 
-from .commands import Interrupted, app
-from .signals import stopping_on_signals
+from . import (
+    demo,
+    evaluate,
+    info,
+    pick,
+    reconstruct,
+    report,
+    simulate,
+    validate,
+)
+from .command import Command
+from .output import say_in_one_line
+from .signals import Interrupted, stopping_on_signals
 
 __all__ = ["app", "main"]
 
 UNUSABLE = 2
 INTERRUPTED = 130
+
+app = typer.Typer(
+    help="3-D structure directly from cryo-EM micrographs, without picking particles.",
+    invoke_without_command=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+for module in (simulate, reconstruct, pick, evaluate, demo, validate, report, info):
+    app.command(
+        name=module.__name__.rpartition(".")[2],
+        cls=Command,
+        epilog=f"Example: {module.EXAMPLE}",
+    )(module.command)
+
+
+@app.callback()
+def _help_without_command(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,11 +64,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit status: 0 done, 2 an unusable input or option (one line on standard error
-        says which), 130 after SIGINT, 143 after SIGTERM.
+        Exit status: 0 done, 2 an unusable input or option, or numbers that ran out of
+        range (one line on standard error says which), 130 after SIGINT, 143 after
+        SIGTERM.
     """
-    with warnings.catch_warnings(), stopping_on_signals() as received:
-        warnings.showwarning = _warn
+    with stopping_on_signals() as received:
         status = _status(arguments)
     return 128 + received[0] if status == INTERRUPTED and received else status
 
@@ -46,9 +77,7 @@ def _status(arguments: Sequence[str] | None) -> int:
     """Run the command line; turn whatever ends it into an exit status."""
     try:
         status = app(arguments, prog_name="numbasaem", standalone_mode=False)
-    except ValidationError as error:
-        return _complain(_first_fault(error))
-    except InputError as error:
+    except (NumbasaemError, ImportError) as error:
         return _complain(str(error))
     except typer.TyperException as error:
         return _complain(_usage_fault(error))
@@ -67,34 +96,16 @@ def _status(arguments: Sequence[str] | None) -> int:
     return int(status or 0)
 
 
-def _warn(message: Warning | str, *details: object, **more: object) -> None:
-    """Print a warning as one line."""
-    typer.echo("numbasaem: " + " ".join(str(message).split()), err=True)
+def _usage_fault(error: typer.TyperException) -> str:
+    """Word a command line that does not parse."""
+    option, fault = getattr(error, "param", None), error.__cause__
+    if option is None or not isinstance(fault, ValidationError):
+        return error.format_message()
+    wrong = first_fault(fault)
+    return str(expected(option.opts[0], wrong.wanted, wrong.found))
 
 
 def _complain(message: str) -> int:
     """Print one line about unusable input; return the exit status for it."""
-    typer.echo("numbasaem: " + " ".join(message.split()), err=True)
+    say_in_one_line(message)
     return UNUSABLE
-
-
-def _usage_fault(error: typer.TyperException) -> str:
-    """Word a command line that does not parse."""
-    fault = error.__cause__
-    option = getattr(error, "param", None)
-    if option is not None and isinstance(fault, ValidationError):
-        return _first_fault(fault, option.opts[0])
-    return error.format_message()
-
-
-def _first_fault(error: ValidationError, option: str | None = None) -> str:
-    """Word the first invalid value, in terms of the option that set it."""
-    fault = error.errors(include_url=False)[0]
-    if option is None:
-        field = fault["loc"][0] if fault["loc"] else error.title
-        option = "--" + str(field).replace("_", "-")
-    message = fault["msg"].removeprefix("Value error, ")
-    wanted = message.removeprefix("Input should be ")
-    if wanted != message:
-        return str(expected(option, wanted, repr(fault["input"])))
-    return message if "expected" in message else f"{option}: {message}"

@@ -8,6 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+
+class Interrupted(Exception):
+    """A signal in a command that can go on later; says how."""
+
+
 HANDLED = (signal.SIGINT, signal.SIGTERM)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import bz2
 import gzip
-import logging
 import zlib
 from pathlib import Path
 from typing import IO, Any
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numbasaem.aliases import PathLike
-from numbasaem.errors import InputError, expected
+from numbasaem.errors import InputError, expected, warn
 
 from . import written_whole
 from .sections import Image, Sections, checked_samples
@@ -26,8 +25,6 @@ SAME_LENGTH = 1e-3
 """Relative difference of lengths that are the same: headers hold float32."""
 COMPRESSED = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open}
 """Functions that open compressed files, by the first bytes of these."""
-
-_log = logging.getLogger(__name__)
 
 
 def read_micrographs(path: PathLike) -> tuple[Sections, float | None]:
@@ -119,7 +116,7 @@ def read_volume(path: PathLike) -> tuple[Image, float | None]:
         raise expected(path, "axes MAPC, MAPR, MAPS that are 1, 2, 3", axes[::-1])
     if axes != [3, 2, 1]:
         stored_as = ", ".join(map(str, axes[::-1]))
-        _log.warning("%s: axes MAPC, MAPR, MAPS are %s; permuted", path, stored_as)
+        warn(f"{path}: axes MAPC, MAPR, MAPS are {stored_as}; permuted")
     volume = stored.transpose([axes.index(axis) for axis in (3, 2, 1)])
     size = _voxel_size(path, header, ("x", "y", "z"))
     return checked_samples(str(path), volume, "voxels"), size

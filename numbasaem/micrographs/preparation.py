@@ -154,7 +154,7 @@ class Preparation:
         if self.clean:
             excluded |= contaminated(prepared, self.size)
         if not free_squares(excluded, self.size).any():
-            wanted = "patches without excluded areas, or --no-mend or --no-clean"
+            wanted = "patches without excluded areas, or `mend=False` or `clean=False`"
             raise expected(where, wanted, "none")
         if self.level:
             prepared = prepared - np.float32(
@@ -175,7 +175,7 @@ class Preparation:
         """Standard deviation of the noise in pixels, above 0."""
         spread = np.float32(spread_of_noise(pixels))
         if not spread > 0:
-            wanted = "pixels that vary over half of the area, or --no-normalise"
+            wanted = "pixels that vary over half of the area, or `normalise=False`"
             raise expected(where, wanted, "one value in most of them")
         return spread
 
@@ -188,10 +188,10 @@ class Preparation:
         """Contrast transfer function and the size of the pixels it is taken over."""
         prepared_size = self.pixel_size or pixel_size
         if ctf is None:
-            wanted = "its defocus in a STAR list of micrographs, or no --ctf"
+            wanted = "its defocus in a STAR list of micrographs, or `ctf=False`"
             raise expected(where, wanted, "none")
         if prepared_size is None:
-            raise expected(where, "a pixel size, or --pixel-size", "none")
+            raise expected(where, "a pixel size, or `pixel_size`", "none")
         return ctf, prepared_size
 
     def prepared_shape(
@@ -222,7 +222,7 @@ class Preparation:
         result = shape
         if self.pixel_size is not None:
             if pixel_size is None:
-                raise expected(where, "a pixel size, or --pixel-size", "none")
+                raise expected(where, "a pixel size, or `pixel_size`", "none")
             if pixel_size > self.pixel_size * (1 + 1e-6):
                 wanted = (
                     f"pixels of at most {self.pixel_size:.4g} A, to downsample from"

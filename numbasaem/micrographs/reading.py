@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numbasaem.aliases import OnProgress, PathLike
-from numbasaem.errors import expected
+from numbasaem.errors import expected, warn
 
 from .ctf import ContrastTransferFunction
 from .optics_groups import group_point_spreads
@@ -35,8 +34,6 @@ _SAME_PIXEL_SIZE = 1e-3
 """Headers hold float32: sizes that agree to this are the same."""
 
 _MUCH_OUTSIDE = 0.1
-
-_log = logging.getLogger(__name__)
 
 
 class MicrographReader:
@@ -88,7 +85,7 @@ class MicrographReader:
             if micrograph.excluded.any():
                 share = 100 * float(micrograph.excluded.mean())
                 name = self.sources[-1]["name"]
-                _log.warning("%s: %.1f %% of the area is left out", name, share)
+                warn(f"{name}: {share:.1f} % of the area is left out")
             yield micrograph
 
     def _each(
@@ -137,10 +134,9 @@ def optics_of(point_spreads: Sequence[PointSpread | None]) -> OpticsGroups | Non
         return None
     largest = max(spread.share_outside for spread in known)
     if largest > _MUCH_OUTSIDE:
-        _log.warning(
-            "up to %.0f %% of a particle's energy leaves its box; less with a larger "
-            "--size at the same pixel size",
-            100 * largest,
+        warn(
+            f"up to {100 * largest:.0f} % of a particle's energy leaves its box; less "
+            "with a larger `size` at the same pixel size"
         )
     return group_point_spreads([spread.values for spread in known])
 
@@ -221,21 +217,19 @@ class PixelSizes:
             assert self.common is not None
             if not self._said and (found is None or self._differs(found)):
                 stated = "none" if found is None else f"{found:g} A"
-                _log.warning(
-                    "%s: pixel size %g A as given, in place of %s in the header",
-                    path,
-                    self.common,
-                    stated,
+                warn(
+                    f"{path}: pixel size {self.common:g} A as given, in place of "
+                    f"{stated} in the header"
                 )
                 self._said = True
             return self.common
         if found is None:
-            what = "a pixel size (CELLA) above 0 in the header, or --pixel-size"
+            what = "a pixel size (CELLA) above 0 in the header, or `pixel_size`"
             raise expected(path, what, "0 or none")
         if self.common is None:
             self.common = found
         if self._differs(found):
-            what = f"the pixel size of the others, {self.common:g} A, or --pixel-size"
+            what = f"the pixel size of the others, {self.common:g} A, or `pixel_size`"
             raise expected(path, what, f"{found:g} A")
         return self.common
 

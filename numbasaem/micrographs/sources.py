@@ -179,4 +179,5 @@ def _contrast_transfer_functions(
             for parameters in table.ctf_parameters
         ]
     except InputError as error:
-        raise InputError(f"{source}: {error}") from None
+        where = f"{source}: {error.where}"
+        raise expected(where, error.wanted, error.found) from None

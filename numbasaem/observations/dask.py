@@ -55,10 +55,9 @@ try:
     from distributed.comm.core import connect
     from distributed.scheduler import KilledWorker
 except ImportError as error:
-    raise expected(
-        "--scheduler and --local-cluster",
-        "Dask: pip install 'numbasaem[distributed]'",
-        f"no {error.name}",
+    raise ImportError(
+        f"no {error.name}: a cluster takes Dask, pip install 'numbasaem[distributed]'",
+        name=error.name,
     ) from None
 
 if TYPE_CHECKING:
@@ -109,7 +108,7 @@ def connected(scheduler: str) -> Iterator[Client]:
     except (OSError, ValueError) as error:
         what = "the address of a Dask scheduler that answers"
         found = str(error) or "silence"
-        raise expected(f"--scheduler {scheduler}", what, found) from error
+        raise expected(f"`scheduler` {scheduler}", what, found) from error
     with Client(scheduler) as client:
         yield client
 
@@ -142,7 +141,7 @@ def local_cluster(n_workers: int, threads: int | None) -> Iterator[Client]:
         If there are to be none.
     """
     if n_workers < 1:
-        raise expected("--local-cluster", "at least 1 worker", n_workers)
+        raise expected("n_workers", "at least 1 worker", n_workers)
     each = max(1, (threads or numba.config.NUMBA_NUM_THREADS) // n_workers)
     with (
         LocalCluster(
@@ -241,8 +240,12 @@ def _at_work(wanted: str, work: Callable[..., _Found], *arguments: object) -> _F
             )
         task = partial(_on_threads, n_threads, work, *arguments, scratch)
         return _one_thread.submit(task).result()
-    except (InputError, OSError) as error:
-        raise InputError(f"{error} (on {socket.gethostname()})") from None
+    except InputError as error:
+        found = f"{error.found} (on {socket.gethostname()})"
+        raise expected(error.where, error.wanted, found) from None
+    except OSError as error:
+        found = f"{error} (on {socket.gethostname()})"
+        raise expected(f"worker {worker.address}", "its files", found) from None
 
 
 def _on_threads(
@@ -546,6 +549,6 @@ def _answering(client: Client) -> Iterator[None]:
         with dask.config.set(unlimited):
             yield
     except (OSError, CancelledError, KilledWorker) as error:
-        what = "a scheduler and workers to the end of the run (see --resume)"
+        what = "a scheduler and workers to the end of the run (see `resume`)"
         found = f"{type(error).__name__}: {error}"
         raise expected(f"Dask cluster {address}", what, found) from error

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from numbasaem.errors import expected
+from numbasaem.errors import NumericalError, expected
 from numbasaem.geometry.grids import disc
 from numbasaem.kernels.llvm import LANES
 from numbasaem.kernels.patches import spectral as fourier
@@ -94,6 +94,8 @@ def expectation(
         prior is negative or does not sum to 1, `threads` is out of range,
         `precision` is unknown, `lost_mass` is not in [0, 1), or log-weights would
         overflow float32.
+    NumericalError
+        If a sum overflows.
 
     Notes
     -----
@@ -384,7 +386,8 @@ class PatchExpectation:
                     on_progress((first + n_now) / n_blocks)
         flat = np.concatenate([count.ravel() for count, _ in counts])
         if not (np.isfinite(flat).all() and np.isfinite(of_blocks).all()):
-            raise expected("patches and images", "sums within float32", "overflow")
+            where = "patches and images"
+            raise NumericalError(where, "sums within float32", "overflow")
         return PartialSums(flat, of_blocks)
 
     def statistics(self, layout: BatchLayout, sums: PartialSums) -> Statistics:

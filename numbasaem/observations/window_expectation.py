@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from numbasaem.errors import expected
+from numbasaem.errors import NumericalError, expected
 from numbasaem.geometry.grids import disc
 from numbasaem.kernels.llvm import LANES
 from numbasaem.kernels.patches import statistics as routes
@@ -87,6 +87,8 @@ def window_expectation(
         If sizes disagree, a value is not finite, the variance is not positive, a
         prior is no probability, `threads` is out of range, no window is whole, or the
         log-weights would overflow.
+    NumericalError
+        If a sum overflows.
 
     Notes
     -----
@@ -282,7 +284,8 @@ class WindowExpectation:
         counting = regions.counting
         images, mass = kernels.weighted(regions, log2_sum)
         if not (np.isfinite(images).all() and np.isfinite(mass).all()):
-            raise expected("micrograph and images", "sums within float32", "overflow")
+            where = "micrograph and images"
+            raise NumericalError(where, "sums within float32", "overflow")
         n_windows = int(counting.sum())
         n_patches = n_windows / size**2
         logarithms = log2_sum[counting].astype(np.float64)

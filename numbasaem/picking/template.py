@@ -232,9 +232,7 @@ def template_of_map(
         _fitted(sign * images, rotations, patches[chosen]) for sign in (1, -1)
     )
     if likelihood_of_negative > likelihood + _FAR_LIKELIER:
-        wanted = (
-            "a map as bright or dark as the particles; try with --invert or without"
-        )
+        wanted = "a map as bright or dark as the particles; try the other `invert`"
         raise expected(where, wanted, "that its negative fits better")
     return template
 

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import warnings
 from dataclasses import fields
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from numbasaem.errors import InputError, RunWarning, expected
+from numbasaem.errors import InputError, expected, warn
 from numbasaem.io import written_whole
 from numbasaem.observations.models import observation_model
 from numbasaem.observations.statistics import Statistics
@@ -170,9 +169,7 @@ def newest_checkpoint(path: Path) -> tuple[Path, dict[str, Any], dict[str, RunSt
             found = previous, *_load(previous)
         except InputError:
             raise damage from None
-        warnings.warn(
-            f"{damage}; {previous.name} is used instead", RunWarning, stacklevel=3
-        )
+        warn(f"{damage}; {previous.name} is used instead")
         return found
 
 

@@ -103,7 +103,7 @@ def reconstruct(
     """
     on_progress = on_progress or no_progress
     folder = None if out is None else Path(out)
-    with Journal(folder, resume, settings.deciding) as journal:
+    with Journal(folder, resume, settings.settings_that_decide_the_result) as journal:
         inputs = list_inputs(micrographs)
         elsewhere = client is not None and not any(
             isinstance(item, np.ndarray) for item in inputs

@@ -22,9 +22,8 @@ if TYPE_CHECKING:
 
     from numbasaem.aliases import OnProgress
     from numbasaem.observations.protocol import Observations
-    from numbasaem.settings import Settings
+    from numbasaem.settings import Settings, Stage
 
-    from .minibatches import Stage
     from .state import RunState
 
 _ALONE = RunPlace()
@@ -62,7 +61,7 @@ def iterations(
 
     Raises
     ------
-    InputError
+    NumericalError
         If the numbers overflow; the state is not to be used then.
 
     Warns

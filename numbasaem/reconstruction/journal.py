@@ -5,11 +5,10 @@ from __future__ import annotations
 import fcntl
 import os
 import platform
-import warnings
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Self
 
-from numbasaem.errors import RunWarning, expected
+from numbasaem.errors import expected, warn
 
 from .checkpoint import newest_checkpoint, previous_of, save_checkpoint
 
@@ -64,7 +63,7 @@ class Journal:
             return
         held = [p.name for p in (self.path, previous_of(self.path)) if p.exists()]
         if held and not resume:
-            raise expected(folder, "a folder without a run, or --resume", held[0])
+            raise expected(folder, "a folder without a run, or `resume=True`", held[0])
         if held:
             self._whole, self._begun, self.runs = newest_checkpoint(self.path)
             self._refuse_other_settings()
@@ -147,11 +146,9 @@ class Journal:
         now = self.description["versions"]
         for name in before.keys() & now.keys():
             if before[name] != now[name]:
-                warnings.warn(
+                warn(
                     f"{self._whole}: begun with {name} {before[name]}, goes on with "
-                    f"{now[name]}; the result may differ in its last digits",
-                    RunWarning,
-                    stacklevel=4,
+                    f"{now[name]}; the result may differ in its last digits"
                 )
 
 

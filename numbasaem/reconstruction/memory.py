@@ -28,9 +28,8 @@ if TYPE_CHECKING:
 
     from numbasaem.micrographs.preparation import InputShape
     from numbasaem.micrographs.reading import Input
-    from numbasaem.settings import Settings
+    from numbasaem.settings import Settings, Stage
 
-    from .minibatches import Stage
 
 _PROCESS_BYTES = 320_000_000
 """Bytes, measured: interpreter, libraries, and the kernels while they are compiled."""
@@ -135,10 +134,10 @@ def limit_threads_to_memory(
     least = replace(plan, n_threads=min(plan.n_threads, 1))
     if room < least.total:
         found = f"{settings.max_memory:g} GB"
-        raise expected("--max-memory", f"at least {least}", found)
+        raise expected("max_memory", f"at least {least}", found)
     spare = room - replace(plan, n_threads=0).total
     n_threads = min(plan.n_threads, spare // plan.thread)
-    fitting = settings.model_copy(update={"threads": n_threads or None})
+    fitting = settings.changed(threads=n_threads or None)
     return fitting, replace(plan, n_threads=n_threads)
 
 

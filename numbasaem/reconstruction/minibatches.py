@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, Protocol
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -14,34 +14,9 @@ from numbasaem.random_streams import Stream, random_stream
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from numbasaem.settings import Settings
-
-Batching = Literal["stochastic", "incremental", "online", "full"]
+    from numbasaem.settings import Batching, Settings
 
 _SHARE, _FEWEST = 0.05, 4000
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One stage of frequency marching (section III-D).
-
-    Attributes
-    ----------
-    ell_max : int
-        Highest degree of the volume.
-    n_iterations : int
-        Most iterations, N_it of Algorithm 1.
-    n_rotations : int
-        Rotations that the posterior runs over.
-    step : float or None
-        The volume moves this many times the step of EM, in (0, 2); 1 is EM itself, None
-        adapts it as it goes.
-    """
-
-    ell_max: int
-    n_iterations: int
-    n_rotations: int
-    step: float | None = 1.0
 
 
 class Minibatches(Protocol):

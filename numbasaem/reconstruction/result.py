@@ -66,7 +66,7 @@ class Result:
     >>> from numbasaem import Settings, reconstruct
     >>> pixels = np.random.default_rng(0).random((40, 40))
     >>> plan = Settings(size=5, ell_max=(2,), iterations=(2,), rotations=8, starts=1)
-    >>> result = reconstruct([pixels], plan.model_copy(update={"halves": False}))
+    >>> result = reconstruct([pixels], plan.changed(halves=False))
     >>> result.volume.shape, len(result.history), result.fsc
     ((5, 5, 5), 2, None)
     """

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from numbasaem.errors import RunWarning, expected
+from numbasaem.errors import NumericalError, warn
 from numbasaem.observations.models import observation_model
 from numbasaem.observations.shift_prior import uniform_shift_prior, visible_shifts
 
@@ -91,7 +90,7 @@ def maximize(
 
     Raises
     ------
-    InputError
+    NumericalError
         If the numbers overflow; the state is not to be used then.
 
     Warns
@@ -102,14 +101,14 @@ def maximize(
     """
     before = state.volume_coefficients
     if statistics.pixels_in_view < _SMALLEST_SHARE:
-        _warn("no particle in the patches of an iteration; the volume stays as it was")
+        warn("no particle in the patches of an iteration; the volume stays as it was")
         state.em_step = np.zeros_like(before)
         return Update(0.0, symmetric.shape[1])
     equations = normal_equations(operator, statistics)
     matrix, right_side = restricted_equations(symmetric, *equations)
     n_unconstrained = n_unconstrained_dimensions(matrix)
     if n_unconstrained > 0:
-        _warn(
+        warn(
             f"nothing seen of {n_unconstrained} of {len(matrix)} dimensions of the "
             "volume; there it stays near zero. More rotations or patches, or a lower "
             "degree, would help"
@@ -117,7 +116,7 @@ def maximize(
     weights = solve(matrix, right_side)
     norm = float(np.linalg.norm(weights))
     if not np.isfinite(norm):
-        raise expected("M-step", "a finite volume", f"one of norm {norm:g}")
+        raise NumericalError("M-step", "a finite volume", f"one of norm {norm:g}")
     maximum = symmetric @ weights
     em_step = maximum - before
     model = observation_model(settings.model)
@@ -208,7 +207,7 @@ def likelihood_fell(state: RunState, statistics: Statistics) -> bool:
     spread = np.sqrt(statistics.size**2 / statistics.n_patches)
     if now >= begun - _BEYOND_CHANCE * spread:
         return False
-    _warn(
+    warn(
         f"log-likelihood per patch fell to {now:.4f}, below {begun:.4f} at the start; "
         "a plain step of EM follows"
     )
@@ -250,7 +249,7 @@ def _mix_in_uniform(shift_prior: NDArray[np.float64]) -> NDArray[np.float64]:
     visible = visible_shifts(shift_prior)
     if max(visible.max(), 1 - visible.sum()) < 1 - _SMALLEST_SHARE:
         return shift_prior
-    _warn("the shift prior collapsed onto one state; a little of all is mixed in")
+    warn("the shift prior collapsed onto one state; a little of all is mixed in")
     uniform = uniform_shift_prior(len(shift_prior) // 2, FIRST_EMPTY_PROBABILITY)
     mixed: NDArray[np.float64] = 0.99 * shift_prior + 0.01 * uniform
     return mixed
@@ -264,9 +263,5 @@ def _floor_noise_variance(
     least: float = _SMALLEST_SHARE * power
     if variance >= least:
         return variance
-    _warn(f"noise variance {variance:.3g} is lost in rounding; {least:.3g} is used")
+    warn(f"noise variance {variance:.3g} is lost in rounding; {least:.3g} is used")
     return least
-
-
-def _warn(message: str) -> None:
-    warnings.warn(message, RunWarning, stacklevel=2)

@@ -161,7 +161,7 @@ class RunRecord:
         if is_mostly_negative(self.volume):
             sentences.append(
                 "The map is mostly negative: if particles are dark in the micrographs, "
-                "run again with --invert."
+                "run again with `invert=True`."
             )
         if self.fsc is None:
             sentences.append(
@@ -182,7 +182,7 @@ class RunRecord:
 
     @cached_property
     def validation(self) -> dict[str, Any] | None:
-        """Verdict of a validation, if one was made: `verdict` and `figures`."""
+        """What :meth:`numbasaem.Validation.record` gave, if a validation was made."""
         path = self.folder / VALIDATION
         if not path.exists():
             return None
@@ -190,12 +190,12 @@ class RunRecord:
             verdict = json.loads(path.read_text("utf-8"))
             return {
                 "verdict": str(verdict["verdict"]),
-                "figures": {
-                    str(name): str(value) for name, value in verdict["figures"].items()
-                },
+                "checks": [dict(check) for check in verdict["checks"]],
+                "fsc": list(verdict["fsc"]),
+                "control_fsc": list(verdict["control_fsc"]),
             }
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise expected(path, "a verdict and its figures", repr(error)) from error
+            raise expected(path, "a verdict and its checks", repr(error)) from error
 
 
 def read_record(folder: PathLike) -> RunRecord:

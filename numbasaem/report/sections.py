@@ -137,7 +137,27 @@ def _safe(json: str) -> str:
 
 def _validation(validation: dict[str, Any]) -> str:
     verdict = f'<p class="verdict">{escape(validation["verdict"])}</p>'
-    return verdict + _table("Figures", validation["figures"].items())
+    rows = [_check(dict(check)) for check in validation["checks"]]
+    for curve, data in (("fsc", "data"), ("control_fsc", "noise")):
+        shells = " ".join(_figure(value, ".3f") for value in validation[curve])
+        rows.append((f"FSC of half maps per shell, {data}", shells))
+    return verdict + _table("Figures", rows)
+
+
+def _check(check: dict[str, Any]) -> tuple[str, str]:
+    """Question and answer of one check in words."""
+    question, passed = check.pop("question", ""), check.pop("passed", False)
+    figures = (
+        f"{name.replace('_', ' ')} {_figure(value, '.4g')}"
+        for name, value in check.items()
+    )
+    outcome = "passed" if passed else "failed"
+    return str(question), f"{outcome}: {', '.join(figures)}"
+
+
+def _figure(value: float | None, form: str) -> str:
+    """Put a number into digits; none is a dash."""
+    return format(value, form) if isinstance(value, int | float) else "–"
 
 
 def _settings_and_versions(record: RunRecord) -> str:

@@ -11,7 +11,7 @@ of the micrographs and without particles, taken through the same pipeline.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,12 +67,20 @@ class Check:
         The answer, and what it takes to pass.
     passed : bool
         Whether it does.
+    figures : dict of str to float
+        The numbers in them, by name.
     """
 
     question: str
     found: str
     wanted: str
     passed: bool
+    figures: dict[str, float] = field(default_factory=dict)
+
+    def record(self) -> dict[str, object]:
+        """Put question, outcome and figures as JSON can hold them."""
+        figures = {name: _finite(value) for name, value in self.figures.items()}
+        return {"question": self.question, "passed": self.passed, **figures}
 
 
 @dataclass(frozen=True)
@@ -105,15 +113,12 @@ class Validation:
 
     def record(self) -> dict[str, object]:
         """Put verdict and figures as JSON can hold them."""
-        figures = {
-            check.question: f"{check.found} ({'passed' if check.passed else 'failed'}: "
-            f"{check.wanted})"
-            for check in self.checks
+        return {
+            "verdict": self.verdict,
+            "checks": [check.record() for check in self.checks],
+            "fsc": [_finite(value) for value in self.fsc],
+            "control_fsc": [_finite(value) for value in self.control_fsc],
         }
-        for name, curve in (("data", self.fsc), ("noise", self.control_fsc)):
-            shells = " ".join(f"{value:.3f}" for value in curve)
-            figures[f"FSC of half maps per shell, {name}"] = shells
-        return {"verdict": self.verdict, "figures": figures}
 
 
 @dataclass(frozen=True)
@@ -189,12 +194,10 @@ def validate(
     inputs = [file_of_source(source) for source in sources]
     # What decides no result is not in the checkpoint, but beside the maps.
     means = read_settings(place / "settings.toml")
-    asked = Settings(**description["settings"]).model_copy(
-        update={
-            "threads": threads or means.get("threads"),
-            "max_memory": max_memory or means.get("max_memory"),
-            "pixel_size": sources[0].get("pixel_size"),
-        }
+    asked = Settings(**description["settings"]).changed(
+        threads=threads or means.get("threads"),
+        max_memory=max_memory or means.get("max_memory"),
+        pixel_size=sources[0].get("pixel_size"),
     )
     settings, _ = limit_threads_to_memory(asked, inputs, n_copies=2)
     data, control = _data_and_control(inputs, settings, progress)
@@ -240,7 +243,7 @@ class _Work:
 
     def again(self, data: Observations) -> RunState:
         """Another run on all data, from other random numbers."""
-        other = self._settings.model_copy(update={"seed": self._settings.seed + 1})
+        other = self._settings.changed(seed=self._settings.seed + 1)
         return self._run({"full": data}, other, "again ")["full"]
 
     def _run(
@@ -296,6 +299,11 @@ def _checks(
             f"{halves:.3f}, in noise {of_control:.3f}",
             f"at least {_LEAST_CORRELATION:g}",
             halves >= _LEAST_CORRELATION,
+            {
+                "correlation": halves,
+                "correlation_in_noise": of_control,
+                "least_correlation": _LEAST_CORRELATION,
+            },
         ),
         _starts_agree(data, other, settings),
     )
@@ -310,6 +318,14 @@ def _ahead(question: str, found: Mean, in_noise: Mean) -> Check:
         f"{found}, in noise {in_noise}, ahead by {lead:.1f} deviations",
         f"ahead of noise and of zero by {_SURE:g} deviations",
         lead > _SURE,
+        {
+            "evidence": found.value,
+            "deviation": found.deviation,
+            "evidence_in_noise": in_noise.value,
+            "deviation_in_noise": in_noise.deviation,
+            "lead_in_deviations": lead,
+            "least_lead_in_deviations": _SURE,
+        },
     )
 
 
@@ -332,6 +348,14 @@ def _starts_agree(data: _Sample, other: RunState, settings: Settings) -> Check:
         f"{correlation:.3f}, log-likelihood per patch lower by {lead}",
         f"at least {_LEAST_CORRELATION:g}, or less likely by {_SURE:g} deviations",
         correlation >= _LEAST_CORRELATION or less_likely,
+        {
+            "correlation": correlation,
+            "least_correlation": _LEAST_CORRELATION,
+            "lower_by": lead.value,
+            "deviation": lead.deviation,
+            "lead_in_deviations": lead.ahead_of(Mean(0.0, 0.0)),
+            "least_lead_in_deviations": _SURE,
+        },
     )
 
 
@@ -343,3 +367,8 @@ def _agreement(
     first, second = (basis.evaluate(s.volume_coefficients) for s in (one, other))
     found = align(second, first)
     return found.correlation, fourier_shell_correlation(first, found.volume)
+
+
+def _finite(value: float) -> float | None:
+    """Number as JSON can hold it; None if it is infinite or none at all."""
+    return float(value) if np.isfinite(value) else None

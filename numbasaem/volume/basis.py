@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.sparse.linalg import LinearOperator, cg
 
-from numbasaem.errors import expected
+from numbasaem.errors import NumericalError, expected
 from numbasaem.geometry.ball_functions import BallFunctions
 from numbasaem.geometry.grids import lattice, offsets
 from numbasaem.geometry.special_functions import harmonics_by_degree, radial_functions
@@ -72,6 +72,8 @@ class VolumeBasis(BallFunctions):
         ------
         InputError
             If the volume is not a finite cube of this size.
+        NumericalError
+            If the fit does not converge.
 
         Notes
         -----
@@ -94,7 +96,8 @@ class VolumeBasis(BallFunctions):
         target = samples.adjoint(voxels.ravel()[samples.voxels])
         coefficients, failed = cg(normal, target, rtol=_FIT_TOLERANCE)
         if failed:
-            raise ArithmeticError("the fit of the volume did not converge")
+            found = f"none after {failed} iterations"
+            raise NumericalError("volume", "a fit that converges", found)
         return np.asarray(coefficients)
 
     def evaluate(self, coefficients: ArrayLike) -> NDArray[np.float64]:

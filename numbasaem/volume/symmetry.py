@@ -2,48 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.linalg import block_diag
 from scipy.spatial.transform import Rotation
 
-from numbasaem.errors import expected
 from numbasaem.geometry.wigner import real_wigner
+from numbasaem.settings import check_symmetry
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from numbasaem.geometry.ball_functions import BallFunctions
 
-_NAME = re.compile(r"(?:[CD][1-9][0-9]{0,2}|[TOI])")
 _INVARIANT = 0.5
 """Between the eigenvalues 0 and 1 of an average over a group."""
-
-
-def check_symmetry(name: str) -> str:
-    """Check the name of a point group.
-
-    Parameters
-    ----------
-    name : str
-        Schoenflies symbol in either case.
-
-    Returns
-    -------
-    str
-        The symbol in upper case.
-
-    Raises
-    ------
-    InputError
-        If it is not Cn, Dn, T, O or I.
-    """
-    symbol = name.upper()
-    if not _NAME.fullmatch(symbol):
-        raise expected("symmetry", "C1, Cn, Dn, T, O or I", name)
-    return symbol
 
 
 def symmetry_rotations(name: str) -> NDArray[np.float64]:

@@ -1,0 +1,60 @@
+"""`numbasaem pick`: particles of a known map."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from numbasaem.errors import expected
+
+from . import output
+from .options import Micrographs
+from .progress import ProgressDisplay
+
+EXAMPLE = "numbasaem pick data/micrograph_*.mrc --run run --out picks.star"
+
+
+def command(
+    micrographs: Micrographs,
+    out: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE",
+            help="Table to write: .star (RELION), .box (EMAN) or .txt (Topaz).",
+        ),
+    ],
+    volume: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Map of the particle.")
+    ] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder of a reconstruction, instead."),
+    ] = None,
+    invert: Annotated[
+        bool, typer.Option("--invert", help="With --volume: particles are dark.")
+    ] = False,
+    pixel_size: Annotated[
+        float | None,
+        typer.Option(metavar="A", help="Pixel size in angstrom; from the files."),
+    ] = None,
+) -> None:
+    """Find particles of a known map in micrographs."""
+    if (volume is None) == (run is None):
+        found = "both" if run else "neither"
+        raise expected("pick", "either `volume` or `run`", found)
+    if run is not None and invert:
+        raise expected("invert", "`volume` with it", "`run`, which has its own")
+    from numbasaem.picking import files, tables
+
+    tables.check_table(out, micrographs)
+    with ProgressDisplay() as display:
+        display.step("preparing the particle", 0.0)
+        if run is not None:
+            picks = files.pick_with_run(micrographs, run, display.step, pixel_size)
+        elif volume is not None:
+            picks = files.pick_with_map(
+                micrographs, volume, display.step, pixel_size, invert
+            )
+    output.write_picks(out, picks)

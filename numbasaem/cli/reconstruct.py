@@ -1,0 +1,183 @@
+"""`numbasaem reconstruct`: a volume from micrographs."""
+
+from __future__ import annotations
+
+import dataclasses
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from numbasaem.errors import expected
+from numbasaem.settings import Settings
+
+from . import output
+from .options import Json, Micrographs, takes_settings
+from .progress import ProgressDisplay
+from .signals import Interrupted
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+    from numbasaem.reconstruction.result import Result
+    from numbasaem.reconstruction.state import Iteration
+
+
+EXAMPLE = "numbasaem reconstruct data/micrograph_*.mrc --out run --size 11"
+
+
+@takes_settings
+def command(
+    micrographs: Micrographs,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write.")],
+    settings: Settings,
+    flip_hand: Annotated[
+        bool, typer.Option("--flip-hand", help="Write the mirror images of the maps.")
+    ] = False,
+    picks: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Table of particles to write: .star, .box (EMAN) or .txt (Topaz).",
+        ),
+    ] = None,
+    write_report: Annotated[
+        bool, typer.Option("--report/--no-report", help="Write report and figures.")
+    ] = True,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="tcp://HOST:PORT", help="Work on the Dask cluster that it runs."
+        ),
+    ] = None,
+    n_workers: Annotated[
+        int | None,
+        typer.Option(
+            "--local-cluster",
+            metavar="n",
+            help="Work on n Dask workers on this machine.",
+        ),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the run that DIR holds.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Reconstruct a volume from micrographs, without picking particles."""
+    # Imported now, so that a wrong setting is refused at once.
+    from numbasaem.picking import files, tables
+    from numbasaem.reconstruction import driver
+
+    if picks is not None:
+        tables.check_table(picks, micrographs, made=out)
+    with ProgressDisplay() as display:
+
+        def report(iteration: Iteration) -> None:
+            display.iteration(iteration)
+            if as_json:
+                output.print_json(dataclasses.asdict(iteration))
+
+        try:
+            with _cluster(scheduler, n_workers, settings.threads) as client:
+                result = driver.reconstruct(
+                    micrographs,
+                    settings,
+                    out=out,
+                    resume=resume,
+                    flip_hand=flip_hand,
+                    on_plan=display.plan,
+                    on_iteration=report,
+                    on_progress=display.step,
+                    client=client,
+                )
+        except KeyboardInterrupt:
+            raise Interrupted("resume with --resume") from None
+    if as_json:
+        output.print_json(_record(result, out))
+    else:
+        _print(result, out)
+    _point_out_the_contrast(result, out)
+    if write_report:
+        output.write_report(out, as_json)
+    if picks is not None:
+        with ProgressDisplay() as display:
+            particles = files.pick_with_run(micrographs, out, display.step)
+        output.write_picks(picks, particles, as_json)
+
+
+def _cluster(
+    scheduler: str | None, n_workers: int | None, threads: int | None
+) -> AbstractContextManager[Client | None]:
+    """Workers of a Dask cluster, if any are asked for."""
+    if scheduler is not None and n_workers is not None:
+        raise expected("reconstruct", "`scheduler` or `n_workers`", "both")
+    if scheduler is not None:
+        from numbasaem.observations.dask import connected
+
+        return connected(scheduler)
+    if n_workers is not None:
+        from numbasaem.observations.dask import local_cluster
+
+        return local_cluster(n_workers, threads)
+    return nullcontext()
+
+
+def _record(result: Result, out: Path) -> dict[str, Any]:
+    """What a reconstruction came to, and where it is."""
+    last = _last_iteration(result)
+    curves = result.half_map_correlation
+    return {
+        "volume": out / "volume.mrc",
+        "half_volumes": _half_maps(result, out),
+        "log_likelihood_per_patch": last.log_likelihood_per_patch,
+        "noise_variance": result.noise_variance,
+        "empty_fraction": last.empty_fraction,
+        "pixel_size": result.pixel_size,
+        "fsc_of_halves": result.fsc,
+        "fsc_of_halves_corrected": None if curves is None else curves.corrected,
+    }
+
+
+def _print(result: Result, out: Path) -> None:
+    """Print what a reconstruction came to, and where it is."""
+    from numbasaem.assessment.fsc import resolution
+
+    last = _last_iteration(result)
+    typer.echo(f"volume: {out / 'volume.mrc'}")
+    for half_map in _half_maps(result, out):
+        typer.echo(f"half map: {half_map}")
+    typer.echo(f"log-likelihood per patch: {last.log_likelihood_per_patch:.4f}")
+    typer.echo(f"noise variance: {result.noise_variance:.4g}")
+    typer.echo(f"empty patches: {last.empty_fraction:.1%}")
+    curves = result.half_map_correlation
+    if curves is None:
+        return
+    typer.echo(f"FSC of the half maps per shell: {output.shells(curves.unmasked)}")
+    size, length = len(result.volume), result.pixel_size or 1.0
+    for crossing in (
+        resolution(curves.unmasked, 0.143, length, size),
+        resolution(curves.corrected, 0.143, length, size, curves.mask),
+    ):
+        typer.echo(f"resolution of the half maps: {crossing}")
+
+
+def _point_out_the_contrast(result: Result, out: Path) -> None:
+    """Say on standard error that particles may have been taken for dark."""
+    from numbasaem.assessment.fsc import is_mostly_negative
+
+    if is_mostly_negative(result.volume):
+        typer.echo(
+            f"{out / 'volume.mrc'}: mostly negative; if particles are dark in the "
+            "micrographs, run again with --invert",
+            err=True,
+        )
+
+
+def _last_iteration(result: Result) -> Iteration:
+    return [row for row in result.history if row.run == "full"][-1]
+
+
+def _half_maps(result: Result, out: Path) -> list[Path]:
+    halves = (1, 2) if result.half_volumes is not None else ()
+    return [out / f"volume_half{half}.mrc" for half in halves]

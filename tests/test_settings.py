@@ -1,0 +1,94 @@
+"""Settings: what they say of themselves, and that a wrong one is told in one line."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+import subprocess
+import sys
+
+import pytest
+
+import numbasaem
+from numbasaem.errors import InputError, NumericalError
+from numbasaem.settings import Settings
+
+
+def test_settings__need_nothing_heavy() -> None:
+    code = "import sys, numbasaem.settings; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert not {"numpy", "numba", "scipy", "typer"} & set(done.stdout.split())
+
+
+def test_docstring__has_each_setting_with_its_meaning_and_default() -> None:
+    words = inspect.getdoc(Settings) or ""
+    lines = words.splitlines()
+    for name, field in Settings.model_fields.items():
+        (at,) = (n for n, line in enumerate(lines) if line.startswith(f"{name} : "))
+        assert field.description
+        assert lines[at + 1].strip() in field.description
+    assert "size : int\n" in words
+    assert "rotations : int or tuple of int, default: 552" in words
+    assert 'model : {"patch", "window"}, default: patch' in words
+    assert "mend : bool or None, default: with `particle_diameter`" in words
+    assert max(map(len, lines)) <= 88
+
+
+@pytest.mark.parametrize(
+    ("values", "line"),
+    [
+        ({}, "size: expected a value, found none"),
+        ({"size": 4}, "size: expected at least 5, found 4"),
+        ({"size": 5.5}, "size: expected a whole number, found 5.5"),
+        ({"size": 7, "sise": 8}, "settings: expected names of settings, found sise"),
+        ({"size": 7, "batch_fraction": 2}, "batch_fraction: expected at most 1.0"),
+        ({"size": 7, "noise_variance": "x"}, "noise_variance: expected a number"),
+        ({"size": 7, "symmetry": "Q"}, "symmetry: expected C1, Cn, Dn, T, O or I"),
+        ({"size": 7, "rotations": (5, 0, 5)}, "rotations: expected at least 1, found"),
+        ({"size": 7, "iterations": (5,)}, "iterations: expected one number for each"),
+        ({"size": 7, "batching": "all"}, "batching: expected 'stochastic', "),
+    ],
+)
+def test_settings__say_what_is_wrong(values: dict[str, object], line: str) -> None:
+    for made in (Settings.model_validate, lambda v: Settings(**v)):
+        with pytest.raises(InputError) as error:
+            made(values)
+        assert str(error.value).startswith(line)
+        assert error.value.__cause__ is None
+
+
+def test_changed__is_checked_and_another() -> None:
+    settings = Settings(size=7, ell_max=(2,), iterations=(3,))
+    other = settings.changed(ell_max=(2, 3), iterations=(3, 3))
+    assert other.ell_max == (2, 3)
+    assert settings.ell_max == (2,)
+    with pytest.raises(InputError, match="iterations: expected one number for each"):
+        settings.changed(ell_max=(2, 3))
+    with pytest.raises(InputError, match="names of settings, found sise"):
+        settings.changed(sise=3)
+
+
+def test_deciding__leaves_out_how_it_is_computed() -> None:
+    few = Settings(size=7, threads=1, max_memory=2.0)
+    many = Settings(size=7, threads=8)
+    decisive = few.settings_that_decide_the_result
+    assert decisive == many.settings_that_decide_the_result
+    assert set(Settings.model_fields) - set(decisive) == {"threads", "max_memory"}
+
+
+@pytest.mark.parametrize("kind", [InputError, NumericalError])
+def test_errors__keep_their_parts_on_the_way_to_another_process(
+    kind: type[InputError | NumericalError],
+) -> None:
+    error = pickle.loads(pickle.dumps(kind("a.mrc", "one\nline", 3)))
+    assert type(error) is kind
+    assert (error.where, error.wanted, error.found) == ("a.mrc", "one\nline", "3")
+    assert str(error) == "a.mrc: expected one line, found 3"
+
+
+def test_numerical_error__is_public_and_no_input_error() -> None:
+    assert numbasaem.NumericalError is NumericalError
+    assert issubclass(NumericalError, ArithmeticError)
+    assert not issubclass(NumericalError, ValueError)
