@@ -320,6 +320,40 @@ def test_expectation__routes_agree(
     assert_same(through_spectra, expectation(**given), 3 * ROUNDING)
 
 
+@pytest.mark.slow
+def test_expectation__size_of_a_large_molecule() -> None:
+    # the first L whose transforms are longer than 96; a few shifts, for brevity
+    size, places = 49, [(0, 0), (48, 48), (50, 50), (1, 97), (70, 3), (49, 0)]
+    generator = np.random.default_rng(0)
+    images = 0.05 * generator.standard_normal((2, size, size))
+    patches = generator.standard_normal((3, size, size)).astype(np.float32)
+    prior, rotation_prior = np.zeros((2 * size, 2 * size)), np.array([0.3, 0.7])
+    prior[tuple(np.transpose(places))] = generator.dirichlet(np.ones(len(places)))
+    found = expectation(patches, images, prior, 1.0, rotation_prior)
+
+    seen = [[reference.shifted_view(image, at) for at in places] for image in images]
+    distance = np.square(patches[:, None, None] - np.array(seen)).sum(axis=(3, 4))
+    states = np.outer(rotation_prior, [prior[at] for at in places])
+    joint = np.log(states) - (distance + size**2 * np.log(2 * np.pi)) / 2
+    evidence = np.logaddexp.reduce(joint, axis=(1, 2))
+    weight = np.exp(joint - evidence[:, None, None])
+    assert found.log_likelihood == pytest.approx(evidence.sum(), rel=1e-7)
+    assert_close(found.rotation_mass, weight.sum(axis=(0, 2)))
+    mass = [found.shift_mass[at] for at in places]
+    assert_close(mass, weight.sum(axis=(0, 1)))
+    # only the first of these shifts shows all pixels; each shows a rectangle of them
+    for k in range(2):
+        visible, weighted = np.zeros((2, size, size))
+        for number, (s_y, s_x) in enumerate(places):
+            rows, columns = ((np.arange(size) + s) % (2 * size) for s in (s_y, s_x))
+            shown = np.ix_(rows[rows < size], columns[columns < size])
+            moved = np.tensordot(weight[:, k, number], patches, 1)
+            visible[shown] += weight[:, k, number].sum()
+            weighted[shown] += moved[np.ix_(rows < size, columns < size)]
+        assert_close(found.visible_weight[k], visible)
+        assert_close(found.weighted_patch[k], weighted)
+
+
 @pytest.mark.parametrize("n_rotations", [1, 2, 3])
 @pytest.mark.parametrize("n_patches", [1, 8, 17])
 def test_expectation__any_number_of_patches_and_rotations(
@@ -620,6 +654,7 @@ def with_pixel(value: float) -> NDArray[np.float64]:
         ({"images": np.zeros((2, SIZE, 6))}, r"images: expected shape \(K, L, L\)"),
         ({"images": np.zeros((SIZE, SIZE))}, r"images: expected shape \(K, L, L\)"),
         ({"images": np.zeros((0, SIZE, SIZE))}, "images: expected at least one"),
+        ({"images": np.zeros((1, 129, 129))}, "images: expected at most 128 x 128"),
         ({"images": with_pixel(np.nan)}, "images: expected finite pixels"),
         ({"shift_prior": np.full((5, 5), 1 / 25)}, r"shift_prior: .* \(10, 10\)"),
         ({"shift_prior": np.full((10, 10), 0.02)}, "shift_prior: expected a sum of 1"),

@@ -428,6 +428,9 @@ class _Problem:
         if not np.isfinite(self.images).all():
             raise expected("images", "finite pixels", "NaN or infinity")
         self.size = self.images.shape[1]
+        if self.size > fourier.LARGEST:
+            largest = f"at most {fourier.LARGEST} x {fourier.LARGEST} pixels"
+            raise expected("images", largest, f"shape {self.images.shape}")
         self.patches = check_patches(patches, self.size)
         if not (math.isfinite(noise_variance) and noise_variance > 0):
             raise expected("noise_variance", "a positive number", noise_variance)

@@ -21,8 +21,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _RADICES = (4, 2, 3, 5)
-_SIDES = (9, 10, 12, 15, 16, 18, 20, 24, 30, 32, 36, 40, 48, 60, 64, 72, 80, 96)
-"""Sides whose transforms cost less than those of all sides that are longer."""
+_SIDES = (
+    *(9, 10, 12, 15, 16, 18, 20, 24, 30, 32, 36, 40, 48, 60, 64, 72, 80, 96),
+    *(100, 108, 128, 144, 160, 180, 192, 216, 256),
+)
+"""Sides whose transforms cost less than those of all sides that are longer: measured
+up to 96, beyond it by the number of instructions."""
+LARGEST = (_SIDES[-1] + 1) // 2
+"""Largest L that the transforms are long enough for."""
 
 Complex = tuple[ir.Value | None, ir.Value | None]
 """Real and imaginary part; None stands for zeros that need no instruction."""
@@ -35,7 +41,7 @@ def transform_side(size: int) -> int:
     Parameters
     ----------
     size : int
-        L, side of a patch.
+        L, side of a patch; at most `LARGEST`.
 
     Returns
     -------
