@@ -21,6 +21,11 @@ from numbasaem.kernels.patches import portable
 from numbasaem.kernels.patches import spectral as fourier
 from numbasaem.kernels.patches import statistics as kernels
 from numbasaem.observations import patch_expectation as expectation_step
+from numbasaem.observations.exponents import (
+    LARGEST_EXPONENT,
+    TOLERANCE,
+    strongest_patch,
+)
 from numbasaem.observations.patch_expectation import (
     Statistics,
     expectation,
@@ -552,12 +557,50 @@ def test_expectation__no_denormal_results(snr: float) -> None:
         assert not ((size > 0) & (size < smallest)).any()
 
 
-def test_expectation__steep_likelihood_is_finite() -> None:
-    given = problem(snr=1e4) | {"noise_variance": 1e-8}
+def steep_problem(size: int, share: float) -> dict[str, Any]:
+    """One patch that shows its particle, log-weights a share of the largest allowed."""
+    given = problem(1, n_rotations=2, size=size)
+    image, prior = given["images"][:1], np.zeros((2 * size, 2 * size))
+    prior[0, 0], prior[1, 0], prior[size, size] = 0.5, 0.4, 0.1
+    energy = strongest_patch(image.astype(np.float32)) ** 2
+    shown = image + np.sqrt(energy / LARGEST_EXPONENT) * given["patches"]
+    return given | {
+        "patches": shown.astype(np.float32),
+        "images": np.concatenate([image, image * 0.7]),
+        "shift_prior": prior,
+        "noise_variance": energy / (2 * share * LARGEST_EXPONENT),
+    }
+
+
+@pytest.mark.parametrize("size", [5, 11, 13])
+def test_expectation__steep_likelihood_is_right(size: int) -> None:
+    given = steep_problem(size, share=0.98)
     found = expectation(**given)
-    for field in fields(Statistics):
-        assert np.isfinite(getattr(found, field.name)).all()
-    assert found.shift_mass.sum() == pytest.approx(11, rel=1e-6)
+    joint = [
+        np.log(given["shift_prior"][shift] * given["rotation_prior"][k])
+        - np.square(given["patches"] - reference.shifted_view(image, shift)).sum()
+        / (2 * given["noise_variance"])
+        for k, image in enumerate(given["images"])
+        for shift in ((0, 0), (1, 0), (size, size))
+    ]
+    constant = size**2 / 2 * np.log(2 * np.pi * given["noise_variance"])
+    wanted = np.logaddexp.reduce(joint) - constant
+    assert found.log_likelihood == pytest.approx(wanted, abs=2 * TOLERANCE)
+    assert found.rotation_mass == pytest.approx([1, 0], abs=1e-6)
+
+
+def test_expectation__likelihood_too_steep_for_float32() -> None:
+    with pytest.raises(InputError, match="pixels of the order of the noise") as error:
+        expectation(**steep_problem(SIZE, share=1.1))
+    assert "patches and images: " in str(error.value)
+    assert "at most 5.6e+05, found 6.2e+05 at noise_variance" in str(error.value)
+
+
+def test_expectation__bright_patch_under_faint_images_is_exact_enough() -> None:
+    given = problem()
+    given["patches"][3, 1, 2] = 1e5
+    found = expectation(**given)
+    assert found.rotation_mass.sum() == pytest.approx(11, rel=1e-6)
 
 
 def test_shift_posterior__matches_brute_force() -> None:

@@ -21,6 +21,7 @@ from numbasaem.kernels.patches.statistics import SPECTRAL
 from numbasaem.kernels.windows import direct as sliding
 from numbasaem.kernels.windows import spectral as sliding_spectra
 from numbasaem.kernels.windows import statistics as windows
+from numbasaem.observations.exponents import LARGEST_EXPONENT, TOLERANCE
 from numbasaem.observations.patch_expectation import FOURIER_FROM, Statistics
 from numbasaem.observations.window_expectation import Hypotheses, window_expectation
 from numbasaem.projection.operator import ProjectionOperator
@@ -283,6 +284,31 @@ def test_strong_signal__no_overflow() -> None:
     np.testing.assert_allclose(positions[centres], 1, atol=1e-4)
     assert positions[~centres].sum() < 1e-3
     assert stats.visible_weight[:, 0, 0].sum() == pytest.approx(centres.sum(), rel=1e-4)
+
+
+@pytest.mark.parametrize("size", [SIZE, SPECTRAL_SIZE])
+def test_likelihood__right_as_far_as_it_may_be_steep(size: int) -> None:
+    given = problem(shape=(2 * size - 1, 2 * size - 1), size=size, n_rotations=1)
+    given["micrograph"][:] = 0
+    # a particle that is alone, just below the largest exponent
+    given["micrograph"][1 : size + 1, 2 : size + 2] = given["images"][0]
+    energy = np.square(given["images"]).sum()
+    given["noise_variance"] = energy / (1.96 * LARGEST_EXPONENT)
+    found, positions = window_expectation(**given)
+    evidence = energy / (2 * given["noise_variance"])
+    prior = np.log(0.4 / (2 * size - 1) ** 2)
+    half = size // 2
+    centres = given["micrograph"][half : half + size, half : half + size].astype(float)
+    gaussian = np.square(centres).sum() / given["noise_variance"]
+    gaussian += size**2 * np.log(2 * np.pi * given["noise_variance"])
+    wanted = size**2 * (evidence + prior) / (2 * size - 1) ** 2 - gaussian / 2
+    assert found.log_likelihood == pytest.approx(wanted, abs=2 * TOLERANCE)
+    assert positions[1, 2] == pytest.approx(1, abs=1e-6)
+    given["noise_variance"] *= 0.9
+    with pytest.raises(
+        InputError, match=r"micrograph and images: .* order of the noise"
+    ):
+        window_expectation(**given)
 
 
 @pytest.mark.parallel

@@ -14,6 +14,7 @@ from numbasaem.kernels.patches import spectral as fourier
 from numbasaem.kernels.patches import statistics as kernels
 from numbasaem.threads import running_threads
 
+from .exponents import refuse_large_exponents, strongest_patch
 from .patch_cutting import check_patches
 
 if TYPE_CHECKING:
@@ -28,8 +29,6 @@ _SUM_BITS = 46
 sign and carry in the bytes that it travels in."""
 PACKED_BYTES = 6
 """Of each of the :class:`PartialSums` on its way from one process to another."""
-_LARGEST_EXPONENT = 1e30
-"""Far above what data can give, far below the overflow of float32 products."""
 FOURIER_FROM = 12
 """Smallest L whose correlations are taken through Fourier transforms."""
 _SHORTEST_BLOCK, _LONGEST_BLOCK = 64, 512
@@ -179,8 +178,8 @@ def expectation(
     InputError
         If sizes disagree, a value is not finite, the variance is not positive, a
         prior is negative or does not sum to 1, `threads` is out of range,
-        `precision` is unknown, `lost_mass` is not in [0, 1), or log-weights would
-        overflow float32.
+        `precision` is unknown, `lost_mass` is not in [0, 1), or log-weights are too
+        large for float32.
 
     Notes
     -----
@@ -435,7 +434,12 @@ class _Problem:
         if not (math.isfinite(noise_variance) and noise_variance > 0):
             raise expected("noise_variance", "a positive number", noise_variance)
         self.noise_variance = float(noise_variance)
-        self._refuse_overflow()
+        refuse_large_exponents(
+            "patches and images",
+            strongest_patch(self.patches),
+            self.images,
+            self.noise_variance,
+        )
         shape = (2 * self.size, 2 * self.size)
         self.shift_prior = probabilities("shift_prior", shift_prior, shape)
         n_rotations = len(self.images)
@@ -448,20 +452,6 @@ class _Problem:
         self._visible = np.ix_(seen, seen)
         self._empty = self.shift_prior.copy()
         self._empty[self._visible] = 0
-
-    def _refuse_overflow(self) -> None:
-        """Refuse pixels whose log-weights leave the range of float32."""
-        brightest = max(
-            float(np.abs(self.patches).max(initial=0.0)),
-            float(np.abs(self.images).max()),
-        )
-        largest = self.size**2 * brightest**2 / self.noise_variance
-        if largest > _LARGEST_EXPONENT:
-            raise expected(
-                "patches and images",
-                "pixels of the order of the noise",
-                f"{brightest:.3g} at noise variance {self.noise_variance:.3g}",
-            )
 
     def solve(
         self,

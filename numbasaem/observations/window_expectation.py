@@ -16,13 +16,12 @@ from numbasaem.kernels.windows import statistics as windows
 from numbasaem.reconstruction.maximization import uniform_shift_prior
 from numbasaem.threads import running_threads
 
+from .exponents import refuse_large_exponents, strongest_window
 from .patch_expectation import FOURIER_FROM, Statistics, probabilities
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-_LARGEST_EXPONENT = 1e9
-"""Whole numbers as large as that are counted exactly, and no data give larger ones."""
 _ENOUGH_BLOCKS, _LONGEST_BLOCK = 64, 16
 """Blocks to share among threads; tiles of the longest, about a second's work."""
 
@@ -76,8 +75,8 @@ def window_expectation(
     ------
     InputError
         If sizes disagree, a value is not finite, the variance is not positive, a
-        prior is no probability, `threads` is out of range, no window is whole, or the
-        log-weights would overflow.
+        prior is no probability, `threads` is out of range, no window is whole, or
+        log-weights are too large for float32.
 
     Notes
     -----
@@ -278,7 +277,7 @@ class Hypotheses:
         InputError
             As :func:`window_expectation`.
         """
-        self._refuse_overflow(regions.pixels)
+        self._check_pixels(regions.pixels)
         size = self.size
         kernels = _Kernels(self, threads)
         log2_sum, posterior = kernels.neighbourhoods(regions)
@@ -313,18 +312,16 @@ class Hypotheses:
         )
         return statistics, posterior
 
-    def _refuse_overflow(self, pixels: NDArray[np.float32]) -> None:
-        """Refuse pixels that are not finite or whose log-weights leave all range."""
-        brightest = float(np.abs(pixels).max(initial=0.0))
-        if not math.isfinite(brightest):
+    def _check_pixels(self, pixels: NDArray[np.float32]) -> None:
+        """Refuse pixels that are not finite or too bright for float32 log-weights."""
+        if not np.isfinite(pixels).all():
             raise expected("micrograph", "finite pixels", "NaN or infinity")
-        brightest = max(brightest, float(np.abs(self.images).max()))
-        if self.size**2 * brightest**2 / self.noise_variance > _LARGEST_EXPONENT:
-            raise expected(
-                "micrograph and images",
-                "pixels of the order of the noise",
-                f"{brightest:.3g} at noise variance {self.noise_variance:.3g}",
-            )
+        refuse_large_exponents(
+            "micrograph and images",
+            strongest_window(pixels, self.size),
+            self.images,
+            self.noise_variance,
+        )
 
     def panels(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Templates in panels of rotations, and base-2 logarithms of their priors."""
