@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import subprocess
 import sys
@@ -413,6 +414,10 @@ def test_expectation__patch_is_always_empty() -> None:
     np.testing.assert_array_equal(found.visible_weight, 0)
     np.testing.assert_array_equal(found.weighted_patch, 0)
     np.testing.assert_allclose(found.rotation_mass, 11 * given["rotation_prior"])
+
+
+def test_expectation__takes_no_choice_of_one() -> None:
+    assert "precision" not in inspect.signature(expectation).parameters
 
 
 def test_expectation__no_patches() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -140,7 +140,6 @@ def expectation(
     noise_variance: float,
     rotation_prior: ArrayLike | None = None,
     threads: int | None = None,
-    precision: Literal["float32"] = "float32",
     lost_mass: float = 0.0,
     on_progress: Callable[[float], None] | None = None,
 ) -> Statistics:
@@ -160,8 +159,6 @@ def expectation(
         Probability of each rotation; uniform if left out.
     threads : int, optional
         Threads to run on; all that Numba may use if left out.
-    precision : {"float32"}
-        Type of the correlations.
     lost_mass : float
         Share of a patch's posterior that may be left out of `visible_weight` and
         `weighted_patch` to save work; 0, the default, is exact.
@@ -178,8 +175,7 @@ def expectation(
     InputError
         If sizes disagree, a value is not finite, the variance is not positive, a
         prior is negative or does not sum to 1, `threads` is out of range,
-        `precision` is unknown, `lost_mass` is not in [0, 1), or log-weights are too
-        large for float32.
+        `lost_mass` is not in [0, 1), or log-weights are too large for float32.
 
     Notes
     -----
@@ -194,8 +190,6 @@ def expectation(
     (8, 8.0)
     """
     problem = _Problem(patches, images, shift_prior, noise_variance, rotation_prior)
-    if precision != "float32":
-        raise expected("precision", "float32", precision)
     if not 0 <= lost_mass < 1:
         raise expected("lost_mass", "a share in [0, 1)", lost_mass)
     return problem.solve(threads, lost_mass, _NOTHING, on_progress)
