@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numba
 import numpy as np
@@ -29,6 +29,7 @@ from numbasaem.observations.exponents import (
 )
 from numbasaem.observations.patch_expectation import (
     Statistics,
+    compile_kernels,
     expectation,
     shift_posterior,
 )
@@ -304,6 +305,21 @@ def test_expectation__of_projections_on_the_disc(size: int, snr: float) -> None:
     # a single pixel outside of it counts as well
     on_disc["images"][2, 0, 0] = 3 * np.sqrt(snr)
     assert_same(expectation(**on_disc), brute_force(on_disc))
+
+
+@pytest.mark.parametrize("whole_square", [False, True])
+def test_compile_kernels__nothing_is_left_to_compile(whole_square: bool) -> None:
+    size, dispatcher = 7, cast(Any, kernels.accumulate_statistics)
+    images = np.zeros((3, size, size))
+    images[:, 1:, 1:] = 1
+    images[1, 0, 0] = whole_square
+    squares = (np.arange(size) - size // 2) ** 2
+    on_disc = np.add.outer(squares, squares) <= (size // 2) ** 2
+    compile_kernels(size, whole_square)
+    compiled = set(dispatcher.signatures)
+    prior = random_prior(size, np.random.default_rng(0))
+    expectation(images, images if whole_square else images * on_disc, prior, 1.0)
+    assert set(dispatcher.signatures) == compiled
 
 
 @pytest.mark.parametrize("snr", [0.01, 1.0, 100.0])

@@ -23,7 +23,11 @@ from numbasaem.kernels.windows import spectral as sliding_spectra
 from numbasaem.kernels.windows import statistics as windows
 from numbasaem.observations.exponents import LARGEST_EXPONENT, TOLERANCE
 from numbasaem.observations.patch_expectation import FOURIER_FROM, Statistics
-from numbasaem.observations.window_expectation import Hypotheses, window_expectation
+from numbasaem.observations.window_expectation import (
+    Hypotheses,
+    compile_window_kernels,
+    window_expectation,
+)
 from numbasaem.projection.operator import ProjectionOperator
 from numbasaem.reconstruction.maximization import (
     maximization,
@@ -260,6 +264,16 @@ def test_statistics__plain_sums(more: dict[str, Any]) -> None:
     wanted, posterior = plain_sums(given)
     assert_same(found, wanted, 1e-4)
     assert_close(positions, posterior, 1e-4)
+
+
+@pytest.mark.parametrize("disc", [False, True])
+def test_compile_window_kernels__nothing_is_left_to_compile(disc: bool) -> None:
+    given = problem(size=6, disc=disc)
+    compile_window_kernels(6, whole_square=not disc)
+    dispatchers: Any = windows.window_evidence, windows.accumulate_windows
+    compiled = [set(dispatcher.signatures) for dispatcher in dispatchers]
+    window_expectation(**given)
+    assert [set(dispatcher.signatures) for dispatcher in dispatchers] == compiled
 
 
 def test_mask__only_whole_windows() -> None:

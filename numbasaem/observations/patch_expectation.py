@@ -385,7 +385,7 @@ def shift_posterior(
     return problem.shift_table(packed[:, :-1], packed[:, -1]).astype(np.float32)
 
 
-def compile_kernels(size: int) -> None:
+def compile_kernels(size: int, whole_square: bool = False) -> None:
     """Compile what :func:`expectation` runs for patches of a size.
 
     It takes some ten seconds the first time, a fraction of one once the compiled code
@@ -395,11 +395,14 @@ def compile_kernels(size: int) -> None:
     ----------
     size : int
         L, side of a patch, pixels.
+    whole_square : bool
+        Whether images reach beyond the disc, as those behind a lens do.
     """
-    blank = np.zeros((1, size, size))
+    images = np.zeros((1, size, size))
+    images[0, 0, 0] = whole_square
     prior = np.zeros((2 * size, 2 * size))
     prior[0, 0] = 1
-    expectation(blank, blank, prior, 1.0)
+    expectation(np.zeros((1, size, size)), images, prior, 1.0)
 
 
 class _Problem:

@@ -341,15 +341,19 @@ class Hypotheses:
         return np.ascontiguousarray(split.transpose(0, 3, 4, 1, 2)), bias
 
 
-def compile_window_kernels(size: int) -> None:
+def compile_window_kernels(size: int, whole_square: bool = False) -> None:
     """Compile what :func:`window_expectation` runs for windows of a size.
 
     Parameters
     ----------
     size : int
         L, side of a window, pixels.
+    whole_square : bool
+        Whether images reach beyond the disc, as those behind a lens do.
     """
-    window_expectation(np.zeros((size, size)), np.zeros((1, size, size)), 1.0, 0.5)
+    images = np.zeros((1, size, size))
+    images[0, 0, 0] = whole_square
+    window_expectation(np.zeros((size, size)), images, 1.0, 0.5)
 
 
 class _Kernels:

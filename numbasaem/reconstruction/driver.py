@@ -243,10 +243,11 @@ def take_to_the_end(
     """
     total = len(parts) * settings.iterations_per_run
     watch.on_progress("compiling kernels", 0.0)
+    spread = any(part.optics is not None for part in parts.values())
     if settings.model == "window":
-        compile_window_kernels(settings.size)
+        compile_window_kernels(settings.size, whole_square=spread)
     else:
-        compile_kernels(settings.size)
+        compile_kernels(settings.size, whole_square=spread)
 
     def advance(run: str, state: RunState, n_stages: int) -> None:
         """Take a run to the end of its first stages, recording each iteration."""
