@@ -17,10 +17,9 @@ import pytest
 from numpy.typing import NDArray
 
 from numbasaem.errors import InputError
-from numbasaem.kernels.patches import direct as simd
-from numbasaem.kernels.patches import portable
-from numbasaem.kernels.patches import spectral as fourier
+from numbasaem.kernels.patches import direct, portable, spectral
 from numbasaem.kernels.patches import statistics as kernels
+from numbasaem.kernels.patches.energies import visible_energies
 from numbasaem.observations import patch_expectation as expectation_step
 from numbasaem.observations.exponents import (
     LARGEST_EXPONENT,
@@ -98,13 +97,13 @@ def brute_force(given: dict[str, Any]) -> Statistics:
 
 
 @numba.njit
-def simd_operations(side, lanes, operands):
+def direct_operations(side, lanes, operands):
     weighed, added_weights, boxed, adjoined, added = operands
-    simd.weigh(side, lanes, weighed)
-    simd.add_weights(side, lanes, added_weights)
-    simd.box_sums(side, lanes, boxed)
-    simd.adjoint(side, lanes, adjoined)
-    simd.add_lanes(side, lanes, added)
+    direct.weigh(side, lanes, weighed)
+    direct.add_weights(side, lanes, added_weights)
+    direct.box_sums(side, lanes, boxed)
+    direct.adjoint(side, lanes, adjoined)
+    direct.add_lanes(side, lanes, added)
 
 
 def portable_operations(side, lanes, operands):
@@ -118,11 +117,11 @@ def portable_operations(side, lanes, operands):
 
 
 @numba.njit
-def fourier_operations(side, lanes, operands):
+def spectral_operations(side, lanes, operands):
     transformed, weighed, adjoined = operands
-    fourier.patch_spectrum(side, lanes, transformed)
-    fourier.weigh(side, lanes, weighed)
-    fourier.adjoint(side, lanes, adjoined)
+    spectral.patch_spectrum(side, lanes, transformed)
+    spectral.weigh(side, lanes, weighed)
+    spectral.adjoint(side, lanes, adjoined)
 
 
 GUARD = 3
@@ -181,9 +180,9 @@ def assert_weighed(wanted, weight, total, peak) -> None:
 @pytest.mark.parametrize(
     ("operations", "size", "lanes"),
     [
-        (simd_operations, 5, 8),
-        (simd_operations, 6, 4),
-        (simd_operations, 11, 16),
+        (direct_operations, 5, 8),
+        (direct_operations, 6, 4),
+        (direct_operations, 11, 16),
         (portable_operations, 5, 8),
         (portable_operations, 6, 3),
     ],
@@ -232,9 +231,9 @@ def test_operations__match_plain_loops(operations, size: int, lanes: int) -> Non
 
 
 @pytest.mark.parametrize(("size", "lanes"), [(5, 8), (6, 4), (8, 8), (11, 16), (13, 8)])
-def test_fourier_operations__match_plain_loops(size: int, lanes: int) -> None:
+def test_spectral_operations__match_plain_loops(size: int, lanes: int) -> None:
     generator = np.random.default_rng(size)
-    n, side = 2 * size - 1, fourier.transform_side(size)
+    n, side = 2 * size - 1, spectral.transform_side(size)
     assert side >= n
     patch, template, bias, level = weighing_problem(size, lanes, generator)
     weight = as_float32(generator.random((2, n, n, lanes)))
@@ -243,11 +242,11 @@ def test_fourier_operations__match_plain_loops(size: int, lanes: int) -> None:
     powers = operand(np.zeros((2, n, n, lanes)))
     totals, peak = operand(np.zeros((2, lanes))), operand(np.zeros(lanes))
     weighted = [operand(np.zeros((size, size, lanes))) for _ in range(2)]
-    scratch = operand(np.zeros(fourier.scratch_length(size, lanes)))
+    scratch = operand(np.zeros(spectral.scratch_length(size, lanes)))
     as_template = template.astype(np.float32)
-    spectra = operand(as_float32(fourier.template_spectra(as_template)))
+    spectra = operand(as_float32(spectral.template_spectra(as_template)))
     given = (spectra, operand(bias), operand(level))
-    fourier_operations(
+    spectral_operations(
         (0,) * size,
         (0,) * lanes,
         (
@@ -278,7 +277,7 @@ def test_visible_energies__match_plain_loops(size: int) -> None:
     images = np.random.default_rng(0).standard_normal((2, size, size))
     images[1, : size // 2] = 0
     found, wanted = np.empty((2, 2, 2 * size - 1, 2 * size - 1))
-    kernels.visible_energies(images, found)
+    visible_energies(images, found)
     reference.visible_energies(images, wanted)
     np.testing.assert_allclose(found, wanted, rtol=1e-12, atol=1e-12 * wanted.max())
     assert (found >= 0).all()

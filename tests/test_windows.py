@@ -15,11 +15,9 @@ import pytest
 from numpy.typing import NDArray
 
 from numbasaem.errors import InputError
+from numbasaem.kernels.layout import SPECTRAL, TILE
 from numbasaem.kernels.llvm import LANES
-from numbasaem.kernels.patches import portable
-from numbasaem.kernels.patches.statistics import SPECTRAL
-from numbasaem.kernels.windows import direct as sliding
-from numbasaem.kernels.windows import spectral as sliding_spectra
+from numbasaem.kernels.windows import direct, portable, spectral
 from numbasaem.kernels.windows import statistics as windows
 from numbasaem.observations.exponents import LARGEST_EXPONENT, TOLERANCE
 from numbasaem.observations.patch_expectation import FOURIER_FROM, Statistics
@@ -115,16 +113,16 @@ def plain_sums(
 
 @numba.njit
 def square_operations(side, lanes, added, weighed, summed):
-    sliding.add_evidence(side, lanes, added)
-    sliding.weigh_windows(side, lanes, weighed)
-    sliding.add_windows(side, lanes, summed)
+    direct.add_evidence(side, lanes, added)
+    direct.weigh_windows(side, lanes, weighed)
+    direct.add_windows(side, lanes, summed)
 
 
 @numba.njit
 def disc_operations(side, lanes, added, weighed, summed):
-    sliding.add_evidence_disc(side, lanes, added)
-    sliding.weigh_windows_disc(side, lanes, weighed)
-    sliding.add_windows(side, lanes, summed)
+    direct.add_evidence_disc(side, lanes, added)
+    direct.weigh_windows_disc(side, lanes, weighed)
+    direct.add_windows(side, lanes, summed)
 
 
 def portable_operations(side, lanes, added, weighed, summed):
@@ -136,10 +134,10 @@ def portable_operations(side, lanes, added, weighed, summed):
 
 @numba.njit
 def spectral_operations(side, lanes, transformed, added, weighed, summed):
-    sliding_spectra.tile_spectrum(side, (0,), transformed)
-    sliding_spectra.add_evidence(side, lanes, added)
-    sliding_spectra.weigh_windows(side, lanes, weighed)
-    sliding_spectra.add_windows(side, lanes, summed)
+    spectral.tile_spectrum(side, (0,), transformed)
+    spectral.add_evidence(side, lanes, added)
+    spectral.weigh_windows(side, lanes, weighed)
+    spectral.add_windows(side, lanes, summed)
 
 
 class Operands:
@@ -207,25 +205,25 @@ class Operands:
 
 @pytest.mark.parametrize("disc", [False, True])
 def test_operations__plain_sums(disc: bool) -> None:
-    operands = Operands(portable.TILE, SIZE, max(LANES, 4), disc)
+    operands = Operands(TILE, SIZE, max(LANES, 4), disc)
     operands.run(disc_operations if disc else square_operations)
     operands.check()
 
 
 def test_portable_operations__plain_sums() -> None:
-    operands = Operands(portable.TILE, 3, 1, disc=False)
+    operands = Operands(TILE, 3, 1, disc=False)
     operands.run(portable_operations)
     operands.check()
 
 
 def test_spectral_operations__plain_sums() -> None:
     size, lanes = SPECTRAL_SIZE, max(LANES, 4)
-    side = sliding_spectra.tile_pixels(size)
+    side = spectral.tile_pixels(size)
     operands = Operands(side - size + 1, size, lanes, disc=False)
     operands.bias[:] = np.linspace(-30, 60, 2 * lanes)
     operands.log2_sum -= 100
-    spectra = sliding_spectra.template_spectra(operands.template[None])
-    scratch = np.empty(sliding_spectra.scratch_length(size, lanes), np.float32)
+    spectra = spectral.template_spectra(operands.template[None])
+    scratch = np.empty(spectral.scratch_length(size, lanes), np.float32)
     spectrum = np.empty(2 * side**2, np.float32)
     operands.run(spectral_operations, spectrum, spectra, scratch)
     operands.check()

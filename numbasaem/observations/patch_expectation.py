@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from numbasaem.errors import expected
+from numbasaem.kernels.layout import DISC, HIDDEN, SPECTRAL, SQUARE
 from numbasaem.kernels.llvm import LANES
-from numbasaem.kernels.patches import spectral as fourier
+from numbasaem.kernels.patches import spectral
 from numbasaem.kernels.patches import statistics as kernels
+from numbasaem.kernels.patches.energies import visible_energies
 from numbasaem.threads import running_threads
 
 from .exponents import refuse_large_exponents, strongest_patch
@@ -278,8 +280,7 @@ def batch_of(n_patches: int, images: ArrayLike, brightest: float) -> Batch:
         The same on any number of threads and computers.
     """
     n_rotations, size, _ = np.shape(images)
-    spectral = _is_spectral(size)
-    length = _block_length(n_patches, n_rotations, size, spectral)
+    length = _block_length(n_patches, n_rotations, size, _is_spectral(size))
     return Batch(n_patches, length, brightest)
 
 
@@ -424,8 +425,8 @@ class _Problem:
         if not np.isfinite(self.images).all():
             raise expected("images", "finite pixels", "NaN or infinity")
         self.size = self.images.shape[1]
-        if self.size > fourier.LARGEST:
-            largest = f"at most {fourier.LARGEST} x {fourier.LARGEST} pixels"
+        if self.size > spectral.LARGEST:
+            largest = f"at most {spectral.LARGEST} x {spectral.LARGEST} pixels"
             raise expected("images", largest, f"shape {self.images.shape}")
         self.patches = check_patches(patches, self.size)
         if not (math.isfinite(noise_variance) and noise_variance > 0):
@@ -476,11 +477,11 @@ class _Problem:
         route = self._route()
         templates, bias = self._templates_and_bias()
         scratch_length = (2 * size - 1) * size * LANES
-        if route == kernels.SPECTRAL:
-            templates = fourier.template_spectra(templates)
-            scratch_length = max(scratch_length, fourier.scratch_length(size, LANES))
+        if route == SPECTRAL:
+            templates = spectral.template_spectra(templates)
+            scratch_length = max(scratch_length, spectral.scratch_length(size, LANES))
         empty_prior = float(self._empty.sum())
-        log2_empty = math.log2(empty_prior) if empty_prior > 0 else kernels.HIDDEN
+        log2_empty = math.log2(empty_prior) if empty_prior > 0 else HIDDEN
         length = batch.block_length
         n_blocks = -(-len(self.patches) // length)
         of_blocks = np.empty((n_blocks, 3))
@@ -555,10 +556,10 @@ class _Problem:
     def _route(self) -> int:
         """Fastest way to the correlations of these projections."""
         if _is_spectral(self.size):
-            return kernels.SPECTRAL
+            return SPECTRAL
         squares = (np.arange(self.size) - self.size // 2) ** 2
         outside = np.add.outer(squares, squares) > (self.size // 2) ** 2
-        return kernels.SQUARE if self.images[:, outside].any() else kernels.DISC
+        return SQUARE if self.images[:, outside].any() else DISC
 
     def _templates_and_bias(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Projections and log-priors in base 2, for an even number of rotations."""
@@ -569,13 +570,13 @@ class _Problem:
         with np.errstate(over="ignore"):  # Told by the sums.
             templates[:n_rotations] = self.images * log2_e_per_variance
         energies = np.empty((n_rotations, 2 * size - 1, 2 * size - 1))
-        kernels.visible_energies(self.images, energies)
+        visible_energies(self.images, energies)
         with np.errstate(divide="ignore"):
             log2_prior = np.log2(self.shift_prior[self._visible])
             log2_rotation = np.log2(self.rotation_prior)[:, None, None]
         exponent = log2_prior + log2_rotation - energies * log2_e_per_variance / 2
-        bias = np.full((n_even, *energies.shape[1:]), kernels.HIDDEN, np.float32)
-        bias[:n_rotations] = np.maximum(exponent, kernels.HIDDEN)
+        bias = np.full((n_even, *energies.shape[1:]), HIDDEN, np.float32)
+        bias[:n_rotations] = np.maximum(exponent, HIDDEN)
         return templates, bias
 
     def shift_table(
@@ -604,9 +605,11 @@ def _is_spectral(size: int) -> bool:
     return LANES > 1 and size >= FOURIER_FROM
 
 
-def _block_length(n_patches: int, n_rotations: int, size: int, spectral: bool) -> int:
+def _block_length(
+    n_patches: int, n_rotations: int, size: int, through_spectra: bool
+) -> int:
     """Patches of a block: the same for any number of threads, so that sums are, too."""
-    work = _SPECTRAL_WORK * size**2 if spectral else 2 * size**4
+    work = _SPECTRAL_WORK * size**2 if through_spectra else 2 * size**4
     affordable = min(_LONGEST_BLOCK, _BLOCK_WORK // (n_rotations * work))
     wanted = max(_SHORTEST_BLOCK, n_patches // _ENOUGH_BLOCKS)
     return max(1, min(affordable, wanted) // _WIDEST) * _WIDEST

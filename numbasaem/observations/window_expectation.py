@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from numbasaem.errors import expected
+from numbasaem.kernels.layout import DISC, HIDDEN, SPECTRAL, SQUARE
 from numbasaem.kernels.llvm import LANES
-from numbasaem.kernels.patches import statistics as routes
-from numbasaem.kernels.windows import spectral as sliding_spectra
+from numbasaem.kernels.windows import spectral
 from numbasaem.kernels.windows import statistics as windows
 from numbasaem.reconstruction.maximization import uniform_shift_prior
 from numbasaem.threads import running_threads
@@ -154,8 +154,12 @@ def tile_windows(size: int) -> int:
     int
         Regions whose windows are a multiple of it leave no part of a tile idle.
     """
-    spectral = FOURIER_FROM <= size <= sliding_spectra.LARGEST
-    return windows.tile_windows(routes.SPECTRAL if spectral else routes.SQUARE, size)
+    return windows.tile_windows(SPECTRAL if _is_spectral(size) else SQUARE, size)
+
+
+def _is_spectral(size: int) -> bool:
+    """Whether products are taken through Fourier transforms."""
+    return LANES > 1 and FOURIER_FROM <= size <= spectral.LARGEST
 
 
 def whole_windows(usable: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:
@@ -247,11 +251,11 @@ class Hypotheses:
     @property
     def route(self) -> int:
         """Fastest way to the products with these projections."""
-        if LANES > 1 and FOURIER_FROM <= self.size <= sliding_spectra.LARGEST:
-            return routes.SPECTRAL
+        if _is_spectral(self.size):
+            return SPECTRAL
         squares = (np.arange(self.size) - self.size // 2) ** 2
         outside = np.add.outer(squares, squares) > (self.size // 2) ** 2
-        return routes.SQUARE if self.images[:, outside].any() else routes.DISC
+        return SQUARE if self.images[:, outside].any() else DISC
 
     def statistics(
         self, regions: Regions, threads: int | None = None
@@ -335,8 +339,8 @@ class Hypotheses:
         with np.errstate(divide="ignore"):
             exponent = np.log2(odds * self.rotation_prior)
         exponent -= energies * log2_e_per_variance / 2
-        bias = np.full(n_padded, routes.HIDDEN, np.float32)
-        bias[:n_rotations] = np.maximum(exponent, routes.HIDDEN)
+        bias = np.full(n_padded, HIDDEN, np.float32)
+        bias[:n_rotations] = np.maximum(exponent, HIDDEN)
         split = templates.reshape(-1, 2, LANES, size, size)
         return np.ascontiguousarray(split.transpose(0, 3, 4, 1, 2)), bias
 
@@ -364,9 +368,9 @@ class _Kernels:
         self.n_rotations = len(hypotheses.images)
         panels, self.bias = hypotheses.panels()
         self.scratch_length = 0
-        if route == routes.SPECTRAL:
-            panels = sliding_spectra.template_spectra(panels)
-            self.scratch_length = sliding_spectra.scratch_length(self.size, LANES)
+        if route == SPECTRAL:
+            panels = spectral.template_spectra(panels)
+            self.scratch_length = spectral.scratch_length(self.size, LANES)
         self.templates = panels.ravel()
         self.literals = (0,) * route, (0,) * self.size, (0,) * LANES
         self.side = windows.tile_windows(route, self.size)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..llvm import Vectors, index, repeat, vector_intrinsic
-from ..patches.spectral import (
+from ..transforms import (
     ZERO,
     Arithmetic,
     Image,
@@ -150,21 +150,21 @@ def _each_window(builder, size, lanes, spectrum, template, bias, scratch, use): 
 
 
 def _emit_add_evidence(builder, size, lanes, pointers):  # type: ignore[no-untyped-def]
-    """Sums over the rotations of a panel; what `sliding.add_evidence` computes."""
+    """Sums over the rotations of a panel; what `direct.add_evidence` computes."""
     spectrum, template, bias, level, total, scratch = pointers
     evidence = Evidence(Vectors(builder, lanes), level, total)
     _each_window(builder, size, lanes, spectrum, template, bias, scratch, evidence.add)
 
 
 def _emit_weigh_windows(builder, size, lanes, pointers):  # type: ignore[no-untyped-def]
-    """Weights of a panel's rotations; what `sliding.weigh_windows` computes."""
+    """Weights of a panel's rotations; what `direct.weigh_windows` computes."""
     spectrum, template, bias, log2_sum, weight, mass, scratch = pointers
     shares = Shares(Vectors(builder, lanes), log2_sum, weight, mass)
     _each_window(builder, size, lanes, spectrum, template, bias, scratch, shares.store)
 
 
 def _emit_add_windows(builder, size, lanes, pointers):  # type: ignore[no-untyped-def]
-    """Sum of weighted windows; what `sliding.add_windows` computes."""
+    """Sum of weighted windows; what `direct.add_windows` computes."""
     spectrum, weight, sums, scratch = pointers
     side = tile_pixels(size)
     n_windows = side - size + 1
