@@ -20,7 +20,7 @@ from numbasaem.kernels.llvm import LANES
 from numbasaem.kernels.windows import direct, portable, spectral
 from numbasaem.kernels.windows import statistics as windows
 from numbasaem.observations.exponents import LARGEST_EXPONENT, TOLERANCE
-from numbasaem.observations.patch_expectation import FOURIER_FROM, Statistics
+from numbasaem.observations.patch_expectation import Statistics
 from numbasaem.observations.window_expectation import (
     Hypotheses,
     compile_window_kernels,
@@ -482,5 +482,12 @@ def test_statistics__same_for_any_vector_width(
 
 
 def test_route__transforms_from_where_they_are_faster() -> None:
-    images = np.zeros((1, FOURIER_FROM, FOURIER_FROM))
+    size = spectral.faster_from(LANES)
+    images = np.zeros((1, size, size))
     assert LANES == 1 or Hypotheses(images, 1.0, 0.5).route == SPECTRAL
+    assert Hypotheses(images[:, 1:, 1:], 1.0, 0.5).route != SPECTRAL
+
+
+def test_faster_from__no_transforms_without_vectors() -> None:
+    assert spectral.faster_from(1) > spectral.LARGEST
+    assert all(spectral.faster_from(n) <= spectral.LARGEST for n in (4, 8, 16))

@@ -31,7 +31,7 @@ _SUM_BITS = 46
 sign and carry in the bytes that it travels in."""
 PACKED_BYTES = 6
 """Of each of the :class:`PartialSums` on its way from one process to another."""
-FOURIER_FROM = 12
+FOURIER_FROM = spectral.faster_from(LANES)
 """Smallest L whose correlations are taken through Fourier transforms."""
 _SHORTEST_BLOCK, _LONGEST_BLOCK = 64, 512
 """Patches: adding up the images of a shorter block would show in the time."""
@@ -39,7 +39,7 @@ _ENOUGH_BLOCKS = 64
 """To share among threads."""
 _WIDEST = 16
 """Patches in step on the widest processors; a block is a multiple of them."""
-_SPECTRAL_WORK = 2 * FOURIER_FROM**2
+_SPECTRAL_WORK = 2 * 12**2
 """Of a rotation through Fourier transforms, over L**2: as much as sums over pixels
 where one takes over from the other."""
 _BLOCK_WORK = 1 << 35

@@ -17,11 +17,13 @@ from numbasaem.reconstruction.maximization import uniform_shift_prior
 from numbasaem.threads import running_threads
 
 from .exponents import refuse_large_exponents, strongest_window
-from .patch_expectation import FOURIER_FROM, Statistics, probabilities
+from .patch_expectation import Statistics, probabilities
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+FOURIER_FROM = spectral.faster_from(LANES)
+"""Smallest L whose products are taken through Fourier transforms."""
 _ENOUGH_BLOCKS, _LONGEST_BLOCK = 64, 16
 """Blocks to share among threads; tiles of the longest, about a second's work."""
 
