@@ -230,6 +230,27 @@ def test_operations__match_plain_loops(operations, size: int, lanes: int) -> Non
     assert_close(inner(added, wanted.shape), wanted, 1e-6)
 
 
+@numba.njit
+def weigh_on_disc(side, lanes, operands):
+    direct.weigh_disc(side, lanes, operands)
+
+
+@pytest.mark.parametrize(("size", "lanes"), [(5, 8), (6, 4)])
+def test_weigh_disc__matches_plain_loops(size: int, lanes: int) -> None:
+    generator, n = np.random.default_rng(size), 2 * size - 1
+    patch, template, bias, level = weighing_problem(size, lanes, generator)
+    given = [operand(a) for a in (patch, reference.on_disc(template), bias, level)]
+    powers = operand(np.zeros((2, n, n, lanes)))
+    totals, peak = operand(np.zeros((2, lanes))), operand(np.zeros(lanes))
+    weigh_on_disc((0,) * size, (0,) * lanes, flat(*given, powers, totals, peak))
+    assert_weighed(
+        reference.weigh_disc(patch, template, bias, level),
+        inner(powers, (2, n, n, lanes)),
+        inner(totals, (2, lanes)),
+        inner(peak, (lanes,)),
+    )
+
+
 @pytest.mark.parametrize(("size", "lanes"), [(5, 8), (6, 4), (8, 8), (11, 16), (13, 8)])
 def test_spectral_operations__match_plain_loops(size: int, lanes: int) -> None:
     generator = np.random.default_rng(size)
@@ -256,10 +277,8 @@ def test_spectral_operations__match_plain_loops(size: int, lanes: int) -> None:
         ),
     )
 
-    columns = inner(spectrum, (side, side, 2, lanes)).transpose(1, 0, 2, 3)
-    padded = np.zeros((side, side, lanes))
-    padded[:size, :size] = patch
-    transformed = np.fft.fft2(padded, axes=(0, 1)) / side**2
+    columns = inner(spectrum, (side, side, 2, lanes))
+    transformed = reference.patch_spectrum(patch, side)
     assert_close(columns[:, :, 0] + 1j * columns[:, :, 1], transformed, 1e-6)
     assert_weighed(
         reference.weigh(patch, template, bias, level),

@@ -153,6 +153,7 @@ class Operands:
         self.pixels = draw(side, side)
         self.template = draw(size, size, 2, lanes)
         self.template[outside_disc(size) & disc] = 0
+        self.disc = disc
         self.bias = np.linspace(-90, 160, 2 * lanes, dtype=np.float32)
         self.log2_sum = 160 + 3 * draw(n_windows, n_windows)
         self.level = np.zeros((n_windows, n_windows, lanes), np.float32)
@@ -190,10 +191,14 @@ class Operands:
     def check(self) -> None:
         flat = self.template.reshape(self.size, self.size, -1).astype(float)
         given = self.pixels.astype(float), flat, self.bias.astype(float)
-        wanted = reference.add_evidence(*given)
+        # pixels outside of the disc, which the operations do not read, are zero
+        disc = self.disc
+        evidence = reference.add_evidence_disc if disc else reference.add_evidence
+        weigh = reference.weigh_windows_disc if disc else reference.weigh_windows
+        wanted = evidence(*given)
         found = self.total * 2.0 ** self.level.astype(float)
         np.testing.assert_allclose(found, wanted, rtol=1e-3)
-        weight = reference.weigh_windows(*given, self.log2_sum.astype(float))
+        weight = weigh(*given, self.log2_sum.astype(float))
         shares = self.weight.reshape(weight.shape)
         assert (shares[weight < 2.0**-51] == 0).all()
         assert_close(shares, weight, 1e-3)
@@ -226,6 +231,9 @@ def test_spectral_operations__plain_sums() -> None:
     scratch = np.empty(spectral.scratch_length(size, lanes), np.float32)
     spectrum = np.empty(2 * side**2, np.float32)
     operands.run(spectral_operations, spectrum, spectra, scratch)
+    real, imaginary = spectrum.reshape(side, side, 2).transpose(2, 0, 1)
+    wanted = reference.tile_spectrum(operands.pixels.astype(float))
+    assert_close(real + 1j * imaginary, wanted, 1e-6)
     operands.check()
 
 
