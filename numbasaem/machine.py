@@ -19,7 +19,7 @@ def describe() -> dict[str, str]:
     """
     import numba
 
-    from numbasaem.kernels import _jit
+    from numbasaem.kernels import _cache
     from numbasaem.kernels.llvm import vector_width
 
     # Asking for the number of threads starts them, which decides the threading layer.
@@ -33,7 +33,7 @@ def describe() -> dict[str, str]:
         "threads": f"{in_use} in use of {numba.config.NUMBA_NUM_THREADS}",
         "SIMD width": f"{vector_width()} float32",
         "threading layer": numba.threading_layer(),
-        "kernel cache": str(numba.config.CACHE_DIR) if _jit.CACHE else "off",
+        "kernel cache": str(_cache.folder() or "none") if _cache.enabled() else "off",
     }
 
 

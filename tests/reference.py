@@ -152,6 +152,41 @@ def weigh(
     return weight, weight.sum(axis=(1, 2)), exponents.max(axis=(0, 1, 2))
 
 
+def on_disc(templates: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Templates (..., L, L) without the pixels outside of the disc of radius L // 2."""
+    size = templates.shape[-1]
+    cut = templates.copy()
+    for y, x in np.ndindex(size, size):
+        if (y - size // 2) ** 2 + (x - size // 2) ** 2 > (size // 2) ** 2:
+            cut[..., y, x] = 0
+    return cut
+
+
+def weigh_disc(
+    patch: NDArray[np.float64],
+    template: NDArray[np.float64],
+    bias: NDArray[np.float64],
+    level: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """As `weigh`, of the templates' pixels on the disc."""
+    return weigh(patch, on_disc(template), bias, level)
+
+
+def patch_spectrum(patch: NDArray[np.float64], side: int) -> NDArray[np.complex128]:
+    """Fourier transform over n**2 of patches (L, L, lanes) padded to n pixels a side.
+
+    Column by column: entry [j, i] has row frequency i and column frequency j.
+    """
+    size, _, n_lanes = patch.shape
+    y, x = np.mgrid[:size, :size]
+    spectrum = np.zeros((side, side, n_lanes), dtype=complex)
+    for j, i in np.ndindex(side, side):
+        wave = np.exp(-2j * np.pi * (i * y + j * x) / side)
+        for lane in range(n_lanes):
+            spectrum[j, i, lane] = np.sum(patch[:, :, lane] * wave) / side**2
+    return spectrum
+
+
 def add_weights(
     weight: NDArray[np.float64], shift_mass: NDArray[np.float64]
 ) -> NDArray[np.float64]:
@@ -388,6 +423,30 @@ def add_evidence(
     powers = 2.0 ** _exponents(pixels, template, bias)
     half = len(bias) // 2
     return powers[:, :, :half] + powers[:, :, half:]
+
+
+def add_evidence_disc(
+    pixels: NDArray[np.float64],
+    template: NDArray[np.float64],
+    bias: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """As `add_evidence`, of the templates' pixels on the disc."""
+    return add_evidence(pixels, on_disc(template.T).T, bias)
+
+
+def weigh_windows_disc(
+    pixels: NDArray[np.float64],
+    template: NDArray[np.float64],
+    bias: NDArray[np.float64],
+    log2_sum: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """As `weigh_windows`, of the templates' pixels on the disc."""
+    return weigh_windows(pixels, on_disc(template.T).T, bias, log2_sum)
+
+
+def tile_spectrum(pixels: NDArray[np.float64]) -> NDArray[np.complex128]:
+    """Fourier transform over n**2 of a tile of n pixels a side, column by column."""
+    return patch_spectrum(pixels[:, :, None], len(pixels))[:, :, 0]
 
 
 def weigh_windows(

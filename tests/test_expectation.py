@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from dataclasses import fields
-from typing import Any
+from typing import Any, cast
 
 import numba
 import numpy as np
@@ -12,12 +13,20 @@ import pytest
 from numpy.typing import NDArray
 
 from numbasaem.errors import InputError
-from numbasaem.kernels.patches import direct as simd
-from numbasaem.kernels.patches import portable
-from numbasaem.kernels.patches import spectral as fourier
+from numbasaem.kernels.patches import direct, portable, spectral
 from numbasaem.kernels.patches import statistics as kernels
+from numbasaem.kernels.patches.energies import visible_energies
 from numbasaem.observations import patch_expectation as expectation_step
-from numbasaem.observations.patch_expectation import expectation, shift_posterior
+from numbasaem.observations.exponents import (
+    LARGEST_EXPONENT,
+    TOLERANCE,
+    strongest_patch,
+)
+from numbasaem.observations.patch_expectation import (
+    compile_kernels,
+    expectation,
+    shift_posterior,
+)
 from numbasaem.observations.statistics import Statistics
 from tests import reference
 from tests.helpers import (
@@ -74,13 +83,13 @@ def brute_force(given: dict[str, Any]) -> Statistics:
 
 
 @numba.njit
-def simd_operations(side, lanes, operands):
+def direct_operations(side, lanes, operands):
     weighed, added_weights, boxed, adjoined, added = operands
-    simd.weigh(side, lanes, weighed)
-    simd.add_weights(side, lanes, added_weights)
-    simd.box_sums(side, lanes, boxed)
-    simd.adjoint(side, lanes, adjoined)
-    simd.add_lanes(side, lanes, added)
+    direct.weigh(side, lanes, weighed)
+    direct.add_weights(side, lanes, added_weights)
+    direct.box_sums(side, lanes, boxed)
+    direct.adjoint(side, lanes, adjoined)
+    direct.add_lanes(side, lanes, added)
 
 
 def portable_operations(side, lanes, operands):
@@ -94,11 +103,11 @@ def portable_operations(side, lanes, operands):
 
 
 @numba.njit
-def fourier_operations(side, lanes, operands):
+def spectral_operations(side, lanes, operands):
     transformed, weighed, adjoined = operands
-    fourier.patch_spectrum(side, lanes, transformed)
-    fourier.weigh(side, lanes, weighed)
-    fourier.adjoint(side, lanes, adjoined)
+    spectral.patch_spectrum(side, lanes, transformed)
+    spectral.weigh(side, lanes, weighed)
+    spectral.adjoint(side, lanes, adjoined)
 
 
 GUARD = 3
@@ -157,9 +166,9 @@ def assert_weighed(wanted, weight, total, peak) -> None:
 @pytest.mark.parametrize(
     ("operations", "size", "lanes"),
     [
-        (simd_operations, 5, 8),
-        (simd_operations, 6, 4),
-        (simd_operations, 11, 16),
+        (direct_operations, 5, 8),
+        (direct_operations, 6, 4),
+        (direct_operations, 11, 16),
         (portable_operations, 5, 8),
         (portable_operations, 6, 3),
     ],
@@ -207,10 +216,31 @@ def test_operations__match_plain_loops(operations, size: int, lanes: int) -> Non
     assert_close(inner(added, wanted.shape), wanted, 1e-6)
 
 
+@numba.njit
+def weigh_on_disc(side, lanes, operands):
+    direct.weigh_disc(side, lanes, operands)
+
+
+@pytest.mark.parametrize(("size", "lanes"), [(5, 8), (6, 4)])
+def test_weigh_disc__matches_plain_loops(size: int, lanes: int) -> None:
+    generator, n = np.random.default_rng(size), 2 * size - 1
+    patch, template, bias, level = weighing_problem(size, lanes, generator)
+    given = [operand(a) for a in (patch, reference.on_disc(template), bias, level)]
+    powers = operand(np.zeros((2, n, n, lanes)))
+    totals, peak = operand(np.zeros((2, lanes))), operand(np.zeros(lanes))
+    weigh_on_disc((0,) * size, (0,) * lanes, flat(*given, powers, totals, peak))
+    assert_weighed(
+        reference.weigh_disc(patch, template, bias, level),
+        inner(powers, (2, n, n, lanes)),
+        inner(totals, (2, lanes)),
+        inner(peak, (lanes,)),
+    )
+
+
 @pytest.mark.parametrize(("size", "lanes"), [(5, 8), (6, 4), (8, 8), (11, 16), (13, 8)])
-def test_fourier_operations__match_plain_loops(size: int, lanes: int) -> None:
+def test_spectral_operations__match_plain_loops(size: int, lanes: int) -> None:
     generator = np.random.default_rng(size)
-    n, side = 2 * size - 1, fourier.transform_side(size)
+    n, side = 2 * size - 1, spectral.transform_side(size)
     assert side >= n
     patch, template, bias, level = weighing_problem(size, lanes, generator)
     weight = as_float32(generator.random((2, n, n, lanes)))
@@ -219,11 +249,11 @@ def test_fourier_operations__match_plain_loops(size: int, lanes: int) -> None:
     powers = operand(np.zeros((2, n, n, lanes)))
     totals, peak = operand(np.zeros((2, lanes))), operand(np.zeros(lanes))
     weighted = [operand(np.zeros((size, size, lanes))) for _ in range(2)]
-    scratch = operand(np.zeros(fourier.scratch_length(size, lanes)))
+    scratch = operand(np.zeros(spectral.scratch_length(size, lanes)))
     as_template = template.astype(np.float32)
-    spectra = operand(as_float32(fourier.template_spectra(as_template)))
+    spectra = operand(as_float32(spectral.template_spectra(as_template)))
     given = (spectra, operand(bias), operand(level))
-    fourier_operations(
+    spectral_operations(
         (0,) * size,
         (0,) * lanes,
         (
@@ -233,10 +263,8 @@ def test_fourier_operations__match_plain_loops(size: int, lanes: int) -> None:
         ),
     )
 
-    columns = inner(spectrum, (side, side, 2, lanes)).transpose(1, 0, 2, 3)
-    padded = np.zeros((side, side, lanes))
-    padded[:size, :size] = patch
-    transformed = np.fft.fft2(padded, axes=(0, 1)) / side**2
+    columns = inner(spectrum, (side, side, 2, lanes))
+    transformed = reference.patch_spectrum(patch, side)
     assert_close(columns[:, :, 0] + 1j * columns[:, :, 1], transformed, 1e-6)
     assert_weighed(
         reference.weigh(patch, template, bias, level),
@@ -254,7 +282,7 @@ def test_visible_energies__match_plain_loops(size: int) -> None:
     images = np.random.default_rng(0).standard_normal((2, size, size))
     images[1, : size // 2] = 0
     found, wanted = np.empty((2, 2, 2 * size - 1, 2 * size - 1))
-    kernels.visible_energies(images, found)
+    visible_energies(images, found)
     reference.visible_energies(images, wanted)
     np.testing.assert_allclose(found, wanted, rtol=1e-12, atol=1e-12 * wanted.max())
     assert (found >= 0).all()
@@ -283,6 +311,21 @@ def test_expectation__of_projections_on_the_disc(size: int, snr: float) -> None:
     assert_same_statistics(expectation(**on_disc), brute_force(on_disc))
 
 
+@pytest.mark.parametrize("whole_square", [False, True])
+def test_compile_kernels__nothing_is_left_to_compile(whole_square: bool) -> None:
+    size, dispatcher = 7, cast(Any, kernels.accumulate_statistics)
+    images = np.zeros((3, size, size))
+    images[:, 1:, 1:] = 1
+    images[1, 0, 0] = whole_square
+    squares = (np.arange(size) - size // 2) ** 2
+    on_disc = np.add.outer(squares, squares) <= (size // 2) ** 2
+    compile_kernels(size, whole_square)
+    compiled = set(dispatcher.signatures)
+    prior = random_prior(size, np.random.default_rng(0))
+    expectation(images, images if whole_square else images * on_disc, prior, 1.0)
+    assert set(dispatcher.signatures) == compiled
+
+
 @pytest.mark.parametrize("snr", [0.01, 1.0, 100.0])
 @pytest.mark.parametrize("size", [5, 8])
 def test_expectation__through_spectra_matches_brute_force(
@@ -301,6 +344,40 @@ def test_expectation__routes_agree(
     through_spectra = expectation(**given)
     monkeypatch.setattr(expectation_step, "FOURIER_FROM", 99)
     assert_same_statistics(through_spectra, expectation(**given), 3 * ROUNDING)
+
+
+@pytest.mark.slow
+def test_expectation__size_of_a_large_molecule() -> None:
+    # the first L whose transforms are longer than 96; a few shifts, for brevity
+    size, places = 49, [(0, 0), (48, 48), (50, 50), (1, 97), (70, 3), (49, 0)]
+    generator = np.random.default_rng(0)
+    images = 0.05 * generator.standard_normal((2, size, size))
+    patches = generator.standard_normal((3, size, size)).astype(np.float32)
+    prior, rotation_prior = np.zeros((2 * size, 2 * size)), np.array([0.3, 0.7])
+    prior[tuple(np.transpose(places))] = generator.dirichlet(np.ones(len(places)))
+    found = expectation(patches, images, prior, 1.0, rotation_prior)
+
+    seen = [[reference.shifted_view(image, at) for at in places] for image in images]
+    distance = np.square(patches[:, None, None] - np.array(seen)).sum(axis=(3, 4))
+    states = np.outer(rotation_prior, [prior[at] for at in places])
+    joint = np.log(states) - (distance + size**2 * np.log(2 * np.pi)) / 2
+    evidence = np.logaddexp.reduce(joint, axis=(1, 2))
+    weight = np.exp(joint - evidence[:, None, None])
+    assert found.log_likelihood == pytest.approx(evidence.sum(), rel=1e-7)
+    assert_close(found.rotation_mass, weight.sum(axis=(0, 2)))
+    mass = [found.shift_mass[at] for at in places]
+    assert_close(mass, weight.sum(axis=(0, 1)))
+    # only the first of these shifts shows all pixels; each shows a rectangle of them
+    for k in range(2):
+        visible, weighted = np.zeros((2, size, size))
+        for number, (s_y, s_x) in enumerate(places):
+            rows, columns = ((np.arange(size) + s) % (2 * size) for s in (s_y, s_x))
+            shown = np.ix_(rows[rows < size], columns[columns < size])
+            moved = np.tensordot(weight[:, k, number], patches, 1)
+            visible[shown] += weight[:, k, number].sum()
+            weighted[shown] += moved[np.ix_(rows < size, columns < size)]
+        assert_close(found.visible_weight[k], visible)
+        assert_close(found.weighted_patch[k], weighted)
 
 
 @pytest.mark.parametrize("n_rotations", [1, 2, 3])
@@ -359,6 +436,10 @@ def test_expectation__patch_is_always_empty() -> None:
     np.testing.assert_array_equal(found.visible_weight, 0)
     np.testing.assert_array_equal(found.weighted_patch, 0)
     np.testing.assert_allclose(found.rotation_mass, 11 * given["rotation_prior"])
+
+
+def test_expectation__takes_no_choice_of_one() -> None:
+    assert "precision" not in inspect.signature(expectation).parameters
 
 
 def test_expectation__no_patches() -> None:
@@ -503,12 +584,50 @@ def test_expectation__no_denormal_results(snr: float) -> None:
         assert not ((size > 0) & (size < smallest)).any()
 
 
-def test_expectation__steep_likelihood_is_finite() -> None:
-    given = problem(snr=1e4) | {"noise_variance": 1e-8}
+def steep_problem(size: int, share: float) -> dict[str, Any]:
+    """One patch that shows its particle, log-weights a share of the largest allowed."""
+    given = problem(1, n_rotations=2, size=size)
+    image, prior = given["images"][:1], np.zeros((2 * size, 2 * size))
+    prior[0, 0], prior[1, 0], prior[size, size] = 0.5, 0.4, 0.1
+    energy = strongest_patch(image.astype(np.float32)) ** 2
+    shown = image + np.sqrt(energy / LARGEST_EXPONENT) * given["patches"]
+    return given | {
+        "patches": shown.astype(np.float32),
+        "images": np.concatenate([image, image * 0.7]),
+        "shift_prior": prior,
+        "noise_variance": energy / (2 * share * LARGEST_EXPONENT),
+    }
+
+
+@pytest.mark.parametrize("size", [5, 11, 13])
+def test_expectation__steep_likelihood_is_right(size: int) -> None:
+    given = steep_problem(size, share=0.98)
     found = expectation(**given)
-    for field in fields(Statistics):
-        assert np.isfinite(getattr(found, field.name)).all()
-    assert found.shift_mass.sum() == pytest.approx(11, rel=1e-6)
+    joint = [
+        np.log(given["shift_prior"][shift] * given["rotation_prior"][k])
+        - np.square(given["patches"] - reference.shifted_view(image, shift)).sum()
+        / (2 * given["noise_variance"])
+        for k, image in enumerate(given["images"])
+        for shift in ((0, 0), (1, 0), (size, size))
+    ]
+    constant = size**2 / 2 * np.log(2 * np.pi * given["noise_variance"])
+    wanted = np.logaddexp.reduce(joint) - constant
+    assert found.log_likelihood == pytest.approx(wanted, abs=2 * TOLERANCE)
+    assert found.rotation_mass == pytest.approx([1, 0], abs=1e-6)
+
+
+def test_expectation__likelihood_too_steep_for_float32() -> None:
+    with pytest.raises(InputError, match="pixels of the order of the noise") as error:
+        expectation(**steep_problem(SIZE, share=1.1))
+    assert "patches and images: " in str(error.value)
+    assert "at most 5.6e+05, found 6.2e+05 at noise_variance" in str(error.value)
+
+
+def test_expectation__bright_patch_under_faint_images_is_exact_enough() -> None:
+    given = problem()
+    given["patches"][3, 1, 2] = 1e5
+    found = expectation(**given)
+    assert found.rotation_mass.sum() == pytest.approx(11, rel=1e-6)
 
 
 def test_shift_posterior__matches_brute_force() -> None:
@@ -587,6 +706,7 @@ def with_pixel(value: float) -> NDArray[np.float64]:
         ({"images": np.zeros((2, SIZE, 6))}, r"images: expected shape \(K, L, L\)"),
         ({"images": np.zeros((SIZE, SIZE))}, r"images: expected shape \(K, L, L\)"),
         ({"images": np.zeros((0, SIZE, SIZE))}, "images: expected at least one"),
+        ({"images": np.zeros((1, 129, 129))}, "images: expected at most 128 x 128"),
         ({"images": with_pixel(np.nan)}, "images: expected finite pixels"),
         ({"shift_prior": np.full((5, 5), 1 / 25)}, r"shift_prior: .* \(10, 10\)"),
         ({"shift_prior": np.full((10, 10), 0.02)}, "shift_prior: expected a sum of 1"),

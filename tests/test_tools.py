@@ -80,6 +80,27 @@ def test_kernels__bad_example(
 
 
 @pytest.mark.parametrize(
+    ("assignment", "clean"),
+    [
+        ("add_up = vector_intrinsic(_emit_add_up, n_arrays=2)", True),
+        ("_correlate = vector_intrinsic(_emit_correlate, n_arrays=2)", True),
+        ("_correlate = _operations.correlate", True),
+        ("correlate = vector_intrinsic(_emit_correlate, n_arrays=2)", False),
+        ("correlate = llvm.vector_intrinsic(_emit_correlate, n_arrays=2)", False),
+        ("correlate: object = vector_intrinsic(_emit_correlate, n_arrays=2)", False),
+        ("correlate = kernel(STRICT)(_correlate)", False),
+    ],
+)
+def test_kernels__operation_made_by_assignment(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], assignment: str, clean: bool
+) -> None:
+    files = {"numbasaem/kernels/sums.py": f"{GOOD_KERNEL}\n{assignment}\n"}
+    assert check_kernels.main(checkout(tmp_path, files)) == int(not clean)
+    complaint = "correlate has no namesake in tests/reference.py"
+    assert (complaint in capsys.readouterr().out) is not clean
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "from numba import njit\n",

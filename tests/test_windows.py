@@ -12,17 +12,16 @@ from numpy.typing import NDArray
 
 from numbasaem.errors import InputError
 from numbasaem.geometry.rotations import rotation_grid
+from numbasaem.kernels.layout import SPECTRAL, TILE
 from numbasaem.kernels.llvm import LANES
-from numbasaem.kernels.patches import portable
-from numbasaem.kernels.patches.statistics import SPECTRAL
-from numbasaem.kernels.windows import direct as sliding
-from numbasaem.kernels.windows import spectral as sliding_spectra
+from numbasaem.kernels.windows import direct, portable, spectral
 from numbasaem.kernels.windows import statistics as windows
-from numbasaem.observations.patch_expectation import FOURIER_FROM
+from numbasaem.observations.exponents import LARGEST_EXPONENT, TOLERANCE
 from numbasaem.observations.shift_prior import uniform_shift_prior
 from numbasaem.observations.statistics import Statistics
 from numbasaem.observations.window_expectation import (
     WindowExpectation,
+    compile_window_kernels,
     window_expectation,
 )
 from numbasaem.projection.operator import ProjectionOperator
@@ -117,16 +116,16 @@ def plain_sums(
 
 @numba.njit
 def square_operations(side, lanes, added, weighed, summed):
-    sliding.add_evidence(side, lanes, added)
-    sliding.weigh_windows(side, lanes, weighed)
-    sliding.add_windows(side, lanes, summed)
+    direct.add_evidence(side, lanes, added)
+    direct.weigh_windows(side, lanes, weighed)
+    direct.add_windows(side, lanes, summed)
 
 
 @numba.njit
 def disc_operations(side, lanes, added, weighed, summed):
-    sliding.add_evidence_disc(side, lanes, added)
-    sliding.weigh_windows_disc(side, lanes, weighed)
-    sliding.add_windows(side, lanes, summed)
+    direct.add_evidence_disc(side, lanes, added)
+    direct.weigh_windows_disc(side, lanes, weighed)
+    direct.add_windows(side, lanes, summed)
 
 
 def portable_operations(side, lanes, added, weighed, summed):
@@ -138,10 +137,10 @@ def portable_operations(side, lanes, added, weighed, summed):
 
 @numba.njit
 def spectral_operations(side, lanes, transformed, added, weighed, summed):
-    sliding_spectra.tile_spectrum(side, (0,), transformed)
-    sliding_spectra.add_evidence(side, lanes, added)
-    sliding_spectra.weigh_windows(side, lanes, weighed)
-    sliding_spectra.add_windows(side, lanes, summed)
+    spectral.tile_spectrum(side, (0,), transformed)
+    spectral.add_evidence(side, lanes, added)
+    spectral.weigh_windows(side, lanes, weighed)
+    spectral.add_windows(side, lanes, summed)
 
 
 class Operands:
@@ -157,6 +156,7 @@ class Operands:
         self.pixels = draw(side, side)
         self.template = draw(size, size, 2, lanes)
         self.template[outside_disc(size) & disc] = 0
+        self.disc = disc
         self.bias = np.linspace(-90, 160, 2 * lanes, dtype=np.float32)
         self.log2_sum = 160 + 3 * draw(n_windows, n_windows)
         self.level = np.zeros((n_windows, n_windows, lanes), np.float32)
@@ -194,10 +194,14 @@ class Operands:
     def check(self) -> None:
         flat = self.template.reshape(self.size, self.size, -1).astype(float)
         given = self.pixels.astype(float), flat, self.bias.astype(float)
-        wanted = reference.add_evidence(*given)
+        # pixels outside of the disc, which the operations do not read, are zero
+        disc = self.disc
+        evidence = reference.add_evidence_disc if disc else reference.add_evidence
+        weigh = reference.weigh_windows_disc if disc else reference.weigh_windows
+        wanted = evidence(*given)
         found = self.total * 2.0 ** self.level.astype(float)
         np.testing.assert_allclose(found, wanted, rtol=1e-3)
-        weight = reference.weigh_windows(*given, self.log2_sum.astype(float))
+        weight = weigh(*given, self.log2_sum.astype(float))
         shares = self.weight.reshape(weight.shape)
         assert (shares[weight < 2.0**-51] == 0).all()
         assert_close(shares, weight, 1e-3)
@@ -209,27 +213,30 @@ class Operands:
 
 @pytest.mark.parametrize("disc", [False, True])
 def test_operations__plain_sums(disc: bool) -> None:
-    operands = Operands(portable.TILE, SIZE, max(LANES, 4), disc)
+    operands = Operands(TILE, SIZE, max(LANES, 4), disc)
     operands.run(disc_operations if disc else square_operations)
     operands.check()
 
 
 def test_portable_operations__plain_sums() -> None:
-    operands = Operands(portable.TILE, 3, 1, disc=False)
+    operands = Operands(TILE, 3, 1, disc=False)
     operands.run(portable_operations)
     operands.check()
 
 
 def test_spectral_operations__plain_sums() -> None:
     size, lanes = SPECTRAL_SIZE, max(LANES, 4)
-    side = sliding_spectra.tile_pixels(size)
+    side = spectral.tile_pixels(size)
     operands = Operands(side - size + 1, size, lanes, disc=False)
     operands.bias[:] = np.linspace(-30, 60, 2 * lanes)
     operands.log2_sum -= 100
-    spectra = sliding_spectra.template_spectra(operands.template[None])
-    scratch = np.empty(sliding_spectra.scratch_length(size, lanes), np.float32)
+    spectra = spectral.template_spectra(operands.template[None])
+    scratch = np.empty(spectral.scratch_length(size, lanes), np.float32)
     spectrum = np.empty(2 * side**2, np.float32)
     operands.run(spectral_operations, spectrum, spectra, scratch)
+    real, imaginary = spectrum.reshape(side, side, 2).transpose(2, 0, 1)
+    wanted = reference.tile_spectrum(operands.pixels.astype(float))
+    assert_close(real + 1j * imaginary, wanted, 1e-6)
     operands.check()
 
 
@@ -268,6 +275,16 @@ def test_statistics__plain_sums(more: dict[str, Any]) -> None:
     assert_close(positions, posterior, 1e-4)
 
 
+@pytest.mark.parametrize("disc", [False, True])
+def test_compile_window_kernels__nothing_is_left_to_compile(disc: bool) -> None:
+    given = problem(size=6, disc=disc)
+    compile_window_kernels(6, whole_square=not disc)
+    dispatchers: Any = windows.window_evidence, windows.accumulate_windows
+    compiled = [set(dispatcher.signatures) for dispatcher in dispatchers]
+    window_expectation(**given)
+    assert [set(dispatcher.signatures) for dispatcher in dispatchers] == compiled
+
+
 def test_mask__only_whole_windows() -> None:
     given = problem()
     mask = np.ones(given["micrograph"].shape, bool)
@@ -290,6 +307,31 @@ def test_strong_signal__no_overflow() -> None:
     np.testing.assert_allclose(positions[centres], 1, atol=1e-4)
     assert positions[~centres].sum() < 1e-3
     assert stats.visible_weight[:, 0, 0].sum() == pytest.approx(centres.sum(), rel=1e-4)
+
+
+@pytest.mark.parametrize("size", [SIZE, SPECTRAL_SIZE])
+def test_likelihood__right_as_far_as_it_may_be_steep(size: int) -> None:
+    given = problem(shape=(2 * size - 1, 2 * size - 1), size=size, n_rotations=1)
+    given["micrograph"][:] = 0
+    # a particle that is alone, just below the largest exponent
+    given["micrograph"][1 : size + 1, 2 : size + 2] = given["images"][0]
+    energy = np.square(given["images"]).sum()
+    given["noise_variance"] = energy / (1.96 * LARGEST_EXPONENT)
+    found, positions = window_expectation(**given)
+    evidence = energy / (2 * given["noise_variance"])
+    prior = np.log(0.4 / (2 * size - 1) ** 2)
+    half = size // 2
+    centres = given["micrograph"][half : half + size, half : half + size].astype(float)
+    gaussian = np.square(centres).sum() / given["noise_variance"]
+    gaussian += size**2 * np.log(2 * np.pi * given["noise_variance"])
+    wanted = size**2 * (evidence + prior) / (2 * size - 1) ** 2 - gaussian / 2
+    assert found.log_likelihood == pytest.approx(wanted, abs=2 * TOLERANCE)
+    assert positions[1, 2] == pytest.approx(1, abs=1e-6)
+    given["noise_variance"] *= 0.9
+    with pytest.raises(
+        InputError, match=r"micrograph and images: .* order of the noise"
+    ):
+        window_expectation(**given)
 
 
 @pytest.mark.parallel
@@ -436,5 +478,12 @@ def test_statistics__same_for_any_vector_width(lanes: int, programs: Programs) -
 
 
 def test_route__transforms_from_where_they_are_faster() -> None:
-    images = np.zeros((1, FOURIER_FROM, FOURIER_FROM))
+    size = spectral.faster_from(LANES)
+    images = np.zeros((1, size, size))
     assert LANES == 1 or WindowExpectation(images, 1.0, 0.5).route == SPECTRAL
+    assert WindowExpectation(images[:, 1:, 1:], 1.0, 0.5).route != SPECTRAL
+
+
+def test_faster_from__no_transforms_without_vectors() -> None:
+    assert spectral.faster_from(1) > spectral.LARGEST
+    assert all(spectral.faster_from(n) <= spectral.LARGEST for n in (4, 8, 16))

@@ -7,7 +7,8 @@
 * `prange` stands only inside a function decorated with `@parallel_kernel(...)`:
   anywhere else the loop would be serial without a word.
 * A compiled function without a leading underscore has a docstring and a slow namesake
-  in `tests/reference.py`.
+  in `tests/reference.py`; so has an operation made by assignment, as
+  `correlate = vector_intrinsic(...)`, but for the docstring.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ COMPILERS = frozenset(
 )
 KERNEL_WORDS = COMPILERS | {"intrinsic", "overload", "prange"}
 DECORATORS = frozenset({"kernel", "parallel_kernel"})
+MAKERS = DECORATORS | {"intrinsic", "vector_intrinsic"}
 FLAGS = frozenset({"FAST", "STRICT"})
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -103,6 +105,26 @@ def _undocumented(tree: ast.AST, references: set[str]) -> Iterator[tuple[int, st
             yield node.lineno, f"{node.name} has no namesake in tests/reference.py"
 
 
+def _made(value: ast.AST | None) -> bool:
+    """Whether a value is what a maker of compiled functions returns."""
+    while isinstance(value, ast.Call):
+        if _last_name(value) in MAKERS:
+            return True
+        value = value.func
+    return False
+
+
+def _assigned(tree: ast.Module, references: set[str]) -> Iterator[tuple[int, str]]:
+    """Find operations made by assignment that have no slow namesake."""
+    for node in tree.body:
+        if not isinstance(node, ast.Assign | ast.AnnAssign) or not _made(node.value):
+            continue
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        for name in map(_last_name, targets):
+            if name and not name.startswith("_") and name not in references:
+                yield node.lineno, f"{name} has no namesake in tests/reference.py"
+
+
 def _problems(root: Path) -> Iterator[str]:
     package = root / "numbasaem"
     reference = ast.parse((root / "tests" / "reference.py").read_text("utf-8"))
@@ -117,6 +139,7 @@ def _problems(root: Path) -> Iterator[str]:
             found += _unstated_flags(tree)
             found += _serial_pranges(tree)
             found += _undocumented(tree, references)
+            found += _assigned(tree, references)
         for line, message in sorted(found):
             yield f"{path.relative_to(root)}:{line}: {message}"
 

@@ -16,7 +16,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .patches.portable import LOG2_FLUSH
+from .layout import LOG2_FLUSH
 
 _F32 = ir.FloatType()
 _I32 = ir.IntType(32)

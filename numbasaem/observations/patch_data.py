@@ -131,7 +131,8 @@ class Patches:
 
     def compile(self) -> None:
         """Compile the kernels; see :class:`Observations`."""
-        compile_kernels(self._patches.shape[1])
+        size = self._patches.shape[1]
+        compile_kernels(size, whole_square=self._optics is not None)
 
     def projections(self, basis: VolumeBasis, n_rotations: int) -> ProjectionOperator:
         """Projections as the patches see them; see :class:`Observations`."""

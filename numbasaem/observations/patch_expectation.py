@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from numbasaem.errors import NumericalError, expected
 from numbasaem.geometry.grids import disc
+from numbasaem.kernels.layout import DISC, HIDDEN, SPECTRAL, SQUARE
 from numbasaem.kernels.llvm import LANES
-from numbasaem.kernels.patches import spectral as fourier
+from numbasaem.kernels.patches import spectral
 from numbasaem.kernels.patches import statistics as kernels
+from numbasaem.kernels.patches.energies import visible_energies
 from numbasaem.threads import running_threads
 
 from .exact_sums import BatchLayout, PartialSums
+from .exponents import refuse_large_exponents, strongest_patch
 from .input_checks import (
     checked_images,
     checked_noise_variance,
@@ -30,9 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 _NOTHING = np.empty((0, 0), np.float32)
-_LARGEST_EXPONENT = 1e30
-"""Far above what data can give, far below the overflow of float32 products."""
-FOURIER_FROM = 12
+FOURIER_FROM = spectral.faster_from(LANES)
 """Smallest L whose correlations are taken through Fourier transforms."""
 _SHORTEST_BLOCK, _LONGEST_BLOCK = 64, 512
 """Patches: adding up the images of a shorter block would show in the time."""
@@ -40,7 +41,7 @@ _ENOUGH_BLOCKS = 64
 """To share among threads."""
 _WIDEST = 16
 """Patches in step on the widest processors; a block is a multiple of them."""
-_SPECTRAL_WORK = 2 * FOURIER_FROM**2
+_SPECTRAL_WORK = 2 * 12**2
 """Of a rotation through Fourier transforms, over L**2: as much as sums over pixels
 where one takes over from the other."""
 _BLOCK_WORK = 1 << 35
@@ -54,7 +55,6 @@ def expectation(
     noise_variance: float,
     rotation_prior: ArrayLike | None = None,
     threads: int | None = None,
-    precision: Literal["float32"] = "float32",
     lost_mass: float = 0.0,
     on_progress: Callable[[float], None] | None = None,
 ) -> Statistics:
@@ -74,8 +74,6 @@ def expectation(
         Probability of each rotation; uniform if left out.
     threads : int, optional
         Threads to run on; all that Numba may use if left out.
-    precision : {"float32"}
-        Type of the correlations.
     lost_mass : float
         Share of a patch's posterior that may be left out of `visible_weight` and
         `weighted_patch` to save work; 0, the default, is exact.
@@ -92,8 +90,7 @@ def expectation(
     InputError
         If sizes disagree, a value is not finite, the variance is not positive, a
         prior is negative or does not sum to 1, `threads` is out of range,
-        `precision` is unknown, `lost_mass` is not in [0, 1), or log-weights would
-        overflow float32.
+        `lost_mass` is not in [0, 1), or log-weights are too large for float32.
     NumericalError
         If a sum overflows.
 
@@ -109,11 +106,8 @@ def expectation(
     >>> stats.n_patches, round(float(stats.rotation_mass.sum()), 3)
     (8, 8.0)
     """
-    e_step = PatchExpectation(
-        patches, images, shift_prior, noise_variance, rotation_prior
-    )
-    if precision != "float32":
-        raise expected("precision", "float32", precision)
+    hypotheses = images, shift_prior, noise_variance, rotation_prior
+    e_step = PatchExpectation(patches, *hypotheses)
     if not 0 <= lost_mass < 1:
         raise expected("lost_mass", "a share in [0, 1)", lost_mass)
     return e_step.solve(threads, lost_mass, _NOTHING, on_progress)
@@ -137,8 +131,7 @@ def batch_layout(n_patches: int, images: ArrayLike, brightest: float) -> BatchLa
         The same on any number of threads and computers.
     """
     n_rotations, size, _ = np.shape(images)
-    spectral = _is_spectral(size)
-    length = _block_length(n_patches, n_rotations, size, spectral)
+    length = _block_length(n_patches, n_rotations, size, _is_spectral(size))
     return BatchLayout(n_patches, length, brightest)
 
 
@@ -250,7 +243,7 @@ def shift_posterior(
     return e_step.shift_table(packed[:, :-1], packed[:, -1]).astype(np.float32)
 
 
-def compile_kernels(size: int) -> None:
+def compile_kernels(size: int, whole_square: bool = False) -> None:
     """Compile what :func:`expectation` runs for patches of a size.
 
     It takes some ten seconds the first time, a fraction of one once the compiled code
@@ -260,11 +253,14 @@ def compile_kernels(size: int) -> None:
     ----------
     size : int
         L, side of a patch, pixels.
+    whole_square : bool
+        Whether images reach beyond the disc, as those behind a lens do.
     """
-    blank = np.zeros((1, size, size))
+    images = np.zeros((1, size, size))
+    images[0, 0, 0] = whole_square
     prior = np.zeros((2 * size, 2 * size))
     prior[0, 0] = 1
-    expectation(blank, blank, prior, 1.0)
+    expectation(np.zeros((1, size, size)), images, prior, 1.0)
 
 
 class PatchExpectation:
@@ -280,9 +276,17 @@ class PatchExpectation:
     ) -> None:
         self.images = checked_images(images)
         self.size = self.images.shape[1]
+        if self.size > spectral.LARGEST:
+            largest = f"at most {spectral.LARGEST} x {spectral.LARGEST} pixels"
+            raise expected("images", largest, f"shape {self.images.shape}")
         self.patches = check_patches(patches, self.size)
         self.noise_variance = checked_noise_variance(noise_variance)
-        self._refuse_overflow()
+        refuse_large_exponents(
+            "patches and images",
+            strongest_patch(self.patches),
+            self.images,
+            self.noise_variance,
+        )
         shape = (2 * self.size, 2 * self.size)
         self.shift_prior = checked_probabilities("shift_prior", shift_prior, shape)
         self.rotation_prior = checked_rotation_prior(rotation_prior, len(self.images))
@@ -290,20 +294,6 @@ class PatchExpectation:
         self._visible = np.ix_(displacements, displacements)
         self._empty = self.shift_prior.copy()
         self._empty[self._visible] = 0
-
-    def _refuse_overflow(self) -> None:
-        """Refuse pixels whose log-weights leave the range of float32."""
-        brightest = max(
-            float(np.abs(self.patches).max(initial=0.0)),
-            float(np.abs(self.images).max()),
-        )
-        largest = self.size**2 * brightest**2 / self.noise_variance
-        if largest > _LARGEST_EXPONENT:
-            raise expected(
-                "patches and images",
-                "pixels of the order of the noise",
-                f"{brightest:.3g} at noise variance {self.noise_variance:.3g}",
-            )
 
     def solve(
         self,
@@ -331,11 +321,11 @@ class PatchExpectation:
         route = self._route()
         templates, bias = self._templates_and_bias()
         scratch_length = (2 * size - 1) * size * LANES
-        if route == kernels.SPECTRAL:
-            templates = fourier.template_spectra(templates)
-            scratch_length = max(scratch_length, fourier.scratch_length(size, LANES))
+        if route == SPECTRAL:
+            templates = spectral.template_spectra(templates)
+            scratch_length = max(scratch_length, spectral.scratch_length(size, LANES))
         empty_prior = float(self._empty.sum())
-        log2_empty = math.log2(empty_prior) if empty_prior > 0 else kernels.HIDDEN
+        log2_empty = math.log2(empty_prior) if empty_prior > 0 else HIDDEN
         length = layout.block_length
         n_blocks = -(-len(self.patches) // length)
         of_blocks = np.empty((n_blocks, 3))
@@ -411,9 +401,9 @@ class PatchExpectation:
     def _route(self) -> int:
         """Fastest way to the correlations of these projections."""
         if _is_spectral(self.size):
-            return kernels.SPECTRAL
+            return SPECTRAL
         outside = ~disc(self.size)
-        return kernels.SQUARE if self.images[:, outside].any() else kernels.DISC
+        return SQUARE if self.images[:, outside].any() else DISC
 
     def _templates_and_bias(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Projections and log-priors in base 2, for an even number of rotations."""
@@ -424,13 +414,13 @@ class PatchExpectation:
         with np.errstate(over="ignore"):  # Told by the sums.
             templates[:n_rotations] = self.images * log2_e_per_variance
         energies = np.empty((n_rotations, 2 * size - 1, 2 * size - 1))
-        kernels.visible_energies(self.images, energies)
+        visible_energies(self.images, energies)
         with np.errstate(divide="ignore"):
             log2_prior = np.log2(self.shift_prior[self._visible])
             log2_rotation = np.log2(self.rotation_prior)[:, None, None]
         exponent = log2_prior + log2_rotation - energies * log2_e_per_variance / 2
-        bias = np.full((n_even, *energies.shape[1:]), kernels.HIDDEN, np.float32)
-        bias[:n_rotations] = np.maximum(exponent, kernels.HIDDEN)
+        bias = np.full((n_even, *energies.shape[1:]), HIDDEN, np.float32)
+        bias[:n_rotations] = np.maximum(exponent, HIDDEN)
         return templates, bias
 
     def shift_table(
@@ -459,9 +449,11 @@ def _is_spectral(size: int) -> bool:
     return LANES > 1 and size >= FOURIER_FROM
 
 
-def _block_length(n_patches: int, n_rotations: int, size: int, spectral: bool) -> int:
+def _block_length(
+    n_patches: int, n_rotations: int, size: int, through_spectra: bool
+) -> int:
     """Patches of a block: the same for any number of threads, so that sums are, too."""
-    work = _SPECTRAL_WORK * size**2 if spectral else 2 * size**4
+    work = _SPECTRAL_WORK * size**2 if through_spectra else 2 * size**4
     affordable = min(_LONGEST_BLOCK, _BLOCK_WORK // (n_rotations * work))
     wanted = max(_SHORTEST_BLOCK, n_patches // _ENOUGH_BLOCKS)
     return max(1, min(affordable, wanted) // _WIDEST) * _WIDEST

@@ -213,7 +213,7 @@ class Windows:
 
     def compile(self) -> None:
         """Compile the kernels; see :class:`Observations`."""
-        compile_window_kernels(self._size)
+        compile_window_kernels(self._size, whole_square=self._optics is not None)
 
     def projections(self, basis: VolumeBasis, n_rotations: int) -> ProjectionOperator:
         """Projections as the windows see them; see :class:`Observations`."""

@@ -10,26 +10,26 @@ import numpy as np
 
 from numbasaem.errors import NumericalError, expected
 from numbasaem.geometry.grids import disc
+from numbasaem.kernels.layout import DISC, HIDDEN, SPECTRAL, SQUARE
 from numbasaem.kernels.llvm import LANES
-from numbasaem.kernels.patches import statistics as routes
-from numbasaem.kernels.windows import spectral as sliding_spectra
+from numbasaem.kernels.windows import spectral
 from numbasaem.kernels.windows import statistics as windows
 from numbasaem.threads import running_threads
 
+from .exponents import refuse_large_exponents, strongest_window
 from .input_checks import (
     checked_images,
     checked_noise_variance,
     checked_rotation_prior,
 )
-from .patch_expectation import FOURIER_FROM
 from .shift_prior import uniform_shift_prior
 from .statistics import Statistics
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-_LARGEST_EXPONENT = 1e9
-"""Whole numbers as large as that are counted exactly, and no data give larger ones."""
+FOURIER_FROM = spectral.faster_from(LANES)
+"""Smallest L whose products are taken through Fourier transforms."""
 _WIDEST = 16
 """Rotations in step on the widest processors."""
 _ENOUGH_BLOCKS, _LONGEST_BLOCK = 64, 16
@@ -85,8 +85,8 @@ def window_expectation(
     ------
     InputError
         If sizes disagree, a value is not finite, the variance is not positive, a
-        prior is no probability, `threads` is out of range, no window is whole, or the
-        log-weights would overflow.
+        prior is no probability, `threads` is out of range, no window is whole, or
+        log-weights are too large for float32.
     NumericalError
         If a sum overflows.
 
@@ -166,8 +166,12 @@ def tile_windows(size: int) -> int:
     int
         Regions whose windows are a multiple of it leave no part of a tile idle.
     """
-    spectral = FOURIER_FROM <= size <= sliding_spectra.LARGEST
-    return windows.tile_windows(routes.SPECTRAL if spectral else routes.SQUARE, size)
+    return windows.tile_windows(SPECTRAL if _is_spectral(size) else SQUARE, size)
+
+
+def _is_spectral(size: int) -> bool:
+    """Whether products are taken through Fourier transforms."""
+    return LANES > 1 and FOURIER_FROM <= size <= spectral.LARGEST
 
 
 def whole_windows(usable: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:
@@ -248,10 +252,10 @@ class WindowExpectation:
     @property
     def route(self) -> int:
         """Fastest way to the products with these projections."""
-        if LANES > 1 and FOURIER_FROM <= self.size <= sliding_spectra.LARGEST:
-            return routes.SPECTRAL
+        if _is_spectral(self.size):
+            return SPECTRAL
         outside = ~disc(self.size)
-        return routes.SQUARE if self.images[:, outside].any() else routes.DISC
+        return SQUARE if self.images[:, outside].any() else DISC
 
     def statistics(
         self, regions: Regions, threads: int | None = None
@@ -277,7 +281,7 @@ class WindowExpectation:
         InputError
             As :func:`window_expectation`.
         """
-        self._refuse_overflow(regions.pixels)
+        self._check_pixels(regions.pixels)
         size = self.size
         kernels = _Kernels(self, threads)
         log2_sum, posterior = kernels.neighbourhoods(regions)
@@ -313,18 +317,16 @@ class WindowExpectation:
         )
         return statistics, posterior
 
-    def _refuse_overflow(self, pixels: NDArray[np.float32]) -> None:
-        """Refuse pixels that are not finite or whose log-weights leave all range."""
-        brightest = float(np.abs(pixels).max(initial=0.0))
-        if not math.isfinite(brightest):
+    def _check_pixels(self, pixels: NDArray[np.float32]) -> None:
+        """Refuse pixels that are not finite or too bright for float32 log-weights."""
+        if not np.isfinite(pixels).all():
             raise expected("micrograph", "finite pixels", "NaN or infinity")
-        brightest = max(brightest, float(np.abs(self.images).max()))
-        if self.size**2 * brightest**2 / self.noise_variance > _LARGEST_EXPONENT:
-            raise expected(
-                "micrograph and images",
-                "pixels of the order of the noise",
-                f"{brightest:.3g} at noise variance {self.noise_variance:.3g}",
-            )
+        refuse_large_exponents(
+            "micrograph and images",
+            strongest_window(pixels, self.size),
+            self.images,
+            self.noise_variance,
+        )
 
     def panels(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Templates in panels of rotations, and base-2 logarithms of their priors."""
@@ -338,21 +340,25 @@ class WindowExpectation:
         with np.errstate(divide="ignore"):
             exponent = np.log2(odds * self.rotation_prior)
         exponent -= energies * log2_e_per_variance / 2
-        bias = np.full(n_padded, routes.HIDDEN, np.float32)
-        bias[:n_rotations] = np.maximum(exponent, routes.HIDDEN)
+        bias = np.full(n_padded, HIDDEN, np.float32)
+        bias[:n_rotations] = np.maximum(exponent, HIDDEN)
         split = templates.reshape(-1, 2, LANES, size, size)
         return np.ascontiguousarray(split.transpose(0, 3, 4, 1, 2)), bias
 
 
-def compile_window_kernels(size: int) -> None:
+def compile_window_kernels(size: int, whole_square: bool = False) -> None:
     """Compile what :func:`window_expectation` runs for windows of a size.
 
     Parameters
     ----------
     size : int
         L, side of a window, pixels.
+    whole_square : bool
+        Whether images reach beyond the disc, as those behind a lens do.
     """
-    window_expectation(np.zeros((size, size)), np.zeros((1, size, size)), 1.0, 0.5)
+    images = np.zeros((1, size, size))
+    images[0, 0, 0] = whole_square
+    window_expectation(np.zeros((size, size)), images, 1.0, 0.5)
 
 
 class _Kernels:
@@ -363,9 +369,9 @@ class _Kernels:
         self.n_rotations = len(e_step.images)
         panels, self.bias = e_step.panels()
         self.scratch_length = 0
-        if route == routes.SPECTRAL:
-            panels = sliding_spectra.template_spectra(panels)
-            self.scratch_length = sliding_spectra.scratch_length(self.size, LANES)
+        if route == SPECTRAL:
+            panels = spectral.template_spectra(panels)
+            self.scratch_length = spectral.scratch_length(self.size, LANES)
         self.templates = panels.ravel()
         self.literals = (0,) * route, (0,) * self.size, (0,) * LANES
         self.side = windows.tile_windows(route, self.size)

@@ -14,10 +14,9 @@ in `numbasaem.kernels.patches.portable`.
 
 from __future__ import annotations
 
-from math import isqrt
-
 from llvmlite import ir
 
+from ..layout import half_widths_of_disc
 from ..llvm import (
     REGISTERS,
     Vectors,
@@ -33,12 +32,6 @@ ROTATIONS_AT_ONCE = 2
 """Rotations that one pass over a patch row serves, to load each pixel half as often."""
 _SHIFTS_AT_ONCE = 6 if REGISTERS == 16 else 11
 _PIXELS_AT_ONCE = 11 if REGISTERS == 16 else 22
-
-
-def half_widths_of_disc(size: int) -> list[int]:
-    """Columns on either side of the centre that the disc covers, for each row."""
-    radius = size // 2
-    return [isqrt(radius**2 - (row - radius) ** 2) for row in range(size)]
 
 
 def _emit_weigh(builder, size, lanes, pointers, half_widths):  # type: ignore[no-untyped-def]

@@ -15,34 +15,28 @@ from numba import prange
 from numba.extending import overload
 
 from .._jit import STRICT, kernel, parallel_kernel
+from ..layout import DISC, LOG2_FLUSH, SPECTRAL, SQUARE
 from ..llvm import LANES
-from . import direct as simd
-from . import portable
-from . import spectral as fourier
+from . import direct, portable, spectral
 
-_operations = simd if LANES > 1 else portable
+_operations = direct if LANES > 1 else portable
 _weigh_square = _operations.weigh
-_weigh_disc = simd.weigh_disc if LANES > 1 else portable.weigh
+_weigh_disc = direct.weigh_disc if LANES > 1 else portable.weigh
 _add_weights = _operations.add_weights
 _box_sums = _operations.box_sums
 _adjoint = _operations.adjoint
 _add_lanes = _operations.add_lanes
-_patch_spectrum = fourier.patch_spectrum
-_weigh_spectra = fourier.weigh
-_adjoint_spectra = fourier.adjoint
+_patch_spectrum = spectral.patch_spectrum
+_weigh_spectra = spectral.weigh
+_adjoint_spectra = spectral.adjoint
 
 _HEADROOM = 20.0
 """Powers of two by which a log-weight may exceed the level its weight refers to."""
-_LOG2_FORGET = portable.LOG2_FLUSH - _HEADROOM
+_LOG2_FORGET = LOG2_FLUSH - _HEADROOM
 """Sums that refer to a level this much lower are nothing; their products would, if
 kept, come close to the denormal numbers."""
 _LEAST_MASS = 1e-30
 """Smaller sums are taken for zero when the level moves: nothing gets denormal."""
-HIDDEN = -1e30
-"""Base-2 log-weight of a shift of zero prior: finite, so that it never makes a NaN."""
-SQUARE, DISC, SPECTRAL = range(3)
-"""Routes: sums over all pixels; over those of the disc, outside of which templates have
-to be zero; Fourier transforms."""
 
 
 _LN_2 = math.log(2.0)
@@ -114,52 +108,6 @@ def _show_by_route(route, side, lanes, operands):  # type: ignore[no-untyped-def
 def _power_of_two(exponent):  # type: ignore[no-untyped-def]
     """2**exponent in float64; `exp` is a third of the cost of `pow`."""
     return math.exp(_LN_2 * exponent)
-
-
-@kernel(STRICT)
-def visible_energies(images, energies):  # type: ignore[no-untyped-def]
-    """Energy of the part of each projection that a shifted patch sees.
-
-    Parameters
-    ----------
-    images : float64, shape (n_rotations, L, L)
-        Projections.
-    energies : float64, shape (n_rotations, 2L-1, 2L-1)
-        Output: for displacement (u - (L-1), v - (L-1)), the sum of squares over the
-        projection pixels that lie inside the patch.
-
-    Returns
-    -------
-    None
-        Writes `energies`.
-
-    Notes
-    -----
-    ||C T_l Z P R f||**2 of equation (24) from a summed-area table, O(L**2) for all
-    shifts of a rotation.
-    """
-    n_rotations, size, _ = images.shape
-    table = np.zeros((size + 1, size + 1))
-    for k in range(n_rotations):
-        for i in range(size):
-            for j in range(size):
-                table[i + 1, j + 1] = (
-                    table[i, j + 1]
-                    + table[i + 1, j]
-                    - table[i, j]
-                    + images[k, i, j] ** 2
-                )
-        for u in range(2 * size - 1):
-            top, bottom = max(0, u - size + 1), min(size, u + 1)
-            for v in range(2 * size - 1):
-                left, right = max(0, v - size + 1), min(size, v + 1)
-                inside = (
-                    table[bottom, right]
-                    - table[top, right]
-                    - table[bottom, left]
-                    + table[top, left]
-                )
-                energies[k, u, v] = max(inside, 0.0)
 
 
 @kernel(STRICT)

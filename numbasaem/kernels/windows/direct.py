@@ -6,13 +6,14 @@ over all lanes as they are needed, so that no window is ever copied out. Each in
 takes flat arrays and offsets as those in `numbasaem.kernels.patches.direct` do.
 
 What each one computes is said, and computed once more in plain Numba, by its namesake
-in `numbasaem.kernels.patches.portable`.
+in `numbasaem.kernels.windows.portable`.
 """
 
 from __future__ import annotations
 
 from llvmlite import ir
 
+from ..layout import HEADROOM, TILE, half_widths_of_disc
 from ..llvm import (
     REGISTERS,
     Vectors,
@@ -22,8 +23,6 @@ from ..llvm import (
     repeat,
     vector_intrinsic,
 )
-from ..patches.direct import half_widths_of_disc
-from ..patches.portable import HEADROOM, TILE
 
 _WINDOWS_AT_ONCE = 6 if REGISTERS == 16 else 12
 _PIXELS_AT_ONCE = 6 if REGISTERS == 16 else 12

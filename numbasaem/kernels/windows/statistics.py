@@ -15,22 +15,20 @@ from numba import prange
 from numba.extending import overload
 
 from .._jit import STRICT, kernel, parallel_kernel
+from ..layout import DISC, SPECTRAL, SQUARE, TILE
 from ..llvm import LANES
-from ..patches import portable
-from ..patches.statistics import DISC, SPECTRAL, SQUARE
-from . import direct as sliding
-from . import spectral as sliding_spectra
+from . import direct, portable, spectral
 
-_operations = sliding if LANES > 1 else portable
+_operations = direct if LANES > 1 else portable
 _add_evidence_square = _operations.add_evidence
-_add_evidence_disc = sliding.add_evidence_disc if LANES > 1 else portable.add_evidence
+_add_evidence_disc = direct.add_evidence_disc if LANES > 1 else portable.add_evidence
 _weigh_square = _operations.weigh_windows
-_weigh_disc = sliding.weigh_windows_disc if LANES > 1 else portable.weigh_windows
+_weigh_disc = direct.weigh_windows_disc if LANES > 1 else portable.weigh_windows
 _add_windows_directly = _operations.add_windows
-_tile_spectrum = sliding_spectra.tile_spectrum
-_add_evidence_spectra = sliding_spectra.add_evidence
-_weigh_spectra = sliding_spectra.weigh_windows
-_add_windows_spectra = sliding_spectra.add_windows
+_tile_spectrum = spectral.tile_spectrum
+_add_evidence_spectra = spectral.add_evidence
+_weigh_spectra = spectral.weigh_windows
+_add_windows_spectra = spectral.add_windows
 
 NOWHERE = 1e30
 """Base-2 logarithm of the sum that a window's weights are divided by where the window
@@ -55,8 +53,8 @@ def tile_windows(route: int, size: int) -> int:
         T; the tile is T + L - 1 pixels wide.
     """
     if route == SPECTRAL:
-        return sliding_spectra.tile_pixels(size) - size + 1
-    return portable.TILE
+        return spectral.tile_pixels(size) - size + 1
+    return TILE
 
 
 def _tile_view(route, side, pixels, spectrum, scratch):  # type: ignore[no-untyped-def]
@@ -210,7 +208,7 @@ def window_evidence(  # type: ignore[no-untyped-def]
         T, windows along a side of a tile.
     templates : float32, shape (n_panels * L * L * 2 * lanes,) or spectra of them
         Projections times log2(e) / sigma**2, `2 * lanes` rotations to a panel. On the
-        Fourier route what `sliding_spectra.template_spectra` makes of them.
+        Fourier route what `spectral.template_spectra` makes of them.
     bias : float32, shape (n_panels * 2 * lanes,)
         log2 of what the evidence of each rotation is multiplied by.
     scratch_length : int
