@@ -33,7 +33,7 @@ _HEADER = (
     "run",
     "stage",
     "iter.",
-    "log-lik.\nper patch",
+    "evidence\nper patch",
     "empty",
     "noise\nvariance",
     "change",
@@ -133,7 +133,7 @@ class ProgressDisplay:
                 iteration.run,
                 f"{iteration.stage + 1}/{iteration.n_stages}, ℓ ≤ {iteration.ell_max}",
                 f"{iteration.iteration}/{iteration.n_iterations}",
-                f"{iteration.log_likelihood_per_patch:.4f}",
+                f"{iteration.evidence_per_patch:.4f}",
                 f"{iteration.empty_fraction:.1%}",
                 f"{iteration.noise_variance:.4g}",
                 f"{iteration.volume_change:.2g}",
@@ -141,8 +141,7 @@ class ProgressDisplay:
             )
         )
         self._line(
-            f"{place}: log-likelihood per patch "
-            f"{iteration.log_likelihood_per_patch:.4f}, "
+            f"{place}: evidence per patch {iteration.evidence_per_patch:.4f}, "
             f"noise variance {iteration.noise_variance:.4g}, "
             f"empty {iteration.empty_fraction:.1%}, "
             f"change {iteration.volume_change:.2g}, "

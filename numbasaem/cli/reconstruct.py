@@ -130,6 +130,7 @@ def _record(result: Result, out: Path) -> dict[str, Any]:
     return {
         "volume": out / "volume.mrc",
         "half_volumes": _half_maps(result, out),
+        "evidence_per_patch": last.evidence_per_patch,
         "log_likelihood_per_patch": last.log_likelihood_per_patch,
         "noise_variance": result.noise_variance,
         "empty_fraction": last.empty_fraction,
@@ -147,7 +148,7 @@ def _print(result: Result, out: Path) -> None:
     typer.echo(f"volume: {out / 'volume.mrc'}")
     for half_map in _half_maps(result, out):
         typer.echo(f"half map: {half_map}")
-    typer.echo(f"log-likelihood per patch: {last.log_likelihood_per_patch:.4f}")
+    typer.echo(f"evidence per patch: {last.evidence_per_patch:.4f}")
     typer.echo(f"noise variance: {result.noise_variance:.4g}")
     typer.echo(f"empty patches: {last.empty_fraction:.1%}")
     curves = result.half_map_correlation

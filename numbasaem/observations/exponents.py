@@ -23,6 +23,9 @@ particle the exponent is L**2 times the SNR, over 2: the largest SNR is 9,200 at
 and 1,160 at L = 31.
 """
 
+_STRONGEST = 10.0
+"""Energy of the strongest patch over the mean of all: some show nothing."""
+
 
 def refuse_large_exponents(
     where: str, strongest: float, images: NDArray[np.float64], noise_variance: float
@@ -60,6 +63,23 @@ def refuse_large_exponents(
             f"log-weights of at most {LARGEST_EXPONENT:.2g}",
             f"{largest:.2g} at noise_variance {noise_variance:.3g}",
         )
+
+
+def least_noise_variance(mean_energy: float) -> float:
+    """Least noise variance under which a run's log-weights are exact enough.
+
+    Parameters
+    ----------
+    mean_energy : float
+        Mean of ||I||**2 over the patches.
+
+    Returns
+    -------
+    float
+        Under it the exponents of all patches stay below `LARGEST_EXPONENT`, unless one
+        is far stronger than the others.
+    """
+    return _STRONGEST * mean_energy / 2 / LARGEST_EXPONENT
 
 
 def strongest_patch(patches: NDArray[np.float32]) -> float:

@@ -8,6 +8,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from numbasaem.errors import NumericalError, warn
+from numbasaem.observations.exponents import least_noise_variance
 from numbasaem.observations.models import observation_model
 from numbasaem.observations.shift_prior import uniform_shift_prior, visible_shifts
 
@@ -258,9 +259,9 @@ def _mix_in_uniform(shift_prior: NDArray[np.float64]) -> NDArray[np.float64]:
 def _floor_noise_variance(
     variance: float, before: float, statistics: Statistics
 ) -> float:
-    """Noise variance, or the least that float32 correlations can tell from none."""
+    """Noise variance, or the least under which float32 log-weights are exact."""
     power = max(statistics.patch_energy / statistics.n_pixels, before)
-    least: float = _SMALLEST_SHARE * power
+    least = least_noise_variance(power * statistics.size**2)
     if variance >= least:
         return variance
     warn(f"noise variance {variance:.3g} is lost in rounding; {least:.3g} is used")

@@ -77,8 +77,8 @@ def _facts(record: RunRecord) -> Iterator[str]:
     facts += [
         ("empty patches", f"{last.empty_fraction:.1%}", "posterior, last iteration"),
         (
-            "log-likelihood per patch",
-            f"{last.log_likelihood_per_patch:.2f}",
+            "evidence per patch",
+            f"{last.evidence_per_patch:.3f}",
             "natural, last iteration",
         ),
         (

@@ -22,7 +22,7 @@ DENSITY = "gray"
 """Scale of colours for densities and pixels."""
 
 HISTORIES = {
-    "log_likelihood_per_patch": "log-likelihood per patch",
+    "evidence_per_patch": "evidence per patch",
     "noise_variance": "noise variance σ²",
     "empty_fraction": "empty patches",
     "volume_change": "relative change of the map",
