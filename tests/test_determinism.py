@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 from numbasaem import cli
-from numbasaem.observations import patch_expectation as expectation_step
+from numbasaem.observations import patch_blocks
 from numbasaem.observations.exact_sums import PartialSums
+from numbasaem.observations.patch_blocks import batch_layout
 from numbasaem.observations.patch_expectation import (
-    batch_layout,
     expectation,
     partial_sums,
     statistics_of_sums,
@@ -124,7 +124,7 @@ def test_partial_sums__travel_in_six_bytes_each() -> None:
 def test_block__is_bounded_work_whatever_the_threads(
     size: int, spectral: bool, length: int
 ) -> None:
-    block_length = expectation_step._block_length
+    block_length = patch_blocks._block_length
     assert block_length(10**6, 552, size, spectral) == length
     assert block_length(10**6, 10**9, size, spectral) == 16
     assert block_length(300, 552, size, spectral) == min(length, 64)

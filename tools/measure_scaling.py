@@ -35,7 +35,8 @@ from numbasaem.io.mrc import write_micrograph
 from numbasaem.micrographs.reading import list_inputs
 from numbasaem.observations.dask import RemotePatches, load_remotely, local_cluster
 from numbasaem.observations.exact_sums import BatchLayout, PartialSums
-from numbasaem.observations.patch_expectation import batch_layout, partial_sums
+from numbasaem.observations.patch_blocks import batch_layout
+from numbasaem.observations.patch_expectation import partial_sums
 from numbasaem.reconstruction.maximization import normal_equations, solve
 from numbasaem.settings import Settings
 

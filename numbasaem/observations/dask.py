@@ -8,50 +8,41 @@ sums over blocks are exact, so that the statistics are the same bits on any work
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
-import os
-import socket
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from itertools import pairwise
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import numba
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from numbasaem import __version__
-from numbasaem.errors import InputError, expected
+from numbasaem.errors import expected
 from numbasaem.micrographs.preparation import preparation_of
 from numbasaem.micrographs.reading import (
     PixelSizes,
     optics_of,
-    prepared_micrographs,
-    source_of_file,
 )
 from numbasaem.micrographs.sources import MicrographFile
-from numbasaem.threads import running_threads
 
-from .exact_sums import PACKED_BYTES, PartialSums
-from .patch_cutting import cut_live_patches
+from .exact_sums import PartialSums
+from .patch_blocks import batch_layout
 from .patch_data import load_patches, projections_through
-from .patch_expectation import batch_layout, partial_sums, statistics_of_sums
-from .pixel_sums import PixelSums, pixel_sums, variance_and_brightest
+from .patch_expectation import statistics_of_sums
+from .pixel_sums import variance_and_brightest
 from .protocol import DataSet
 from .statistics import Statistics, by_optics_group
 
 try:
     import dask
-    from dask.sizeof import sizeof
-    from distributed import Client, LocalCluster, as_completed, get_worker
+    from distributed import Client, LocalCluster, as_completed
     from distributed.comm.core import connect
     from distributed.scheduler import KilledWorker
 except ImportError as error:
@@ -60,13 +51,19 @@ except ImportError as error:
         name=error.name,
     ) from None
 
+from .dask_workers import (  # which imports Dask as well
+    ChosenPatches,
+    Hypotheses,
+    StoredFile,
+    at_work,
+    sums_of_blocks,
+)
+
 if TYPE_CHECKING:
     from distributed import Future
     from numpy.typing import NDArray
 
     from numbasaem.aliases import OnProgress
-    from numbasaem.micrographs.optics_groups import PointSpread
-    from numbasaem.micrographs.preparation import Preparation
     from numbasaem.micrographs.reading import Input
     from numbasaem.projection.operator import ProjectionOperator
     from numbasaem.settings import Settings
@@ -78,10 +75,6 @@ _PACKAGE = "numbasaem"
 _SECONDS_TO_ANSWER = 8
 _TASKS = 2
 """Tasks of a worker in an iteration: what is lost with it, and how loads even out."""
-
-_Found = TypeVar("_Found")
-_one_thread = ThreadPoolExecutor(1, "numbasaem")
-"""Of a worker: one task at a time has all of its threads."""
 
 
 @contextmanager
@@ -156,114 +149,6 @@ def local_cluster(n_workers: int, threads: int | None) -> Iterator[Client]:
 
 
 @dataclass(frozen=True)
-class _File:
-    """What a worker has to know to come by the patches of a file."""
-
-    file: MicrographFile
-    preparation: Preparation
-    pixel_size: float | None
-    sha256: str | None = None
-
-    def load(
-        self, scratch: Path
-    ) -> tuple[dict[str, Any], list[PixelSums], list[PointSpread | None]]:
-        """Fingerprint, and sums and point spread of each micrograph.
-
-        Patches are kept on disk.
-        """
-        source = source_of_file(self.file)
-        if self.sha256 not in (None, source["sha256"]):
-            what = "the content that the run began with"
-            raise expected(self.file.path, what, "another")
-        kept = replace(self, sha256=source["sha256"]).folder(scratch)
-        pixel_sizes = PixelSizes(self.pixel_size)
-        prepared = prepared_micrographs(self.file, self.preparation, pixel_sizes)
-        sums, seen = [], []
-        with TemporaryDirectory(dir=scratch, ignore_cleanup_errors=True) as part:
-            for number, one in enumerate(prepared):
-                (patches,) = cut_live_patches([one], self.preparation.size)
-                np.save(Path(part, f"{number}.npy"), patches)
-                sums.append(pixel_sums(patches))
-                seen.append(one.point_spread)
-            if not kept.exists():
-                os.rename(part, kept)
-        return source, sums, seen
-
-    def folder(self, scratch: Path) -> Path:
-        """Where a worker keeps the patches, one array a micrograph."""
-        return scratch / hashlib.sha256(repr(self).encode()).hexdigest()
-
-
-@dataclass(frozen=True)
-class _Chosen:
-    """Some patches of a micrograph in a file: one bit for each that there is."""
-
-    file: _File
-    number: int
-    packed: NDArray[np.uint8]
-
-    def patches(self, scratch: Path) -> NDArray[np.float32]:
-        """Patches themselves, from this worker's disk or else from the file."""
-        kept = self.file.folder(scratch)
-        if not kept.exists():
-            self.file.load(scratch)
-        stored = np.load(kept / f"{self.number}.npy", mmap_mode="r")
-        chosen: NDArray[np.float32] = stored[np.flatnonzero(np.unpackbits(self.packed))]
-        return chosen
-
-
-_Hypotheses = tuple[
-    "NDArray[np.float64]", "NDArray[np.float64]", float, "NDArray[np.float64] | None"
-]
-
-
-def _sums(
-    layout: BatchLayout,
-    pieces: list[_Chosen | NDArray[np.float32]],
-    given: _Hypotheses,
-    scratch: Path,
-) -> PartialSums:
-    """Sums over some blocks of a batch."""
-    patches = [p.patches(scratch) if isinstance(p, _Chosen) else p for p in pieces]
-    return partial_sums(layout, np.concatenate(patches), *given)
-
-
-def _at_work(wanted: str, work: Callable[..., _Found], *arguments: object) -> _Found:
-    """Do a task on all threads of this worker; what goes wrong names the host."""
-    worker = get_worker()
-    n_threads = min(worker.state.nthreads, numba.config.NUMBA_NUM_THREADS)
-    scratch = Path(worker.local_directory)
-    try:
-        if __version__ != wanted:
-            raise expected(
-                f"worker {worker.address}", f"numbasaem {wanted}", __version__
-            )
-        task = partial(_on_threads, n_threads, work, *arguments, scratch)
-        return _one_thread.submit(task).result()
-    except InputError as error:
-        found = f"{error.found} (on {socket.gethostname()})"
-        raise expected(error.where, error.wanted, found) from None
-    except OSError as error:
-        found = f"{error} (on {socket.gethostname()})"
-        raise expected(f"worker {worker.address}", "its files", found) from None
-
-
-def _on_threads(
-    n_threads: int, work: Callable[..., _Found], *arguments: object
-) -> _Found:
-    with running_threads(n_threads), threadpool_limits(n_threads):
-        return work(*arguments)
-
-
-def _bytes_on_the_way(sums: PartialSums) -> int:
-    """What Dask counts when sums travel."""
-    return PACKED_BYTES * sums.counts.size + sums.of_blocks.nbytes
-
-
-sizeof.register(PartialSums, _bytes_on_the_way)
-
-
-@dataclass(frozen=True)
 class RemotePatchSet(DataSet):
     """Which patches there are, on workers' disks but for those of arrays.
 
@@ -276,7 +161,7 @@ class RemotePatchSet(DataSet):
     """
 
     client: Client
-    pieces: Sequence[tuple[_File, int] | NDArray[np.float32]]
+    pieces: Sequence[tuple[StoredFile, int] | NDArray[np.float32]]
 
     def part(
         self, chosen: NDArray[np.intp] | None, threads: int | None
@@ -285,7 +170,9 @@ class RemotePatchSet(DataSet):
         numbers = np.arange(len(self.micrograph)) if chosen is None else chosen
         return RemotePatches(self, numbers)
 
-    def select(self, numbers: NDArray[np.intp]) -> list[_Chosen | NDArray[np.float32]]:
+    def select(
+        self, numbers: NDArray[np.intp]
+    ) -> list[ChosenPatches | NDArray[np.float32]]:
         """What a worker has to know to come by patches.
 
         Parameters
@@ -300,7 +187,7 @@ class RemotePatchSet(DataSet):
         """
         owners = self.micrograph[numbers]
         cuts = np.flatnonzero(np.diff(owners)) + 1
-        selected: list[_Chosen | NDArray[np.float32]] = []
+        selected: list[ChosenPatches | NDArray[np.float32]] = []
         for group, owner in zip(
             np.split(numbers, cuts), owners[np.append(0, cuts)], strict=True
         ):
@@ -312,7 +199,7 @@ class RemotePatchSet(DataSet):
                 file, number = piece
                 mask = np.zeros(self.pixel_sums[owner].n_patches, bool)
                 mask[rows] = True
-                selected.append(_Chosen(file, number, np.packbits(mask)))
+                selected.append(ChosenPatches(file, number, np.packbits(mask)))
         return selected
 
 
@@ -364,12 +251,12 @@ def load_remotely(
     preparation = preparation_of(settings)
     pixel_sizes = PixelSizes(settings.pixel_size)
     asked = [
-        _File(file, preparation, pixel_sizes.of(file.path, file.header()[1]))
+        StoredFile(file, preparation, pixel_sizes.of(file.path, file.header()[1]))
         for file in files
     ]
     with _answering(client):
         tasks = [
-            _submit(client, "load", _File.load, file, on=address)
+            _submit(client, "load", StoredFile.load, file, on=address)
             for address, _, first, end in _shares(client, len(asked))
             for file in asked[first:end]
         ]
@@ -446,7 +333,7 @@ class RemotePatches:
     def _of_group(
         self,
         numbers: NDArray[np.intp],
-        hypotheses: _Hypotheses,
+        hypotheses: Hypotheses,
         on_progress: Callable[[float], None] | None,
     ) -> Statistics:
         """Statistics of patches under the same projections."""
@@ -455,7 +342,15 @@ class RemotePatches:
         with _answering(client):
             given = _submit(client, "projections", _given, hypotheses)
             tasks = [
-                _submit(client, "expectation", _sums, layout, pieces, given, on=address)
+                _submit(
+                    client,
+                    "expectation",
+                    sums_of_blocks,
+                    layout,
+                    pieces,
+                    given,
+                    on=address,
+                )
                 for address, portion in _portions(client, layout)
                 for pieces in [self._data.select(numbers[portion])]
             ]
@@ -468,7 +363,7 @@ class RemotePatches:
             return statistics_of_sums(layout, sums[0].result(), *hypotheses)
 
 
-def _given(hypotheses: _Hypotheses, _: Path) -> _Hypotheses:
+def _given(hypotheses: Hypotheses, _: Path) -> Hypotheses:
     """What each worker gets once an iteration, from one another."""
     return hypotheses
 
@@ -486,7 +381,7 @@ def _submit(
 ) -> Future[Any]:
     """Ask for a task, on a certain worker if it is there and has nothing else to do."""
     return client.submit(
-        _at_work,
+        at_work,
         __version__,
         work,
         *arguments,

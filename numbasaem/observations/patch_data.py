@@ -11,13 +11,9 @@ from numbasaem.geometry.rotations import rotation_grid
 from numbasaem.micrographs.reading import MicrographReader
 from numbasaem.projection.operator import ProjectionOperator
 
+from .patch_blocks import batch_layout
 from .patch_cutting import cut_live_patches
-from .patch_expectation import (
-    batch_layout,
-    compile_kernels,
-    partial_sums,
-    statistics_of_sums,
-)
+from .patch_expectation import compile_kernels, partial_sums, statistics_of_sums
 from .pixel_sums import PixelSums, pixel_sums, variance_and_brightest
 from .protocol import DataSet
 from .statistics import Statistics, by_optics_group

@@ -16,7 +16,7 @@ from numbasaem.kernels.patches import statistics as kernels
 from numbasaem.kernels.patches.energies import visible_energies
 from numbasaem.threads import running_threads
 
-from .exact_sums import BatchLayout, PartialSums
+from .exact_sums import PartialSums
 from .exponents import refuse_large_exponents, strongest_patch
 from .input_checks import (
     checked_images,
@@ -24,6 +24,7 @@ from .input_checks import (
     checked_probabilities,
     checked_rotation_prior,
 )
+from .patch_blocks import BlockSums, batch_layout, is_spectral
 from .patch_cutting import check_patches
 from .statistics import Statistics
 
@@ -32,20 +33,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
+    from .exact_sums import BatchLayout
+
 _NOTHING = np.empty((0, 0), np.float32)
-FOURIER_FROM = spectral.faster_from(LANES)
-"""Smallest L whose correlations are taken through Fourier transforms."""
-_SHORTEST_BLOCK, _LONGEST_BLOCK = 64, 512
-"""Patches: adding up the images of a shorter block would show in the time."""
-_ENOUGH_BLOCKS = 64
-"""To share among threads."""
-_WIDEST = 16
-"""Patches in step on the widest processors; a block is a multiple of them."""
-_SPECTRAL_WORK = 2 * 12**2
-"""Of a rotation through Fourier transforms, over L**2: as much as sums over pixels
-where one takes over from the other."""
-_BLOCK_WORK = 1 << 35
-"""Multiply-adds of a block, at most: the second or so that an interruption waits."""
 
 
 def expectation(
@@ -111,28 +101,6 @@ def expectation(
     if not 0 <= lost_mass < 1:
         raise expected("lost_mass", "a share in [0, 1)", lost_mass)
     return e_step.solve(threads, lost_mass, _NOTHING, on_progress)
-
-
-def batch_layout(n_patches: int, images: ArrayLike, brightest: float) -> BatchLayout:
-    """Divide a batch into blocks, whoever will work on them.
-
-    Parameters
-    ----------
-    n_patches : int
-        Patches of the whole batch.
-    images : array, shape (n_rotations, L, L)
-        Projections.
-    brightest : float
-        No pixel of the patches is further from zero.
-
-    Returns
-    -------
-    BatchLayout
-        The same on any number of threads and computers.
-    """
-    n_rotations, size, _ = np.shape(images)
-    length = _block_length(n_patches, n_rotations, size, _is_spectral(size))
-    return BatchLayout(n_patches, length, brightest)
 
 
 def partial_sums(
@@ -339,7 +307,7 @@ class PatchExpectation:
             (np.zeros((2 * size - 1) ** 2), weights),
         ]
         with running_threads(threads) as n_threads:
-            slabs = _Slabs(min(n_threads, n_blocks), len(bias), size)
+            slabs = BlockSums(min(n_threads, n_blocks), len(bias), size)
             for first in range(0, n_blocks, n_threads):
                 n_now = min(n_threads, n_blocks - first)
                 kernels.accumulate_statistics(
@@ -400,7 +368,7 @@ class PatchExpectation:
 
     def _route(self) -> int:
         """Fastest way to the correlations of these projections."""
-        if _is_spectral(self.size):
+        if is_spectral(self.size):
             return SPECTRAL
         outside = ~disc(self.size)
         return SQUARE if self.images[:, outside].any() else DISC
@@ -442,49 +410,3 @@ class PatchExpectation:
         constant: float = n_pixels * math.log(2 * math.pi * self.noise_variance)
         distance = energy / self.noise_variance
         return math.log(2) * log2_mass - (distance + constant) / 2
-
-
-def _is_spectral(size: int) -> bool:
-    """Whether correlations are taken through Fourier transforms."""
-    return LANES > 1 and size >= FOURIER_FROM
-
-
-def _block_length(
-    n_patches: int, n_rotations: int, size: int, through_spectra: bool
-) -> int:
-    """Patches of a block: the same for any number of threads, so that sums are, too."""
-    work = _SPECTRAL_WORK * size**2 if through_spectra else 2 * size**4
-    affordable = min(_LONGEST_BLOCK, _BLOCK_WORK // (n_rotations * work))
-    wanted = max(_SHORTEST_BLOCK, n_patches // _ENOUGH_BLOCKS)
-    return max(1, min(affordable, wanted) // _WIDEST) * _WIDEST
-
-
-class _Slabs:
-    """What each block of patches writes, for as many blocks as run at once."""
-
-    def __init__(self, n_blocks: int, n_rotations: int, size: int) -> None:
-        self.images = np.empty((n_blocks, n_rotations, 2 * size**2))
-        self.rotation_mass = np.empty((n_blocks, n_rotations))
-        self.shift_mass = np.empty((n_blocks, (2 * size - 1) ** 2))
-        self.tallies = np.empty((n_blocks, 2))
-
-
-def block_bytes(n_rotations: int, size: int) -> int:
-    """Memory of a block of patches: what it writes, and what its kernel works on.
-
-    Parameters
-    ----------
-    n_rotations : int
-        K.
-    size : int
-        L, side of a patch, pixels.
-
-    Returns
-    -------
-    int
-        Bytes, on the widest processors.
-    """
-    n_even = n_rotations + n_rotations % 2
-    slab = 2 * 8 * n_even * size**2
-    work = 4 * _WIDEST * (2 * n_even * (size**2 + 1) + 4 * (2 * size) ** 2)
-    return slab + work

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from numbasaem.micrographs.preparation import preparation_bytes
 
+from .patch_blocks import block_bytes
 from .patch_data import load_patches
-from .patch_expectation import block_bytes
 from .patch_positions import positions_on_four_grids
 from .protocol import DataMemory, ObservationModel, Positions
 

@@ -17,13 +17,8 @@ from .pixel_sums import pixel_sums, variance_and_brightest
 from .protocol import DataSet
 from .shift_prior import visible_shifts
 from .statistics import by_optics_group
-from .window_expectation import (
-    Regions,
-    WindowExpectation,
-    compile_window_kernels,
-    whole_windows,
-)
-from .window_tiles import pixels_of, region_windows, tiles_of
+from .window_expectation import WindowExpectation, compile_window_kernels
+from .window_tiles import Regions, pixels_of, region_windows, tiles_of, whole_windows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -10,9 +10,9 @@ from numbasaem.micrographs.preparation import preparation_bytes
 
 from .protocol import DataMemory, ObservationModel, Positions
 from .window_data import TILES_AT_ONCE, empty_probability, load_windows
-from .window_expectation import tile_bytes, window_expectation
+from .window_expectation import window_expectation
 from .window_positions import peaks
-from .window_tiles import region_windows, tile_bounds
+from .window_tiles import region_windows, tile_bounds, tile_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
-from .window_expectation import tile_windows
+import numpy as np
+
+from numbasaem.kernels.layout import SPECTRAL, SQUARE
+from numbasaem.kernels.llvm import LANES
+from numbasaem.kernels.windows import spectral
+from numbasaem.kernels.windows import statistics as windows
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+FOURIER_FROM = spectral.faster_from(LANES)
+"""Smallest L whose products are taken through Fourier transforms."""
+_WIDEST = 16
+"""Rotations in step on the widest processors."""
 
 
 def region_windows(size: int) -> int:
@@ -88,3 +103,96 @@ def pixels_of(
         for part, n in zip(tile, shape, strict=True)
     )
     return rows, columns
+
+
+def tile_windows(size: int) -> int:
+    """Windows along a side of the tiles that are worked on in one go.
+
+    Parameters
+    ----------
+    size : int
+        L, side of a window.
+
+    Returns
+    -------
+    int
+        Regions whose windows are a multiple of it leave no part of a tile idle.
+    """
+    return windows.tile_windows(SPECTRAL if is_spectral(size) else SQUARE, size)
+
+
+def is_spectral(size: int) -> bool:
+    """Whether products are taken through Fourier transforms."""
+    return LANES > 1 and FOURIER_FROM <= size <= spectral.LARGEST
+
+
+def whole_windows(usable: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:
+    """Windows without an unusable pixel.
+
+    Parameters
+    ----------
+    usable : bool, shape (rows, columns)
+        Of each pixel.
+    size : int
+        L, side of a window.
+
+    Returns
+    -------
+    bool, shape (rows - L + 1, columns - L + 1)
+        Of the window that begins at each pixel.
+    """
+    view = np.lib.stride_tricks.sliding_window_view
+    down = view(usable, size, axis=0).all(axis=-1)
+    return np.asarray(view(down, size, axis=1).all(axis=-1))
+
+
+@dataclass(frozen=True)
+class Regions:
+    """Pieces of micrographs, all of one shape.
+
+    Attributes
+    ----------
+    pixels : float32, shape (n_regions, rows, columns)
+        Pixels, finite.
+    whole : bool, shape (n_regions, rows - L + 1, columns - L + 1)
+        Windows that may hold a particle.
+    counting : bool, of the same shape
+        Those of them that are summed up; the others are there for their neighbours.
+    """
+
+    pixels: NDArray[np.float32]
+    whole: NDArray[np.bool_]
+    counting: NDArray[np.bool_]
+
+    def tiles(self, side: int, wanted: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Region, row and column of the tiles with a window that is wanted."""
+        rows, columns = (range(0, n, side) for n in wanted.shape[1:])
+        corners = [
+            (n, y, x)
+            for n in range(len(wanted))
+            for y in rows
+            for x in columns
+            if wanted[n, y : y + side, x : x + side].any()
+        ]
+        return np.array(corners, np.int64).reshape(-1, 3)
+
+
+def tile_bytes(n_rotations: int, size: int) -> int:
+    """Memory of a block of tiles: what it writes, and what its kernel works on.
+
+    Parameters
+    ----------
+    n_rotations : int
+        K.
+    size : int
+        L, side of a window, pixels.
+
+    Returns
+    -------
+    int
+        Bytes, on the widest processors.
+    """
+    n_padded = n_rotations + 2 * _WIDEST
+    slab = 8 * n_padded * (size**2 + 1)
+    side = tile_windows(size) + size
+    return slab + 4 * side**2 * (2 * _WIDEST * 3 + 4)
