@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from numbasaem import cli
-from numbasaem.observations import patch_blocks
+from numbasaem.observations import patch_blocks, patch_expectation
 from numbasaem.observations.exact_sums import PartialSums
 from numbasaem.observations.patch_blocks import batch_layout
 from numbasaem.observations.patch_expectation import (
@@ -70,7 +70,7 @@ def test_statistics__same_however_blocks_are_grouped(
     wanted = expectation(*problem)
     for at_once in (1, 2, 3, 100):
         monkeypatch.setattr(
-            expectation_step, "running_threads", lambda _, n=at_once: nullcontext(n)
+            patch_expectation, "running_threads", lambda _, n=at_once: nullcontext(n)
         )
         found = expectation(*problem)
         for name, value in vars(wanted).items():
