@@ -119,8 +119,9 @@ def test_checkpoint__round_trip(
 
 
 def test_checkpoint__of_no_run_yet(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path / "run.h5", {}, {})
-    assert load_checkpoint(tmp_path / "run.h5") == ({}, {})
+    description = {"settings": {"model": "patch"}}
+    save_checkpoint(tmp_path / "run.h5", description, {})
+    assert load_checkpoint(tmp_path / "run.h5") == (description, {})
 
 
 def test_checkpoint__is_hdf5_that_others_can_read(tmp_path: Path) -> None:

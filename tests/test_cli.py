@@ -240,7 +240,7 @@ def test_workflow__simulate_reconstruct_evaluate_pick(
     lines = [json.loads(line) for line in printed.splitlines()]
     assert [line["total_done"] for line in lines[:-1]] == list(range(1, 10))
     assert lines[-1]["volume"] == str(out / "volume.mrc")
-    assert progress.count("log-likelihood per patch") == 9
+    assert progress.count("evidence per patch") == 9
     assert "plan: 1 micrograph, 169 patches of 7 x 7 pixels" in progress
     written = {path.name for path in out.iterdir()}
     assert written >= {"volume.mrc", "volume_half1.mrc", "volume_half2.mrc", "run.h5"}
@@ -279,7 +279,7 @@ def test_reconstruct__says_what_it_found(
     for line in (
         f"volume: {out / 'volume.mrc'}",
         f"half map: {out / 'volume_half1.mrc'}",
-        "log-likelihood per patch: ",
+        "evidence per patch: ",
         "noise variance: ",
         "empty patches: ",
         "FSC of the half maps per shell: ",

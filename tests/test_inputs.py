@@ -25,7 +25,9 @@ SIZE = 5
 
 def load(*micrographs: Any, level: bool = False, **settings: Any) -> PatchSet:
     return load_patches(
-        micrographs, Settings(size=SIZE, level=level, **settings), lambda *_: None
+        list_inputs(micrographs),
+        Settings(size=SIZE, level=level, **settings),
+        lambda *_: None,
     )
 
 
@@ -150,7 +152,7 @@ def test_load_patches__one_path_instead_of_a_list(path: Path) -> None:
     single: Any
     for single in (path, str(path)):
         with pytest.raises(InputError, match="expected a list"):
-            load_patches(single, Settings(size=SIZE), lambda *_: None)
+            list_inputs(single)
 
 
 def test_load_patches__missing(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from numbasaem.io.tiff import read_tiff
 from numbasaem.micrographs import reading as inputs
 from numbasaem.micrographs.reading import list_inputs
 from numbasaem.micrographs.sources import MicrographFile, list_micrographs
+from numbasaem.observations import patch_cutting
 from numbasaem.observations.patch_cutting import cut_patches
 from numbasaem.observations.patch_data import PatchSet, load_patches
 from numbasaem.settings import Settings
@@ -130,7 +131,7 @@ def test_load_patches__one_micrograph_at_a_time(
         events.append("cut")
         return cut_patches(*arguments)
 
-    monkeypatch.setattr(inputs, "cut_patches", cutting)
+    monkeypatch.setattr(patch_cutting, "cut_patches", cutting)
     read = inputs.prepared_micrographs
 
     def reading(*arguments: Any) -> Any:

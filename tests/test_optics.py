@@ -348,8 +348,6 @@ def test_source__keeps_the_contrast_transfer_function(tmp_path: Path) -> None:
     file = MicrographFile(tmp_path / "a.mrc", "a.mrc", ctf=CTF)
     source = source_of_file(file)
     assert file_of_source(source) == file
-    source["lens"] = source.pop("ctf")  # as runs of older versions have it
-    assert file_of_source(source) == file
     refuse_other_sources(tmp_path / "run.h5", [source], [source_of_file(file)])
     other = source_of_file(replace(file, ctf=replace(CTF, defocus_u=9_000.0)))
     with pytest.raises(InputError, match=r"contrast transfer function that .* began"):

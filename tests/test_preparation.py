@@ -192,7 +192,7 @@ def test_prepare__any_steps_give_pixels_or_one_line(
     """Warnings are errors here: none may come before the line, or with the pixels."""
     preparation = Preparation(5, **dict(zip(STEPS, chosen, strict=True)))
     if preparation.mend and pixels is ALL_CONSTANT:
-        with pytest.raises(InputError, match=r"^m: expected .*--no-mend"):
+        with pytest.raises(InputError, match=r"^m: expected .*`mend=False`"):
             preparation("m", pixels, 4.0, CTF)
         return
     try:
@@ -204,14 +204,18 @@ def test_prepare__any_steps_give_pixels_or_one_line(
 
 
 def test_prepare__normalise_refuses_pixels_that_hardly_vary() -> None:
-    with pytest.raises(InputError, match=r"m: expected pixels that .*--no-normalise"):
+    with pytest.raises(
+        InputError, match=r"m: expected pixels that .*`normalise=False`"
+    ):
         Preparation(5, normalise=True)("m", ALL_CONSTANT, None)
 
 
 def test_load_windows__nothing_but_constant_areas() -> None:
     raw = Settings(size=5, mend=True, normalise=True, whiten=True)
     for load in (load_patches, load_windows):
-        with pytest.raises(InputError, match=r"micrographs\[1\]: expected .*--no-mend"):
+        with pytest.raises(
+            InputError, match=r"micrographs\[1\]: expected .*`mend=False`"
+        ):
             load([noise(60, 60), ALL_CONSTANT], raw, no_progress)
 
 

@@ -223,7 +223,7 @@ def test_validate__other_or_missing_micrographs(run: Path, tmp_path: Path) -> No
         with pytest.raises(InputError, match=r"as it was when the run began"):
             validate(run)
         micrograph.unlink()
-        with pytest.raises(InputError, match=r"micrograph\.mrc: expected a file"):
+        with pytest.raises(InputError, match=r"micrograph\.mrc: expected an MRC file"):
             validate(run)
     finally:
         micrograph.write_bytes(kept)

@@ -73,7 +73,7 @@ def test_terminal__shows_plan_and_table(micrograph: Path, tmp_path: Path) -> Non
     # run, stage, of degree, iteration, likelihood, empty, noise, change, took
     assert table[2][1:6] == ["2/2,", "ℓ", "≤", "3", "1/1"]
     assert all(row[7].endswith("%") for row in table[:3])
-    assert sum("log-lik" in line for line in lines) == 2  # header and result
+    assert sum("evidence" in line for line in lines) == 2  # header and result
     assert "half2 degree 3 1/1" in text
     assert text.count("left") == 1
     assert "\x1b" not in text

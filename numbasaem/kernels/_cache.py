@@ -10,7 +10,6 @@ import hashlib
 import os
 import re
 import shutil
-import warnings
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any
 import numba
 from numba.core import caching
 
-from numbasaem.errors import RunWarning
+from numbasaem.errors import warn
 
 _STATES_KEPT = 8
 """Number of states of the sources whose compiled functions are kept, with this one."""
@@ -147,4 +146,4 @@ class KernelCache(caching.FunctionCache):  # type: ignore[misc]
             KernelCache._complained = True
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             message = f"{folder() or 'cache'}: no compiled functions kept ({reason})"
-            warnings.warn(message, RunWarning, stacklevel=2)
+            warn(message)

@@ -23,12 +23,18 @@ particle the exponent is L**2 times the SNR, over 2: the largest SNR is 9,200 at
 and 1,160 at L = 31.
 """
 
+_OVERFLOW = 1e30
+"""Exponent far below the overflow of float32 products."""
 _STRONGEST = 10.0
 """Energy of the strongest patch over the mean of all: some show nothing."""
 
 
 def refuse_large_exponents(
-    where: str, strongest: float, images: NDArray[np.float64], noise_variance: float
+    where: str,
+    strongest: float,
+    images: NDArray[np.float64],
+    noise_variance: float,
+    empty_possible: bool = True,
 ) -> None:
     """Refuse data whose log-weights float32 would round too much.
 
@@ -42,6 +48,8 @@ def refuse_large_exponents(
         Projections.
     noise_variance : float
         sigma**2.
+    empty_possible : bool
+        Whether a patch may hold no particle.
 
     Raises
     ------
@@ -52,11 +60,15 @@ def refuse_large_exponents(
     -----
     A log-weight is (<I, P> - ||P||**2 / 2) / sigma**2, summed up from its second term
     on. By the inequality of Cauchy and Schwarz no partial sum is farther from zero than
-    (max(||I||, ||P||) ||P|| - ||P||**2 / 2) / sigma**2, which grows with ||P||.
+    (max(||I||, ||P||) ||P|| - ||P||**2 / 2) / sigma**2, which grows with ||P||. Where a
+    patch may be empty, projections of more than twice its norm have no weight, however
+    their exponents are rounded: in the middle of a run a volume may overshoot by far.
     """
     template = math.sqrt(np.einsum("kij,kij->k", images, images).max())
-    largest = template * (max(strongest, template) - template / 2) / noise_variance
-    if not largest <= LARGEST_EXPONENT:  # NaN where squares overflow
+    weighty = min(template, 2 * strongest) if empty_possible else template
+    largest = weighty * (max(strongest, weighty) - weighty / 2) / noise_variance
+    overflows = not template**2 / noise_variance <= _OVERFLOW  # NaN of squares, too
+    if overflows or not largest <= LARGEST_EXPONENT:
         raise expected(
             where,
             "pixels of the order of the noise, "

@@ -249,12 +249,6 @@ class PatchExpectation:
             raise expected("images", largest, f"shape {self.images.shape}")
         self.patches = check_patches(patches, self.size)
         self.noise_variance = checked_noise_variance(noise_variance)
-        refuse_large_exponents(
-            "patches and images",
-            strongest_patch(self.patches),
-            self.images,
-            self.noise_variance,
-        )
         shape = (2 * self.size, 2 * self.size)
         self.shift_prior = checked_probabilities("shift_prior", shift_prior, shape)
         self.rotation_prior = checked_rotation_prior(rotation_prior, len(self.images))
@@ -262,6 +256,13 @@ class PatchExpectation:
         self._visible = np.ix_(displacements, displacements)
         self._empty = self.shift_prior.copy()
         self._empty[self._visible] = 0
+        refuse_large_exponents(
+            "patches and images",
+            strongest_patch(self.patches),
+            self.images,
+            self.noise_variance,
+            empty_possible=bool(self._empty.any()),
+        )
 
     def solve(
         self,

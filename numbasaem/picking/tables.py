@@ -144,7 +144,7 @@ def match_tables(found: Path, true: Path, tolerance_px: float) -> Match:
         If a table cannot be read or the tolerance is not positive.
     """
     if not tolerance_px > 0:
-        raise expected("--tolerance", "a number of pixels above 0", tolerance_px)
+        raise expected("tolerance_px", "a number of pixels above 0", tolerance_px)
     return match_by_micrograph(
         _centres_by_micrograph(found), _centres_by_micrograph(true), tolerance_px
     )
