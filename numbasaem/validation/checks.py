@@ -195,8 +195,8 @@ def validate(
     # What decides no result is not in the checkpoint, but beside the maps.
     means = read_settings(place / "settings.toml")
     asked = Settings(**description["settings"]).changed(
-        threads=threads or means.get("threads"),
-        max_memory=max_memory or means.get("max_memory"),
+        threads=means.get("threads") if threads is None else threads,
+        max_memory=means.get("max_memory") if max_memory is None else max_memory,
         pixel_size=sources[0].get("pixel_size"),
     )
     settings, _ = limit_threads_to_memory(asked, inputs, n_copies=2)
