@@ -22,6 +22,7 @@ from numbasaem import (
     simulate,
 )
 from numbasaem.assessment.alignment import align
+from numbasaem.geometry.grids import disc
 from numbasaem.io.relion import read_micrograph_table, write_micrograph_table
 from numbasaem.micrographs.correction import flip_phases_and_whiten
 from numbasaem.micrographs.ctf import ContrastTransferFunction
@@ -160,6 +161,50 @@ def test_whitening__makes_coloured_noise_white() -> None:
     assert before.max() / before.min() > 9
     assert power.max() / power.min() < 1.3
     assert spread.values[SIZE - 1, SIZE - 1] == spread.values.max()
+
+
+def test_whitening__particle_appears_as_its_point_spread_says(
+    generator: np.random.Generator,
+) -> None:
+    """A particle in coloured noise goes through the filter that makes it white."""
+    y, x = fft.fftfreq(256)[:, None], fft.rfftfreq(256)
+    colour = 1 / (1 + (np.hypot(y, x) / 0.1) ** 2)
+    empty = fft.irfft2(fft.rfft2(white()) * colour).astype(np.float32)
+    empty *= 10 / empty.std()  # the particle hardly adds to its standard deviation
+    image = generator.standard_normal((SIZE, SIZE))
+    box = slice(100, 100 + SIZE), slice(60, 60 + SIZE)
+    occupied = empty.copy()
+    occupied[box] += image.astype(np.float32)
+    excluded = nothing_excluded(empty)  # so that both have the same spectrum
+    excluded[box] = True
+    (after, spread), (before, _) = (
+        flip_phases_and_whiten(pixels, excluded, SIZE, whiten=True)
+        for pixels in (occupied, empty)
+    )
+    there = seen_through(image[None], spread.values)[0]
+    bound = 0.02 * float(np.abs(there).max())
+    np.testing.assert_allclose((after - before)[box], there, atol=bound)
+
+
+@pytest.mark.parametrize("size", [SIZE, 12])
+def test_share_outside__is_the_energy_that_leaves_the_box(size: int) -> None:
+    """Of a particle of independent pixels, whose energies add up, on a larger grid."""
+    pixels = white()
+    _, spread = flip_phases_and_whiten(
+        pixels, nothing_excluded(pixels), size, (CTF, PIXEL_SIZE)
+    )
+    side, corner = 512, 250
+    frequency = fft.fftfreq(side, PIXEL_SIZE)
+    contrast = np.abs(CTF(frequency[:, None], frequency))
+    box = slice(corner, corner + size), slice(corner, corner + size)
+    inside = whole = 0.0
+    for row, column in np.argwhere(disc(size)):
+        micrograph = np.zeros((side, side))
+        micrograph[corner + row, corner + column] = 1
+        seen = fft.ifft2(fft.fft2(micrograph) * contrast).real
+        inside += np.sum(seen[box] ** 2)
+        whole += np.sum(seen**2)
+    assert spread.share_outside == pytest.approx(1 - inside / whole, rel=0.01)
 
 
 def test_whitening__leaves_what_has_no_noise() -> None:

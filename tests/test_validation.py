@@ -3,28 +3,39 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
 from numbasaem import cli
+from numbasaem.aliases import no_progress
 from numbasaem.errors import InputError
 from numbasaem.io.mrc import write_micrograph
+from numbasaem.observations.patch_data import Patches, PatchSet, load_patches
 from numbasaem.reconstruction.driver import reconstruct
+from numbasaem.reconstruction.result import HALVES
+from numbasaem.reconstruction.starts import random_start
 from numbasaem.settings import Settings
 from numbasaem.simulation.scene import simulate
+from numbasaem.validation import checks
 from numbasaem.validation.checks import Check, Validation, validate
 from numbasaem.validation.control import noise_like
-from numbasaem.validation.evidence import Mean
+from numbasaem.validation.evidence import Mean, held_out_evidence
 from numbasaem.volume.phantom import folded_chain
 from tests import helpers
+from tests.helpers import refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from numbasaem.reconstruction.state import RunState
 
 SIZE = 7
 SETTINGS = Settings(
@@ -223,7 +234,7 @@ def test_validate__other_or_missing_micrographs(run: Path, tmp_path: Path) -> No
         with pytest.raises(InputError, match=r"as it was when the run began"):
             validate(run)
         micrograph.unlink()
-        with pytest.raises(InputError, match=r"micrograph\.mrc: expected an MRC file"):
+        with pytest.raises(InputError, match=r"micrograph\.mrc: .* no such file"):
             validate(run)
     finally:
         micrograph.write_bytes(kept)
@@ -236,3 +247,186 @@ def test_validate__of_no_finished_run(run: Path, tmp_path: Path) -> None:
     (folder / "volume.mrc").unlink()
     with pytest.raises(InputError, match="expected a run that has ended"):
         validate(folder)
+
+
+# --- which half is asked about which map, with stand-ins ----------------------------
+
+
+@dataclass
+class Opinions:
+    """Stands for observations: how likely the map of each number is to them."""
+
+    evidence_of_map: dict[float, float]
+    n_patches: int = 40
+
+    def __len__(self) -> int:
+        return self.n_patches
+
+    def projections(self, *_: object) -> SimpleNamespace:
+        return SimpleNamespace(project=lambda coefficients: coefficients)
+
+    def expectation(
+        self, chosen: np.ndarray, images: np.ndarray, *_: object
+    ) -> SimpleNamespace:
+        n = len(chosen)
+        white = -n * SIZE**2 * (1 + np.log(2 * np.pi)) / 2
+        unlike_other_groups = 0.005 * (-1) ** (chosen[0] // n)
+        evidence = self.evidence_of_map[images[0]] + unlike_other_groups
+        return SimpleNamespace(
+            n_patches=n,
+            patch_energy=n * SIZE**2,
+            log_likelihood=white + n * evidence,
+        )
+
+
+def runs_of_maps(*maps: float) -> dict[str, RunState]:
+    """Last states of the half runs, with numbers that stand for their maps."""
+    start = random_start(Patches(helpers.noise(4, SIZE, SIZE)), SETTINGS, 0, 0)
+    last = replace(start, stage=len(SETTINGS.schedule) - 1)
+    return {
+        name: replace(last, volume_coefficients=np.array([number]))
+        for name, number in zip(HALVES, maps, strict=True)
+    }
+
+
+def test_held_out_evidence__asks_each_half_about_the_map_of_the_other() -> None:
+    """A map is always likely to the half that made it: that is no evidence."""
+    halves: Any = (Opinions({1.0: 9.0, 2.0: 0.2}), Opinions({1.0: 0.4, 2.0: 9.0}))
+    evidence = held_out_evidence(runs_of_maps(1.0, 2.0), halves, SETTINGS)
+    assert evidence.value == pytest.approx(0.3, abs=0.01)
+
+
+def test_checks__compare_data_and_noise_under_the_right_maps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The data under their maps, noise under its own, and noise under those of data."""
+    monkeypatch.setattr(checks, "_agreement", lambda *_: (1.0, np.ones(4)))
+    own = 90.0
+    data: Any = (
+        Opinions({1.0: own, 2.0: 3.0, 3.0: 40.0, 4.0: 40.0}),
+        Opinions({1.0: 5.0, 2.0: own, 3.0: 40.0, 4.0: 40.0}),
+    )
+    noise: Any = (
+        Opinions({3.0: own, 4.0: 0.2, 1.0: 0.6, 2.0: 1.0}),
+        Opinions({3.0: 0.4, 4.0: own, 1.0: 1.2, 2.0: 0.6}),
+    )
+    runs = runs_of_maps(1.0, 2.0)
+    of_data = {**runs, "full": runs["half1"]}
+    found, *_ = checks._checks(
+        checks._Sample(data, of_data),
+        checks._Sample(noise, runs_of_maps(3.0, 4.0)),
+        runs["half2"],
+        SETTINGS,
+        no_progress,
+    )
+    held_out, by_chance = (check.figures for check in found[:2])
+    names = ("evidence", "evidence_in_noise")
+    figures = [check[name] for check in (held_out, by_chance) for name in names]
+    assert figures == pytest.approx([4.0, 0.3, 4.0, 1.1], abs=0.01)
+
+
+def test_data_and_control__of_one_micrograph() -> None:
+    """The data are its pixels as they are, the control other ones that are alike."""
+    pixels = with_molecules()
+    data, control = checks._data_and_control([pixels], SETTINGS, no_progress)
+    assert isinstance(data, PatchSet)
+    assert isinstance(control, PatchSet)
+    untouched = load_patches([pixels], SETTINGS, no_progress)
+    np.testing.assert_array_equal(data.patches, untouched.patches)
+    assert control.patches.shape == data.patches.shape
+    assert control.patches.std() == pytest.approx(data.patches.std(), rel=0.02)
+    assert abs(np.corrcoef(control.patches.ravel(), data.patches.ravel())[0, 1]) < 0.05
+
+
+# --- what a validation works with, without its work ---------------------------------
+
+Part = tuple[str, int, int | None]
+"""Stands for observations: whose, how many (0: all), and on how many threads."""
+
+
+@dataclass
+class NamedDataSet:
+    """Stands for a data set of five observations."""
+
+    name: str
+
+    def halves(self, _: int) -> tuple[np.ndarray, np.ndarray]:
+        return np.arange(2), np.arange(2, 5)
+
+    def part(self, chosen: np.ndarray | None, threads: int | None) -> Part:
+        return self.name, 0 if chosen is None else len(chosen), threads
+
+
+def given_to_checks(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, **options: Any
+) -> tuple[Any, Any, Any, Settings]:
+    """Sample, noise, another run and settings; a run is the part that it was on."""
+    given: list[Any] = []
+
+    def take(*arguments: Any) -> tuple[tuple[Check, ...], np.ndarray, np.ndarray]:
+        given.extend(arguments)
+        return (), np.ones(4), np.zeros(4)
+
+    data_sets = NamedDataSet("data"), NamedDataSet("control")
+    with monkeypatch.context() as patch:
+        patch.setattr(NamedDataSet, "sources", [], raising=False)
+        patch.setattr(checks, "_data_and_control", lambda *_: data_sets)
+        patch.setattr(checks, "refuse_other_sources", lambda *_: None)
+        patch.setattr(
+            checks, "run_all", lambda journal, parts, *_: journal.runs.update(parts)
+        )
+        patch.setattr(checks, "_checks", take)
+        validate(folder, **options)
+    sample, noise, other, settings, _ = given
+    return sample, noise, other, settings
+
+
+@pytest.fixture
+def copied(run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(run, tmp_path / "copied"))
+
+
+def test_validate__runs_on_the_data_and_on_the_control(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sample, noise, other, _ = given_to_checks(copied, monkeypatch, threads=1)
+    assert sample.halves == (("data", 2, 1), ("data", 3, 1))
+    assert noise.halves == (("control", 2, 1), ("control", 3, 1))
+    for each in (sample, noise):
+        assert tuple(each.runs[name] for name in HALVES) == each.halves
+    assert other == ("data", 0, 1)
+
+
+def test_validate__works_with_the_means_of_the_run(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Threads and memory beside the maps count, unless others are given."""
+    beside = copied / "settings.toml"
+    beside.write_text(f"{beside.read_text()}threads = 3\nmax_memory = 2.5\n")
+    sample, noise, other, settings = given_to_checks(copied, monkeypatch)
+    assert (settings.threads, settings.max_memory) == (3, 2.5)
+    parts = (*sample.halves, *noise.halves, other)
+    assert {threads for *_, threads in parts} == {3}
+    *_, settings = given_to_checks(copied, monkeypatch, threads=1, max_memory=3.5)
+    assert (settings.threads, settings.max_memory) == (1, 3.5)
+    beside.write_text(beside.read_text().replace("2.5", "0.001"))
+    assert refusal(validate, copied).startswith("max_memory: expected at least ")
+    given_to_checks(copied, monkeypatch, max_memory=3.5)
+
+
+def test_validate__refuses_too_little_memory(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = refusal(validate, run, max_memory=1e-3)
+    figures = r"at least [\d.]+ GB \(program [\d.]+, patches [\d.]+, .*\)"
+    found = "found 0.001 GB"
+    assert re.fullmatch(rf"max_memory: expected {figures}, {found}", line)
+    assert cli.main(["validate", str(run), "--max-memory", "0.001"]) == 2
+    (shown,) = capsys.readouterr().err.splitlines()
+    assert re.search(rf"--max-memory: expected {figures}, {found}", shown)
+
+
+@pytest.mark.parametrize("means", [{"threads": 0}, {"max_memory": 0.0}])
+def test_validate__takes_no_zero_for_left_out(run: Path, means: dict[str, Any]) -> None:
+    (name,) = means
+    assert refusal(validate, run, **means).startswith(f"{name}: expected ")

@@ -10,13 +10,17 @@ from numpy.typing import NDArray
 
 from numbasaem import Settings, reconstruct, rotation_grid, simulate
 from numbasaem.geometry.views import view_kernel, view_kernel_bytes
-from numbasaem.observations.patch_data import load_patches
+from numbasaem.observations.patch_data import Patches, load_patches
+from numbasaem.observations.statistics import Statistics
 from numbasaem.reconstruction.driver import Callbacks, run_all
+from numbasaem.reconstruction.iterate import iterations
 from numbasaem.reconstruction.journal import Journal
+from numbasaem.reconstruction.starts import random_start
 from numbasaem.reconstruction.state import RunState
-from numbasaem.reconstruction.view_prior import rotation_prior
+from numbasaem.reconstruction.view_prior import moved_view_weights, rotation_prior
 from numbasaem.simulation.settings import SimulationSettings
 from numbasaem.volume.phantom import folded_chain
+from tests.helpers import Interruption, noise
 
 SIZE = 9
 
@@ -67,6 +71,46 @@ def test_kernel__carries_a_prior_to_a_finer_grid() -> None:
     finer = view_kernel(600, 216) @ (towards_z / towards_z.sum())
     np.testing.assert_allclose(finer.sum(), 1)
     assert finer[rotation_grid(600)[:, 2, 2] > 0.5].sum() > 0.9
+
+
+def weights_towards_z(n_rotations: int) -> NDArray[np.float64]:
+    """Weights of view directions within 37 degrees of the axis and of no others."""
+    weights = (rotation_grid(n_rotations)[:, 2, 2] > 0.8).astype(float)
+    return np.asarray(weights / weights.sum())
+
+
+@pytest.mark.parametrize("n_rotations", [100, 216, 600])
+def test_moved_weights__stay_with_their_view_directions(n_rotations: int) -> None:
+    moved = moved_view_weights(weights_towards_z(216), n_rotations)
+    assert moved.shape == (n_rotations,)
+    np.testing.assert_allclose(moved.sum(), 1)
+    within_60_degrees = rotation_grid(n_rotations)[:, 2, 2] > 0.5
+    assert moved[within_60_degrees].sum() > 0.9
+
+
+class PatchesThatListen(Patches):
+    """Patches that keep the prior of the first E-step and end the run with it."""
+
+    rotation_prior: NDArray[np.float64] | None = None
+
+    def expectation(self, *hypotheses: object, **_: object) -> Statistics:
+        _, _, _, _, self.rotation_prior, _ = hypotheses  # type: ignore[assignment]
+        raise Interruption
+
+
+def test_next_stage__begins_with_the_views_that_were_learned() -> None:
+    """On more rotations than the stage before, which has done all its iterations."""
+    settings = learning(ell_max=(3, 4), iterations=(5, 5), rotations=(100, 216))
+    data = PatchesThatListen(noise(8, SIZE, SIZE))
+    state = random_start(data, settings, 0, 0)
+    state.iteration = 5
+    state.view_weights = weights_towards_z(100)
+    with pytest.raises(Interruption):
+        next(iterations(state, data, settings, n_stages=2))
+    assert state.stage == 1
+    assert data.rotation_prior is not None
+    assert data.rotation_prior.shape == (216,)
+    assert largest_share(data.rotation_prior) > 0.6  # a quarter if all were alike
 
 
 @pytest.mark.parametrize(("n", "n_sources"), [(900, None), (900, 400), (400, 900)])

@@ -5,15 +5,23 @@ from __future__ import annotations
 import os
 import struct
 import sys
+import time
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from numbasaem import reconstruct
+from numbasaem.geometry.rotations import rotation_grid
+from numbasaem.observations.statistics import Statistics
+from numbasaem.projection.operator import ProjectionOperator
 from numbasaem.reconstruction.memory import limit_threads_to_memory
-from numbasaem.reconstruction.plan import Plan
+from numbasaem.reconstruction.plan import Plan, make_plan
 from numbasaem.settings import Settings
+from numbasaem.volume.basis import VolumeBasis
 from tests.helpers import file_of_chains
 
 fcntl = pytest.importorskip("fcntl", reason="terminals of POSIX")
@@ -94,3 +102,60 @@ def test_plan__counts_the_work_and_comes_first() -> None:
     assert plan.n_iterations == len(told) - 1 == 3 * (2 * 10 + 3)
     assert plan.memory_bytes == limit_threads_to_memory(settings, [pixels])[1].total
     assert 0 < plan.seconds < 60
+
+
+@dataclass
+class Workers:
+    """Stands for observations whose E-step takes the seconds that it is told."""
+
+    n: int
+    first_call: float = 0.0
+    each: float = 0.0
+    variance: float = 1.0
+    patches_each: float = 1.0
+    n_calls: int = 0
+
+    def __len__(self) -> int:
+        return self.n
+
+    def projections(self, basis: VolumeBasis, n_rotations: int) -> ProjectionOperator:
+        return ProjectionOperator(basis, rotation_grid(n_rotations))
+
+    def expectation(
+        self, chosen: np.ndarray, images: np.ndarray, *_: object
+    ) -> Statistics:
+        time.sleep((0 if self.n_calls else self.first_call) + len(chosen) * self.each)
+        self.n_calls += 1
+        return Statistics.of_nothing(len(images), images.shape[1])
+
+
+def planned_seconds(data: Workers, n_done: int = 0, **changes: Any) -> float:
+    settings = Settings(
+        size=7, ell_max=(2,), iterations=(10,), rotations=12, starts=1, halves=False
+    ).changed(**changes)
+    data_set: Any = SimpleNamespace(n_micrographs=1)
+    memory: Any = SimpleNamespace(total=0)
+    parts: Any = {"full": data}
+    return make_plan(data_set, parts, settings, n_done, memory).seconds
+
+
+def test_plan__does_not_count_what_happens_but_once() -> None:
+    """Such as compilation, which the first call alone may have to wait for."""
+    assert planned_seconds(Workers(2000, first_call=0.5)) < 0.3
+
+
+def test_plan__foresees_work_that_grows_with_the_observations() -> None:
+    data = Workers(4000, each=1e-4)
+    n_iterations, share = 10, 0.25
+    seconds = planned_seconds(data, batch_fraction=share)
+    true = n_iterations * share * len(data) * data.each
+    assert true / 2 < seconds < 2 * true
+
+
+def test_plan__counts_the_time_of_what_is_left() -> None:
+    """Of a run of two stages, a quarter of which is done."""
+    data = Workers(1000, each=1e-4)
+    stages = {"ell_max": (2, 3), "iterations": (10, 10), "batching": "full"}
+    seconds = planned_seconds(data, n_done=5, **stages)
+    true = 15 * len(data) * data.each
+    assert true / 2 < seconds < 2 * true

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .memory import MemoryPlan
 
 _TRIAL_PATCHES = 1024
+"""Number of patches whose E-step is timed."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,7 +29,7 @@ from numbasaem.reconstruction.checkpoint import load_checkpoint
 from numbasaem.reconstruction.driver import Callbacks, run_all
 from numbasaem.reconstruction.journal import VALIDATION, Journal, refuse_other_sources
 from numbasaem.reconstruction.memory import limit_threads_to_memory
-from numbasaem.reconstruction.result import HALVES
+from numbasaem.reconstruction.result import HALVES, RUNS
 from numbasaem.reconstruction.state import RunPlace
 from numbasaem.settings import Settings, read_settings
 from numbasaem.volume.basis import VolumeBasis
@@ -48,11 +48,13 @@ if TYPE_CHECKING:
     from numbasaem.reconstruction.state import Iteration, RunState
 
 _ENVELOPE_REACH = 4
-"""Patches over which the power of a micrograph is taken to vary."""
-_SURE = 5.0
-"""Standard deviations by which the data have to be ahead of noise."""
+"""Sides of a patch over which the power of a micrograph is taken to vary."""
+_LEAST_LEAD = 5.0
+"""Least lead of the data on noise, in standard deviations, that is no chance."""
 _LEAST_CORRELATION = 0.5
 """Least correlation of half maps, and of maps from starts that are as likely."""
+_NOTHING = Mean(0.0, 0.0)
+"""Evidence of white noise, above which all evidence is counted."""
 
 
 @dataclass(frozen=True)
@@ -85,12 +87,12 @@ class Check:
 
 @dataclass(frozen=True)
 class Validation:
-    """What the data say to a structure.
+    """What the data say of a structure.
 
     Attributes
     ----------
     checks : tuple of Check
-        All of them.
+        All questions and their answers.
     fsc, control_fsc : float64, shape (L // 2 + 1,)
         Fourier shell correlation of the half maps, and of those of the control.
 
@@ -123,7 +125,7 @@ class Validation:
 
 @dataclass(frozen=True)
 class _Sample:
-    """Two halves of the data and the runs on them."""
+    """Two halves of the data, or of the control, and the runs on them by name."""
 
     halves: tuple[Observations, ...]
     runs: Mapping[str, RunState]
@@ -175,8 +177,9 @@ def validate(
     Raises
     ------
     InputError
-        If the run has not ended, its micrographs are gone or no longer the same, or the
-        memory allowed is too little.
+        If the run has not ended, its `settings.toml` cannot be read, its micrographs
+        are gone or no longer the same, a value is out of range, or the memory allowed
+        is too little.
 
     Examples
     --------
@@ -192,32 +195,42 @@ def validate(
         raise expected(place, "a run that has ended", "no volume.mrc")
     sources = description["sources"]
     inputs = [file_of_source(source) for source in sources]
-    # What decides no result is not in the checkpoint, but beside the maps.
-    means = read_settings(place / "settings.toml")
-    asked = Settings(**description["settings"]).changed(
-        threads=threads or means.get("threads"),
-        max_memory=max_memory or means.get("max_memory"),
-        pixel_size=sources[0].get("pixel_size"),
-    )
-    settings, _ = limit_threads_to_memory(asked, inputs, n_copies=2)
+    wanted = _settings_of_run(place, description, threads, max_memory)
+    settings, _ = limit_threads_to_memory(wanted, inputs, n_copies=2)
     data, control = _data_and_control(inputs, settings, progress)
     refuse_other_sources(place / "run.h5", sources, data.sources)
     work = _Work(settings, on_iteration, progress)
     halves = data.halves(settings.seed)
     sample = _Sample(
         tuple(data.part(half, settings.threads) for half in halves),
-        {name: runs[name] for name in ("full", *HALVES) if name in runs},
+        {name: runs[name] for name in RUNS if name in runs},
     )
     noise = _Sample(tuple(control.part(half, settings.threads) for half in halves), {})
     if not settings.halves:
         sample = replace(sample, runs={**sample.runs, **work.halves(sample, "")})
     noise = replace(noise, runs=work.halves(noise, "noise "))
     other = work.again(data.part(None, settings.threads))
-    checks, fsc, control_fsc = _checks(sample, noise, other, settings, progress)
-    result = Validation(checks, fsc, control_fsc)
+    validation = Validation(*_checks(sample, noise, other, settings, progress))
     with written_whole(place / VALIDATION) as part:
-        part.write_text(json.dumps(result.record(), indent=1) + "\n", encoding="utf-8")
-    return result
+        record = json.dumps(validation.record(), indent=1)
+        part.write_text(f"{record}\n", encoding="utf-8")
+    return validation
+
+
+def _settings_of_run(
+    place: Path,
+    description: Mapping[str, Any],
+    threads: int | None,
+    max_memory: float | None,
+) -> Settings:
+    """Settings of a run, with its own threads and memory where none are given."""
+    # What decides no result is not in the checkpoint, but beside the maps.
+    beside = read_settings(place / "settings.toml")
+    return Settings(**description["settings"]).changed(
+        threads=beside.get("threads") if threads is None else threads,
+        max_memory=beside.get("max_memory") if max_memory is None else max_memory,
+        pixel_size=description["sources"][0].get("pixel_size"),
+    )
 
 
 class _Work:
@@ -237,14 +250,14 @@ class _Work:
         self._done = 0
 
     def halves(self, sample: _Sample, prefix: str) -> dict[str, RunState]:
-        """Both half runs on a sample."""
+        """Both half runs on a sample; the prefix is what they are reported with."""
         parts = dict(zip(HALVES, sample.halves, strict=True))
         return self._run(parts, self._settings, prefix)
 
     def again(self, data: Observations) -> RunState:
         """Another run on all data, from other random numbers."""
-        other = self._settings.changed(seed=self._settings.seed + 1)
-        return self._run({"full": data}, other, "again ")["full"]
+        reseeded = self._settings.changed(seed=self._settings.seed + 1)
+        return self._run({"full": data}, reseeded, "again ")["full"]
 
     def _run(
         self, parts: dict[str, Observations], settings: Settings, prefix: str
@@ -287,44 +300,48 @@ def _checks(
     of_noise = held_out_evidence(noise.runs, noise.halves, settings)
     by_chance = held_out_evidence(data.runs, noise.halves, settings)
     on_progress("asking the data", 0.6)
-    halves, fsc = _agreement(data.runs["half1"], data.runs["half2"], settings)
-    of_control, control_fsc = _agreement(
-        noise.runs["half1"], noise.runs["half2"], settings
-    )
+    first, second = HALVES
+    correlation, fsc = _agreement(data.runs[first], data.runs[second], settings)
+    in_noise, control_fsc = _agreement(noise.runs[first], noise.runs[second], settings)
     checks = (
         _ahead("held-out evidence", evidence, of_noise),
         _ahead("picks above chance", evidence, by_chance),
-        Check(
-            "half maps, correlation after alignment",
-            f"{halves:.3f}, in noise {of_control:.3f}",
-            f"at least {_LEAST_CORRELATION:g}",
-            halves >= _LEAST_CORRELATION,
-            {
-                "correlation": halves,
-                "correlation_in_noise": of_control,
-                "least_correlation": _LEAST_CORRELATION,
-            },
-        ),
+        _halves_agree(correlation, in_noise),
         _starts_agree(data, other, settings),
     )
     return checks, fsc, control_fsc
 
 
-def _ahead(question: str, found: Mean, in_noise: Mean) -> Check:
+def _ahead(question: str, evidence: Mean, in_noise: Mean) -> Check:
     """Check that held-out data are ahead of white noise and of the control."""
-    lead = min(found.ahead_of(in_noise), found.ahead_of(Mean(0.0, 0.0)))
+    lead = min(evidence.ahead_of(in_noise), evidence.ahead_of(_NOTHING))
     return Check(
         f"{question}, log-likelihood per patch above white noise",
-        f"{found}, in noise {in_noise}, ahead by {lead:.1f} deviations",
-        f"ahead of noise and of zero by {_SURE:g} deviations",
-        lead > _SURE,
+        f"{evidence}, in noise {in_noise}, ahead by {lead:.1f} deviations",
+        f"ahead of noise and of zero by {_LEAST_LEAD:g} deviations",
+        lead > _LEAST_LEAD,
         {
-            "evidence": found.value,
-            "deviation": found.deviation,
+            "evidence": evidence.value,
+            "deviation": evidence.deviation,
             "evidence_in_noise": in_noise.value,
             "deviation_in_noise": in_noise.deviation,
             "lead_in_deviations": lead,
-            "least_lead_in_deviations": _SURE,
+            "least_lead_in_deviations": _LEAST_LEAD,
+        },
+    )
+
+
+def _halves_agree(correlation: float, in_noise: float) -> Check:
+    """Check that the half maps correlate; those of the control are for comparison."""
+    return Check(
+        "half maps, correlation after alignment",
+        f"{correlation:.3f}, in noise {in_noise:.3f}",
+        f"at least {_LEAST_CORRELATION:g}",
+        correlation >= _LEAST_CORRELATION,
+        {
+            "correlation": correlation,
+            "correlation_in_noise": in_noise,
+            "least_correlation": _LEAST_CORRELATION,
         },
     )
 
@@ -333,7 +350,7 @@ def _starts_agree(data: _Sample, other: RunState, settings: Settings) -> Check:
     """Check that another start finds the same map, or one that is less likely."""
     full = data.runs["full"]
     correlation, _ = _agreement(full, other, settings)
-    lead = mean_of(
+    lower_by = mean_of(
         np.concatenate(
             [
                 evidence_of_groups(full, half, settings)
@@ -342,33 +359,36 @@ def _starts_agree(data: _Sample, other: RunState, settings: Settings) -> Check:
             ]
         )
     )
-    less_likely = lead.ahead_of(Mean(0.0, 0.0)) > _SURE
+    lead = lower_by.ahead_of(_NOTHING)
     return Check(
         "another start, correlation after alignment",
-        f"{correlation:.3f}, log-likelihood per patch lower by {lead}",
-        f"at least {_LEAST_CORRELATION:g}, or less likely by {_SURE:g} deviations",
-        correlation >= _LEAST_CORRELATION or less_likely,
+        f"{correlation:.3f}, log-likelihood per patch lower by {lower_by}",
+        f"at least {_LEAST_CORRELATION:g}, "
+        f"or less likely by {_LEAST_LEAD:g} deviations",
+        correlation >= _LEAST_CORRELATION or lead > _LEAST_LEAD,
         {
             "correlation": correlation,
             "least_correlation": _LEAST_CORRELATION,
-            "lower_by": lead.value,
-            "deviation": lead.deviation,
-            "lead_in_deviations": lead.ahead_of(Mean(0.0, 0.0)),
-            "least_lead_in_deviations": _SURE,
+            "lower_by": lower_by.value,
+            "deviation": lower_by.deviation,
+            "lead_in_deviations": lead,
+            "least_lead_in_deviations": _LEAST_LEAD,
         },
     )
 
 
 def _agreement(
-    one: RunState, other: RunState, settings: Settings
+    first: RunState, second: RunState, settings: Settings
 ) -> tuple[float, NDArray[np.float64]]:
     """Correlation and FSC of the maps of two runs, the second aligned to the first."""
     basis = VolumeBasis(settings.size, settings.ell_max[-1])
-    first, second = (basis.evaluate(s.volume_coefficients) for s in (one, other))
-    found = align(second, first)
-    return found.correlation, fourier_shell_correlation(first, found.volume)
+    reference, moving = (
+        basis.evaluate(state.volume_coefficients) for state in (first, second)
+    )
+    aligned = align(moving, reference)
+    return aligned.correlation, fourier_shell_correlation(reference, aligned.volume)
 
 
 def _finite(value: float) -> float | None:
-    """Number as JSON can hold it; None if it is infinite or none at all."""
+    """Number as JSON can hold it; None if it is infinite or not a number."""
     return float(value) if np.isfinite(value) else None

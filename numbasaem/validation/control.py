@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _SURROGATE_ITERATIONS = 20
+"""Number of times that spectrum and pixel values are imposed in turn."""
 
 
 def noise_like(

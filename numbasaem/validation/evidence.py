@@ -20,19 +20,27 @@ if TYPE_CHECKING:
     from numbasaem.reconstruction.state import RunState
     from numbasaem.settings import Settings
 
-_GROUPS = 20
-"""Groups of patches, for the standard deviation of a mean over them."""
+_N_GROUPS = 20
+"""Number of groups of patches, over which means and their deviations are taken."""
 
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean over patches and its standard deviation."""
+    """A mean over groups of patches.
+
+    Attributes
+    ----------
+    value : float
+        The mean.
+    deviation : float
+        Its standard deviation.
+    """
 
     value: float
     deviation: float
 
     def __str__(self) -> str:
-        """Both in words."""
+        """Put both in words."""
         return f"{self.value:.4f} +- {self.deviation:.4f}"
 
     def ahead_of(self, other: Mean) -> float:
@@ -65,8 +73,8 @@ def held_out_evidence(
     return mean_of(
         np.concatenate(
             [
-                evidence_of_groups(runs[of_map], half, settings)
-                for of_map, half in zip(HALVES, halves[::-1], strict=True)
+                evidence_of_groups(runs[name], other_half, settings)
+                for name, other_half in zip(HALVES, halves[::-1], strict=True)
             ]
         )
     )
@@ -78,12 +86,12 @@ def mean_of(values: NDArray[np.float64]) -> Mean:
     Parameters
     ----------
     values : float64, shape (n,)
-        At least two.
+        The values, at least two.
 
     Returns
     -------
     Mean
-        Of them.
+        Their mean.
     """
     return Mean(float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values))))
 
@@ -98,14 +106,14 @@ def evidence_of_groups(
     state : RunState
         State of a run whose map is asked about.
     data : Observations
-        What is asked.
+        Data that are asked.
     settings : Settings
         Settings of the run.
 
     Returns
     -------
     float64, shape (n_groups,)
-        Of each group.
+        That of each group.
     """
     stage = settings.schedule[state.stage]
     basis = VolumeBasis(settings.size, stage.ell_max)
@@ -115,7 +123,7 @@ def evidence_of_groups(
     views = rotation_prior(state, settings)
     groups = [
         data.expectation(group, *hypotheses, views)
-        for group in np.array_split(np.arange(len(data)), min(_GROUPS, len(data)))
+        for group in np.array_split(np.arange(len(data)), min(_N_GROUPS, len(data)))
     ]
     n_pixels = np.array([group.n_patches for group in groups]) * settings.size**2
     energy = np.array([group.patch_energy for group in groups])
