@@ -217,10 +217,10 @@ class PixelSizes:
         if self._chosen:
             assert self.common is not None
             if not self._said and (stated is None or self._differs(stated)):
-                found = "none" if stated is None else f"{stated:g} A"
+                in_header = "none" if stated is None else f"{stated:g} A"
                 warn(
                     f"{path}: pixel size {self.common:g} A as given, in place of "
-                    f"{found} in the header"
+                    f"{in_header} in the header"
                 )
                 self._said = True
             return self.common
