@@ -67,7 +67,10 @@ if TYPE_CHECKING:
     from .optics_groups import PointSpread
 
 _FAINTEST = 1e-15
-"""Least brightness of the brightest pixel, 1 over it the most: squares fit float32."""
+"""Least brightness of the brightest pixel, whose square float32 still holds.
+
+The largest is the inverse of it.
+"""
 _RINGING = 1
 """Pixels of the disc's diameter left free, half on either side, for ringing."""
 _WIDTH_IN_DEVIATIONS = 2 * np.sqrt(2 * np.log(2))

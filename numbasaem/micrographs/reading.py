@@ -276,7 +276,7 @@ def list_inputs(micrographs: Micrographs) -> list[Input]:
 
     Parameters
     ----------
-    micrographs : sequence of arrays, shape (rows, columns), or paths
+    micrographs : sequence of array, shape (rows, columns), or of paths
         Micrographs, files of them (a stack is several), patterns of file names, or one
         STAR list.
 

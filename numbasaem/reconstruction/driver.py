@@ -51,7 +51,7 @@ def reconstruct(
 
     Parameters
     ----------
-    micrographs : sequence of arrays, shape (rows, columns), or paths
+    micrographs : sequence of array, shape (rows, columns), or of paths
         Micrographs, files of them (MRC or TIFF; a stack is several), patterns of file
         names, or one STAR list.
     settings : Settings
