@@ -41,7 +41,7 @@ _PACE = 0.5
 """Logarithm of the factor by which a step grows if it goes as the one before it."""
 _SHORTEST_STEP = 0.3
 _BEYOND_CHANCE = 10.0
-"""Number of standard deviations by which a mean log-likelihood cannot fall by chance."""
+"""Number of standard deviations that a mean log-likelihood does not fall by chance."""
 
 
 class Update(NamedTuple):
