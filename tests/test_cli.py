@@ -518,8 +518,8 @@ def test_raw_micrographs__from_a_list_to_picks(
     description, _ = load_checkpoint(out / "run.h5")
     done = description["preparation"]
     assert done["pixel_size"] == 6.0
-    left_out = [name for name in done if done[name] is False]
-    assert left_out == ["flatten", "ctf", "whiten"]
+    not_taken = [name for name in done if done[name] is False]
+    assert not_taken == ["flatten", "ctf", "whiten"]
     assert run("pick", listed, "--run", out, "--out", picks, "--invert") == 2
     assert "--invert: expected --volume" in capsys.readouterr().err
     assert run("pick", listed, "--run", out, "--out", picks) == 0

@@ -5,10 +5,10 @@
 * A compiled function is decorated with `@kernel(...)` or `@parallel_kernel(...)` and
   states its floating-point flags: `FAST` or `STRICT`.
 * `prange` stands only inside a function decorated with `@parallel_kernel(...)`:
-  anywhere else the loop would be serial without a word.
+  anywhere else the loop would silently be serial.
 * A compiled function without a leading underscore has a docstring and a slow namesake
-  in `tests/reference.py`; so has an operation made by assignment, as
-  `correlate = vector_intrinsic(...)`, but for the docstring.
+  in `tests/reference.py`. An operation made by assignment, such as
+  `correlate = vector_intrinsic(...)`, has such a namesake too.
 """
 
 from __future__ import annotations
@@ -131,16 +131,16 @@ def _problems(root: Path) -> Iterator[str]:
     references = {n.name for n in reference.body if isinstance(n, Function)}
     for path in sorted(package.rglob("*.py")):
         tree = ast.parse(path.read_text("utf-8"))
-        found: list[tuple[int, str]] = []
+        faults: list[tuple[int, str]] = []
         if package / "kernels" not in path.parents:
-            found += _forbidden_words(tree, KERNEL_WORDS, "numbasaem/kernels/")
+            faults += _forbidden_words(tree, KERNEL_WORDS, "numbasaem/kernels/")
         elif path.name != "_jit.py":
-            found += _forbidden_words(tree, COMPILERS, "numbasaem/kernels/_jit.py")
-            found += _unstated_flags(tree)
-            found += _serial_pranges(tree)
-            found += _undocumented(tree, references)
-            found += _assigned(tree, references)
-        for line, message in sorted(found):
+            faults += _forbidden_words(tree, COMPILERS, "numbasaem/kernels/_jit.py")
+            faults += _unstated_flags(tree)
+            faults += _serial_pranges(tree)
+            faults += _undocumented(tree, references)
+            faults += _assigned(tree, references)
+        for line, message in sorted(faults):
             yield f"{path.relative_to(root)}:{line}: {message}"
 
 

@@ -38,9 +38,9 @@ ROOMS = (
     "cli",
     "__main__",
 )
-"""From the ground floor up."""
+"""Rooms of the package, from the ground floor up."""
 SURFACE_NAMES = frozenset({"__version__"})
-"""All that a module may ask of the package's own surface."""
+"""Names that a module may import from the package itself."""
 
 
 def _module(path: Path, package: Path) -> str:

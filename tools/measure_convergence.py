@@ -1,4 +1,4 @@
-"""How many random starts arrive where a start at the truth does.
+"""Count the random starts that arrive where a start at the truth does.
 
     python tools/measure_convergence.py shepp-logan 1QLQ.pdb random --snr 3.5,1
 
@@ -36,19 +36,19 @@ from numbasaem.volume.basis import VolumeBasis
 
 SIZE = 11
 ARRIVED = 0.01
-"""Largest share of the log-likelihood from the truth that a start may lack."""
+"""Largest share of the truth's log-likelihood that a start may lack to have arrived."""
 
 
 @dataclass(frozen=True)
 class Arrival:
-    """Where a run ended.
+    """End of a run.
 
     Attributes
     ----------
     log_likelihood : float
-        Per patch, less that of no particle anywhere.
+        Log-likelihood per patch, less that of no particle anywhere.
     correlation : float
-        With the truth, aligned.
+        Correlation with the truth, aligned.
     shells : float64, shape (L // 2 + 1,)
         FSC with the truth.
     seconds : float
@@ -61,7 +61,7 @@ class Arrival:
     seconds: float
 
     def __str__(self) -> str:
-        """Word it as a line's end."""
+        """Word the end of a line."""
         shells = " ".join(f"{value:.2f}" for value in self.shells)
         return (
             f"log-likelihood {self.log_likelihood:.4f}  "
@@ -144,7 +144,7 @@ def molecule(name: str) -> NDArray[np.floating]:
 
 
 def study(name: str, snr: float, options: argparse.Namespace) -> None:
-    """Print what the starts of one molecule come to."""
+    """Print the results of the starts of one molecule."""
     plan = SimulationSettings(size=SIZE, pixels=options.pixels, snr=snr)
     landscape = Landscape(simulate(molecule(name), plan))
     asked = {

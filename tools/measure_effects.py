@@ -1,4 +1,4 @@
-"""What each effect of real micrographs costs, with its term of the model and without.
+"""Measure what effects of real micrographs cost, with their term of the model or not.
 
 Micrographs of one molecule, the same but for an effect (a lens, coloured noise, views
 that prefer a direction, particles that touch, unknown noise, and all of them), are
@@ -38,12 +38,12 @@ class Effect:
     Attributes
     ----------
     name : str
-        For the table.
+        Name in the table.
     simulated, term : tuple of str
         Options of ``simulate`` and ``reconstruct``.
     noise_known : bool
-        Whether the noise variance is given; else it is learned with the term, and
-        without it held at the variance of the micrographs.
+        Whether the noise variance is given. If not, it is learned where the term is on,
+        and held at the variance of the micrographs where it is off.
     """
 
     name: str
@@ -54,18 +54,18 @@ class Effect:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a reconstruction did.
+    """Result of a reconstruction.
 
     Attributes
     ----------
     correlation : float
-        With the truth, aligned.
+        Correlation with the truth, aligned.
     shells : list of float
         FSC with the truth per shell.
     seconds : float
-        Median of the iterations of the last stage.
+        Median wall time of the iterations of the last stage.
     noise_variance : float
-        The learned or given one over the true one.
+        Noise variance, learned or given, over the true one.
     """
 
     correlation: float
@@ -76,20 +76,20 @@ class Outcome:
 
 def effects(noise_like: Path) -> list[Effect]:
     """Effects to study, the ideal case first."""
-    lens = ("--defocus", "8000,25000")
+    defocus = ("--defocus", "8000,25000")
     colour = ("--noise-like", str(noise_like))
     views = ("--preferred", "0.5")
     close = ("--spacing", "arbitrary")
     return [
         Effect("none"),
         Effect("unknown noise variance", noise_known=False),
-        Effect("lens, 0.8 to 2.5 um", lens, ("--ctf",)),
+        Effect("lens, 0.8 to 2.5 um", defocus, ("--ctf",)),
         Effect("coloured noise", colour, ("--whiten",), noise_known=False),
         Effect("half the views within 30 degrees", views, ("--views", "learned")),
         Effect("touching particles", close, ("--model", "window")),
         Effect(
             "all of these",
-            (*lens, *colour, *views, *close),
+            (*defocus, *colour, *views, *close),
             ("--ctf", "--whiten", "--views", "learned", "--model", "window"),
             noise_known=False,
         ),
@@ -202,7 +202,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table."""
     chosen = options(arguments)
     chosen.out.mkdir(parents=True, exist_ok=True)
-    # As if the molecule were small: its box 11 voxels of 3 angstrom.
+    # The molecule is scaled down, so that its box is 11 voxels of 3 angstrom.
     volume, _ = load_volume(chosen.volume, SIZE)
     molecule = chosen.out / "molecule.mrc"
     write_volume(molecule, volume, PIXEL_SIZE * SIZE / len(volume))

@@ -1,4 +1,4 @@
-"""Weak and strong scaling on Dask workers, and what a campaign would cost.
+"""Measure weak and strong scaling on Dask workers, and model a campaign.
 
 One process a worker, one thread each, on this machine:
 
@@ -8,11 +8,12 @@ Strong scaling divides the same patches among more workers; weak scaling gives e
 worker as many. Then a model with the terms measured here says what an iteration takes
 on 1 to 1,000 nodes. Its assumptions, besides linear work:
 
-- a node computes as fast as the threads of it times one thread here;
-- projections and statistics pass each node's link once down and once up, and are on
-  their way, added and unpacked once more for each level of a tree over the nodes;
-- asking takes a fixed time, that of an iteration of next to no work here, and one for
-  each worker, that of its tasks if they do nothing; the driver does the M-step alone.
+- each thread of a node computes as fast as one thread here;
+- projections and statistics pass each node's link once down and once up; each level of
+  a tree over the nodes sends, unpacks and adds them once more;
+- asking takes a fixed time, measured as that of an iteration with almost no work, and a
+  time for each worker, measured as that of tasks that do nothing;
+- the driver does the M-step alone.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ SIZES = (11, 21, 31)
 NODES = (1, 3, 10, 30, 100, 300, 1000)
 SCALING_SIZE = 11
 FEW, MANY = 16, 128
-"""Patches of the two parts whose difference is what a patch costs."""
+"""Patches of two parts; the difference of their times gives the time of a patch."""
 
 
 @dataclass(frozen=True)
@@ -54,13 +55,13 @@ class Costs:
     Attributes
     ----------
     patch : float
-        E-step of a patch on one thread.
+        Seconds of the E-step of a patch on one thread.
     part : float
-        E-step of a part of a batch, however small.
+        Seconds of the E-step of a part of a batch, however small.
     add : float
-        Unpacking and adding up two sets of sums.
+        Seconds of unpacking and adding up two sets of sums.
     maximization : float
-        Projections and M-step.
+        Seconds of projections and M-step.
     projections, statistics : int
         Bytes on the way to a worker and from it.
     """
@@ -106,7 +107,7 @@ def costs(size: int) -> Costs:
 
 
 def part_of(batch: BatchLayout, problem: Problem, n_patches: int) -> PartialSums:
-    """What a worker does for its part of a batch, on one thread."""
+    """Do the work of a worker for its part of a batch, on one thread."""
     return partial_sums(
         batch,
         problem.patches[:n_patches],
@@ -119,14 +120,14 @@ def part_of(batch: BatchLayout, problem: Problem, n_patches: int) -> PartialSums
 
 @dataclass(frozen=True)
 class Cluster:
-    """Machines that the model is of.
+    """Machines that the model describes.
 
     Attributes
     ----------
     threads : int
-        Of a node.
+        Number of threads of a node.
     gigabits : float
-        A second, of a node's link.
+        Gigabits that a node's link takes a second.
     latency, asking : float
         Seconds that asking takes once an iteration, and for each node.
     """
@@ -140,7 +141,7 @@ class Cluster:
 def iteration(
     terms: Costs, nodes: int, n_patches: int, cluster: Cluster
 ) -> dict[str, float]:
-    """Seconds of an iteration, by what they go to."""
+    """Seconds of each part of an iteration."""
     levels = math.ceil(math.log2(nodes))
     bandwidth = cluster.gigabits * 1e9 / 8
     moved = terms.projections + terms.statistics
@@ -171,15 +172,15 @@ def print_model(cluster: Cluster, n_patches: int) -> None:
         )
         for nodes in NODES:
             seconds = iteration(terms, nodes, n_patches, cluster)
-            each = " | ".join(f"{value:.3g}" for value in seconds.values())
+            terms_shown = " | ".join(f"{value:.3g}" for value in seconds.values())
             moved = f"{size} | {nodes} | {nodes * (to + back):.3g}"
-            rows.append(f"| {moved} | {each} | {sum(seconds.values()):.3g} |")
+            rows.append(f"| {moved} | {terms_shown} | {sum(seconds.values()):.3g} |")
     print("\n| L | nodes | MB moved | E-step s | tree s | asking s | M-step s | s |")
     print("|---|---|---|---|---|---|---|---|", *rows, sep="\n")
 
 
 def measure_scaling(workers: Sequence[int], n_patches: int) -> tuple[float, float]:
-    """Print both scalings; seconds of asking, once and for each worker."""
+    """Print both scalings; return seconds of asking, once and for each worker."""
     size = SCALING_SIZE
     problem = simulated_problem(size, MANY)
     posterior = (problem.images, problem.shift_prior, problem.noise_variance)

@@ -3,8 +3,8 @@
     python tools/measure_speed.py [--sizes 11 15 21] [--patches 1024] [--rounds 5]
 
 Rates count L**4 useful multiply-adds per patch and rotation for the correlations and
-as many for the adjoint, however they are computed. Every figure is a ratio of the
-shortest of several alternating runs in one process: other work may share the machine.
+as many for the adjoint, however they are computed. Other work may share the machine, so
+every figure is a ratio of the shortest of several alternating runs in one process.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ from numbasaem.reconstruction.starts import random_start
 from numbasaem.settings import Settings
 
 ITERATION_PATCHES = 14_796
-"""Five hundredths of the patches of four micrographs of 2992 x 2992 pixels."""
+"""Number of patches of an iteration: 5 % of those of four 2992 x 2992 micrographs."""
 LEAST_EXPONENT = -40.0
 """Logarithm of a weight, relative to the largest, below which it counts as 0."""
 NUMPY_PATCHES = 64
 
 
 def numpy_expectation(problem: Problem) -> tuple[NDArray[np.float32], ...]:
-    """The same sums in NumPy: one matrix product each for correlation and adjoint.
+    """Compute the sums in NumPy: one matrix product each for correlation and adjoint.
 
-    Returns m_k and b_k, each (n_rotations, L * L).
+    Returns m_k and b_k: float32, shape (n_rotations, L * L) each.
     """
     size, images = problem.images.shape[1], problem.images.astype(np.float32)
     n_shifts = 2 * size - 1

@@ -1,4 +1,4 @@
-"""The problem that tools and benchmarks time, and the clock that they time it with.
+"""The problem that tools and benchmarks time, and how they time it.
 
 Scripts of this folder import it by its name alone, because Python looks beside a script
 first; the benchmarks put this folder on their path.
@@ -29,7 +29,7 @@ ELL_MAX = 10
 N_ROTATIONS = 552
 SNR = 1.0
 MATRIX_SIDE = 2048
-"""Rows and columns of the float32 matrices whose product the E-step is set beside."""
+"""Side of the float32 matrices whose product the E-step is compared with."""
 
 Result = TypeVar("Result")
 
@@ -41,17 +41,17 @@ class Problem:
     Attributes
     ----------
     patches : float32, shape (P, L, L)
-        Of a simulated micrograph.
+        Patches of a simulated micrograph.
     operator : ProjectionOperator
-        From coefficients to projections.
+        Operator from coefficients to projections.
     coefficients : float64, shape (M,)
-        The molecule.
+        Coefficients of the molecule.
     images : float64, shape (K, L, L)
-        Its projections.
-    shift_prior : float64, shape (2 * L, 2 * L)
-        Uniform, half of the patches without a particle.
+        Projections of the molecule.
+    shift_prior : float64, shape (2L, 2L)
+        Uniform prior, half of the patches without a particle.
     noise_variance : float
-        Of the micrograph.
+        Noise variance of the micrograph.
     """
 
     patches: NDArray[np.float32]
@@ -78,7 +78,7 @@ class Problem:
 
     @property
     def multiply_adds(self) -> int:
-        """Useful ones: L**4 a patch and rotation for each of the two products."""
+        """Useful multiply-adds: L**4 a patch and rotation for each of two products."""
         size = int(self.images.shape[1])
         return 2 * len(self.patches) * len(self.images) * size**4
 
@@ -104,7 +104,7 @@ def simulated_problem(
 
 
 def timed(work: Callable[[], Result]) -> tuple[Result, float]:
-    """What the work returns, and its wall time in seconds."""
+    """Result of the work, and its wall time in seconds."""
     began = perf_counter()
     result = work()
     return result, perf_counter() - began

@@ -4,8 +4,8 @@
                                     [--quick] [--only NAME ...]
 
 Each reconstruction is one `numbasaem reconstruct`, in a process of its own. Every
-finished piece leaves a `result.json`; `--resume` goes on from those. At the end
-`index.html`, `results.csv` and `figures/` have everything. Exit status 1 says that a
+finished piece leaves a `result.json`; `--resume` goes on from those. At the end all
+results are in `index.html`, `results.csv` and `figures/`. Exit status 1 means that a
 volume was missing, so that its experiments were not run.
 """
 
@@ -67,7 +67,7 @@ SOURCES = {
     "BPTI": ("1QLQ.pdb",),
 }
 SNRS = (10.0, 3.5, 1.0, 0.35, 0.1, 0.035, 0.01)
-"""Of the figure on picking: from nearly all found to nothing found."""
+"""Signal-to-noise ratios of the figure on picking: from nearly all found to none."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ EXPERIMENTS = (
 
 @dataclass(frozen=True)
 class Scale:
-    """How much of everything."""
+    """Size of the reproduction: pixels, rotations, iterations, experiments."""
 
     pixels: int = PIXELS
     n_micrographs: int = N_MICROGRAPHS
@@ -150,8 +150,8 @@ def paper_settings(experiment: Experiment, scale: Scale, variance: float) -> Set
 def own_settings(scale: Scale, seed: int) -> Settings:
     """Settings of this program: a search among starts, long steps, noise learned.
 
-    Minibatches are smaller and rotations more towards the end: 552 are 30 degrees
-    apart, and what lies between them blurs the finest shells.
+    Minibatches are smaller, and there are more rotations towards the end: 552 are 30
+    degrees apart, which blurs the finest shells.
     """
     counts, finer = (7, 4, 10, 6), (1, 1, 2, 4)
     return Settings(
@@ -166,14 +166,14 @@ def own_settings(scale: Scale, seed: int) -> Settings:
 
 
 class Reproduction:
-    """The folder that everything is in.
+    """The folder that holds all results.
 
     Parameters
     ----------
     out, data : Path
-        Where results go, and where volumes are looked for.
+        Folder of the results, and folder of the volumes.
     scale : Scale
-        How much of everything.
+        Size of the reproduction.
     """
 
     def __init__(self, out: Path, data: Path, scale: Scale) -> None:
@@ -181,7 +181,7 @@ class Reproduction:
         self.missing: set[str] = set()
 
     def source(self, volume: str) -> str | None:
-        """Where a volume is; None if it is missing."""
+        """Name or path of a volume; None if it is missing."""
         for name in SOURCES[volume]:
             if name == "shepp-logan":
                 return name
@@ -211,7 +211,7 @@ class Reproduction:
     def _simulated(
         self, experiment: Experiment, source: str, folder: Path
     ) -> dict[str, Any]:
-        """Micrographs of an experiment, made unless they are there."""
+        """Simulate the micrographs of an experiment, unless they are there."""
         record = folder / "simulation.json"
         if not record.exists():
             say(f"{experiment.name}: simulating")
@@ -240,7 +240,7 @@ class Reproduction:
         folder: Path,
         truth: dict[str, Any],
     ) -> dict[str, Any]:
-        """One reconstruction and its figures, unless they are there."""
+        """Do one reconstruction and draw its figures, unless they are there."""
         kept = folder / "result.json"
         if kept.exists():
             result: dict[str, Any] = json.loads(kept.read_text())

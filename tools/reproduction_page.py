@@ -20,7 +20,7 @@ PAPER_MINUTES = {6: 45, 8: 75, 10: 300}
 """Minutes of an iteration in the paper, by degree."""
 PAPER_MEMORY = "1.51 TB (of the machine)"
 EXCERPT = 220
-"""Pixels a side of the pictures of micrographs."""
+"""Number of pixels a side of the pictures of micrographs."""
 
 
 def draw(

@@ -64,8 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit status: 0 done, 2 an unusable input or option, or numbers that ran out of
-        range (one line on standard error says which), 130 after SIGINT, 143 after
+        Exit status: 0 if all is done; 2 for an unusable input or option or numbers out
+        of range, which one line on standard error names; 130 after SIGINT; 143 after
         SIGTERM.
     """
     with stopping_on_signals() as received:

@@ -1,4 +1,4 @@
-"""A command that speaks of its options where the library speaks of parameters."""
+"""Commands that name their options where the library names parameters."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PARAMETER = re.compile(r"`(\w+)(?:=(\w+))?`")
 class Command(TyperCommand):
     """One command of the program.
 
-    What the library says of parameters, in errors and warnings, is said of options.
+    Its errors and warnings name options where those of the library name parameters.
     """
 
     def invoke(self, context: Any) -> Any:
@@ -43,7 +43,7 @@ def with_options(text: str, options: dict[str, TyperOption]) -> str:
     Parameters
     ----------
     text : str
-        What the library says: "`size`", "`resume=True`", "`mend=False`".
+        Text of the library, with "`size`", "`resume=True`", "`mend=False`".
     options : dict of str to TyperOption
         Options by their parameters; other names stay as they are.
 
@@ -68,7 +68,7 @@ def with_options(text: str, options: dict[str, TyperOption]) -> str:
 def _of_options(
     error: NumbasaemError, options: dict[str, TyperOption]
 ) -> NumbasaemError:
-    """Say the same of options."""
+    """Turn an error of parameters into one of options."""
     where = f"`{error.where}`" if error.where in options else error.where
     return type(error)(
         with_options(where, options),

@@ -24,7 +24,7 @@ def command(
 
     with ProgressDisplay() as display:
         try:
-            found = demonstrate(
+            demonstration = demonstrate(
                 out,
                 on_plan=display.plan,
                 on_iteration=display.iteration,
@@ -32,8 +32,8 @@ def command(
             )
         except KeyboardInterrupt:
             raise Interrupted(f"what is finished is in {out}") from None
-    output.print_comparison(found.comparison, found.pixel_size)
-    output.write_report(found.run, as_json=False)
-    typer.echo(f"micrographs and truth: {found.data}")
-    typer.echo(f"reconstruction: {found.run}")
-    typer.echo(f"reconstruction aligned to the truth: {found.aligned}")
+    output.print_comparison(demonstration.comparison, demonstration.pixel_size)
+    output.write_report(demonstration.run, as_json=False)
+    typer.echo(f"micrographs and truth: {demonstration.data}")
+    typer.echo(f"reconstruction: {demonstration.run}")
+    typer.echo(f"reconstruction aligned to the truth: {demonstration.aligned}")

@@ -50,15 +50,19 @@ def command(
 
 
 def _evaluate_picks(
-    found: Path, true: Path, out: Path | None, tolerance_px: float | None, as_json: bool
+    picks: Path,
+    truth: Path,
+    out: Path | None,
+    tolerance_px: float | None,
+    as_json: bool,
 ) -> None:
     if out is not None:
-        raise expected("out", "a map to write as aligned", f"picks in {found}")
+        raise expected("out", "a map to write as aligned", f"picks in {picks}")
     if tolerance_px is None:
         raise expected("tolerance_px", "a number of pixels, for picks", "none")
     from numbasaem.picking.tables import match_tables
 
-    match = match_tables(found, true, tolerance_px)
+    match = match_tables(picks, truth, tolerance_px)
     if as_json:
         output.print_json(match._asdict() | {"tolerance": tolerance_px})
     else:
@@ -98,7 +102,10 @@ def _comparison_record(
     resolutions = _resolutions(comparison).items()
     return {
         "fsc": comparison.fsc,
-        **{f"resolution_at_{at}": value * length for at, value in resolutions},
+        **{
+            f"resolution_at_{threshold}": value * length
+            for threshold, value in resolutions
+        },
         "unit": "angstrom" if voxel_size else "pixel",
         "correlation": comparison.correlation,
         "hand": comparison.hand,
@@ -106,7 +113,7 @@ def _comparison_record(
 
 
 def _resolutions(comparison: Comparison) -> dict[str, float]:
-    """Resolutions in pixels by the threshold of the FSC they go by."""
+    """Resolutions in pixels, by their threshold of the FSC."""
     return {
         "0.5": comparison.resolution_half.angstrom,
         "0.143": comparison.resolution_0143.angstrom,

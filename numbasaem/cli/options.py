@@ -31,7 +31,7 @@ Run = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a reconstruc
 """Argument of commands that go on from a reconstruction."""
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON lines.")]
-"""Option of commands that can print for programs."""
+"""Option of commands that can print JSON, for programs."""
 
 _SettingsFile = Annotated[
     Path | None,
@@ -50,22 +50,22 @@ def takes_settings(command: Callable[..., None]) -> Callable[..., None]:
     Parameters
     ----------
     command : callable
-        It has a parameter `settings`, in whose place the options are.
+        Function with a parameter `settings`, which the options replace.
 
     Returns
     -------
     callable
-        The command as Typer takes it. It builds the settings from the file and the
-        options that are stated, of which the latter win.
+        The command as Typer takes it. It builds the settings from the file and from
+        the options that are stated; where both say something, the options win.
     """
     fields = Settings.model_fields
 
     def with_options(
         context: typer.Context, settings_file: Path | None, **values: Any
     ) -> None:
-        given = {name: values.pop(name) for name in fields}
+        parsed = {name: values.pop(name) for name in fields}
         stated = {
-            name: _value(given[name], field)
+            name: _value(parsed[name], field)
             for name, field in fields.items()
             if getattr(context.get_parameter_source(name), "name", None) in _STATED
         }
@@ -80,7 +80,7 @@ def takes_settings(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _parameters(command: Callable[..., None]) -> Iterator[inspect.Parameter]:
-    """What Typer is told of a command that takes settings."""
+    """Parameters, as Typer sees them, of a command that takes settings."""
     yield _keyword("context", typer.Context)
     for parameter in inspect.signature(command, eval_str=True).parameters.values():
         if parameter.name == "settings":
@@ -122,7 +122,7 @@ def _option(name: str, field: FieldInfo) -> inspect.Parameter:
 
 
 def _taken(field: FieldInfo) -> Any:
-    """Type that Typer reads: text where there may be several numbers, or a word."""
+    """Type that Typer reads: text where several numbers or a word may stand."""
     if _is_text(field):
         return str
     return _members(field)[0]
@@ -135,20 +135,20 @@ def _is_text(field: FieldInfo) -> bool:
 
 
 def _members(field: FieldInfo) -> list[Any]:
-    """What a setting takes, but for None."""
+    """Types that a setting takes, without None."""
     if get_origin(field.annotation) in (Union, UnionType):
         return [kind for kind in get_args(field.annotation) if kind is not NoneType]
     return [field.annotation]
 
 
-def _value(given: Any, field: FieldInfo) -> Any:
-    """Turn what the command line gives into what the settings check."""
+def _value(parsed: Any, field: FieldInfo) -> Any:
+    """Turn the value of an option into one that the settings check."""
     if not _is_text(field):
-        return given
-    if given == shown(field).none:
+        return parsed
+    if parsed == shown(field).none:
         return None
     always_several = get_origin(field.annotation) is tuple
-    return given.split(",") if always_several or "," in given else given
+    return parsed.split(",") if always_several or "," in parsed else parsed
 
 
 def _of_options(text: str) -> str:

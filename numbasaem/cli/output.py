@@ -24,7 +24,7 @@ def say_in_one_line(message: str) -> None:
     Parameters
     ----------
     message : str
-        What went wrong.
+        Text of the error or the warning.
     """
     typer.echo("numbasaem: " + " ".join(message.split()), err=True)
 
@@ -35,13 +35,14 @@ def print_json(record: dict[str, Any]) -> None:
     Parameters
     ----------
     record : dict
-        It may hold arrays, numbers of NumPy and paths; what is not finite becomes null.
+        Record, which may hold arrays, numbers of NumPy and paths; numbers that are not
+        finite become null.
     """
     typer.echo(json.dumps(_plain(record), allow_nan=False))
 
 
 def write_report(run: Path, as_json: bool) -> None:
-    """Write the report; the maps are safe, so that a failure is told and no more.
+    """Write the report; if that fails say so, and go on, since the maps are written.
 
     Parameters
     ----------
@@ -92,7 +93,7 @@ def shells(curve: Iterable[float]) -> str:
     Parameters
     ----------
     curve : iterable of float
-        Its values.
+        Values of the curve.
 
     Returns
     -------
@@ -103,12 +104,12 @@ def shells(curve: Iterable[float]) -> str:
 
 
 def print_comparison(comparison: Comparison, voxel_size: float | None) -> None:
-    """Print a comparison with a reference; resolutions say what they go by.
+    """Print a comparison with a reference, each resolution with its threshold.
 
     Parameters
     ----------
     comparison : Comparison
-        What was found.
+        The comparison.
     voxel_size : float or None
         Angstrom per voxel; lengths are in pixels if None.
     """

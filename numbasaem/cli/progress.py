@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from numbasaem.reconstruction.state import Iteration
 
 _PATIENCE_S = 1.0
-"""A step that takes longer than this is named on a plain log."""
+"""Seconds after which a plain log names a step that is not done yet."""
 _ROWS = 12
-"""Latest iterations that the table shows."""
+"""Number of latest iterations that the table shows."""
 _HEADER = (
     "run",
     "stage",
@@ -42,7 +42,7 @@ _HEADER = (
 
 
 class ProgressDisplay:
-    """Show where a long command is, what it found so far and the time left.
+    """Show how far a long command is, its results so far and the time left.
 
     Use as a context manager; hand :meth:`plan`, :meth:`step` and :meth:`iteration` to
     the functions that report.
@@ -54,7 +54,7 @@ class ProgressDisplay:
             SpinnerColumn(),
             TextColumn("{task.description}"),
             BarColumn(bar_width=10),
-            TextColumn("{task.fields[found]}"),
+            TextColumn("{task.fields[left]}"),
             console=self._console,
         )
         self._rows: deque[tuple[str, ...]] = deque(maxlen=_ROWS)
@@ -93,21 +93,21 @@ class ProgressDisplay:
             self._live.stop()
 
     def plan(self, plan: Plan) -> None:
-        """Report what will be done, before it is."""
+        """Report name will be done, before it is."""
         self._print(f"plan: {plan}")
 
-    def step(self, what: str, fraction: float) -> None:
-        """Report that `fraction` (0 to 1) of the step called `what` is done."""
-        again = what == self._step_name and fraction >= self._step_fraction
+    def step(self, name: str, fraction: float) -> None:
+        """Report that `fraction` (0 to 1) of the step called `name` is done."""
+        again = name == self._step_name and fraction >= self._step_fraction
         if self._step is None or not again:
-            self._step = self._begin_step(what)
+            self._step = self._begin_step(name)
         self._step_fraction = fraction
         spent = time.monotonic() - self._step_began
         self._bars.update(
             self._step,
             completed=fraction,
             total=1.0,
-            found=_left(spent * (1.0 - fraction) / fraction) if fraction > 0 else "",
+            left=_left(spent * (1.0 - fraction) / fraction) if fraction > 0 else "",
         )
 
     def iteration(self, iteration: Iteration) -> None:
@@ -120,13 +120,13 @@ class ProgressDisplay:
             f"{iteration.iteration}/{iteration.n_iterations}"
         )
         if self._whole is None:
-            self._whole = self._bars.add_task(place, found="")
+            self._whole = self._bars.add_task(place, left="")
         self._bars.update(
             self._whole,
             description=place,
             total=iteration.total,
             completed=iteration.total_done,
-            found=left,
+            left=left,
         )
         self._rows.append(
             (
@@ -148,18 +148,18 @@ class ProgressDisplay:
             f"took {iteration.seconds:.1f} s, {left}"
         )
 
-    def _begin_step(self, what: str) -> TaskID:
+    def _begin_step(self, name: str) -> TaskID:
         if self._step is not None:
             self._bars.remove_task(self._step)
-        if what != self._step_name:
-            self._announce_later(what)
-        self._step_name, self._step_began = what, time.monotonic()
-        return self._bars.add_task(what, total=None, found="")
+        if name != self._step_name:
+            self._announce_later(name)
+        self._step_name, self._step_began = name, time.monotonic()
+        return self._bars.add_task(name, total=None, left="")
 
-    def _announce_later(self, what: str) -> None:
-        """Name a step once it has lasted; one that fails at once stays unsaid."""
+    def _announce_later(self, name: str) -> None:
+        """Name a step once it has lasted a while; a step that fails at once is not."""
         self._announcement.cancel()
-        self._announcement = threading.Timer(_PATIENCE_S, self._line, [what])
+        self._announcement = threading.Timer(_PATIENCE_S, self._line, [name])
         self._announcement.daemon = True
         self._announcement.start()
 

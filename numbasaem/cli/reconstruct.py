@@ -65,7 +65,7 @@ def command(
     as_json: Json = False,
 ) -> None:
     """Reconstruct a volume from micrographs, without picking particles."""
-    # Imported now, so that a wrong setting is refused at once.
+    # Imported here, so that a wrong setting is refused before this takes its time.
     from numbasaem.picking import files, tables
     from numbasaem.reconstruction import driver
 
@@ -124,7 +124,7 @@ def _cluster(
 
 
 def _record(result: Result, out: Path) -> dict[str, Any]:
-    """What a reconstruction came to, and where it is."""
+    """Results of a reconstruction, and the files of its maps, for JSON."""
     last = _last_iteration(result)
     curves = result.half_map_correlation
     return {
@@ -141,7 +141,7 @@ def _record(result: Result, out: Path) -> dict[str, Any]:
 
 
 def _print(result: Result, out: Path) -> None:
-    """Print what a reconstruction came to, and where it is."""
+    """Print the results of a reconstruction, and the files of its maps."""
     from numbasaem.assessment.fsc import resolution
 
     last = _last_iteration(result)

@@ -10,7 +10,7 @@ from types import FrameType
 
 
 class Interrupted(Exception):
-    """A signal in a command that can go on later; says how."""
+    """A signal in a command that can go on later; its text says how."""
 
 
 HANDLED = (signal.SIGINT, signal.SIGTERM)
@@ -20,9 +20,9 @@ HANDLED = (signal.SIGINT, signal.SIGTERM)
 def stopping_on_signals() -> Iterator[list[int]]:
     """Raise KeyboardInterrupt in the main thread when a signal comes.
 
-    Compiled code runs on until it returns, which a block of patches bounds. After the
-    first signal they have their default effect again: whatever the first one left to
-    do, the next one ends the process.
+    Compiled code runs on until it returns, at the latest after a block of patches. From
+    the first signal on, signals have their default effect again: the next one ends the
+    process at once.
 
     Yields
     ------
@@ -36,8 +36,8 @@ def stopping_on_signals() -> Iterator[list[int]]:
     before = {number: signal.getsignal(number) for number in HANDLED}
 
     def stop(number: int, frame: FrameType | None) -> None:
-        for each in HANDLED:
-            signal.signal(each, signal.SIG_DFL)
+        for handled in HANDLED:
+            signal.signal(handled, signal.SIG_DFL)
         received.append(number)
         raise KeyboardInterrupt
 

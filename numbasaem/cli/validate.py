@@ -33,7 +33,7 @@ def command(
 
     with ProgressDisplay() as display:
         try:
-            found = validation.validate(
+            outcome = validation.validate(
                 run,
                 threads=threads,
                 max_memory=max_memory,
@@ -43,13 +43,13 @@ def command(
         except KeyboardInterrupt:
             raise Interrupted(f"{run} is as it was") from None
     if as_json:
-        output.print_json(found.record())
+        output.print_json(outcome.record())
     else:
-        for check in found.checks:
+        for check in outcome.checks:
             typer.echo(f"{check.question}: {check.found}")
             passed = "passed" if check.passed else "failed"
             typer.echo(f"    {passed}: {check.wanted}")
-        typer.echo(f"FSC of half maps per shell: {output.shells(found.fsc)}")
-        typer.echo(f"FSC of half maps of noise: {output.shells(found.control_fsc)}")
-        typer.echo(f"verdict: {found.verdict}")
+        typer.echo(f"FSC of half maps per shell: {output.shells(outcome.fsc)}")
+        typer.echo(f"FSC of half maps of noise: {output.shells(outcome.control_fsc)}")
+        typer.echo(f"verdict: {outcome.verdict}")
     output.write_report(run, as_json)

@@ -66,9 +66,9 @@ class BallFunctions:
 
     @cached_property
     def indices(self) -> NDArray[np.int64]:
-        """Each coefficient's (ell, m, s), int64 of shape (M, 3), read-only.
+        """Triples (ell, m, s) of the coefficients; int64, shape (M, 3), read-only.
 
-        By degree, then m from -ell to ell, then s from 1.
+        In the order of ell, then m from -ell to ell, then s from 1.
         """
         indices = np.array(
             [
@@ -107,15 +107,14 @@ class BallFunctions:
 
         Returns
         -------
-        list of float64 arrays
-            Entry ell has shape (..., 2 ell + 1, S(ell)); writing to it writes to
-            `coefficients`.
+        list of float64, shape (..., 2 ell + 1, S(ell)) for entry ell
+            Coefficients of each degree; writing to them writes to `coefficients`.
         """
-        rest = coefficients.shape[:-1]
+        leading = coefficients.shape[:-1]
         parts, start = [], 0
         for ell, count in enumerate(self.radial_counts):
             shape = (2 * ell + 1, count)
             stop = start + (2 * ell + 1) * count
-            parts.append(coefficients[..., start:stop].reshape(*rest, *shape))
+            parts.append(coefficients[..., start:stop].reshape(*leading, *shape))
             start = stop
         return parts

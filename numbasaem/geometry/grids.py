@@ -27,7 +27,7 @@ def offsets(size: int) -> NDArray[np.int64]:
     Returns
     -------
     int64, shape (L,)
-        Zero at index L // 2.
+        Distances; zero at index L // 2.
     """
     return np.arange(size) - size // 2
 
@@ -44,7 +44,7 @@ def lattice(axis: NDArray[_Number], n_axes: int) -> NDArray[_Number]:
 
     Returns
     -------
-    int64 or float64 as `axis`, shape (n_axes, L, L) or (n_axes, L, L, L)
+    dtype of `axis`, shape (n_axes, L, L) or (n_axes, L, L, L)
         Components in the order of the indices: (y, x) or (z, y, x).
     """
     return np.stack(np.meshgrid(*[axis] * n_axes, indexing="ij"))

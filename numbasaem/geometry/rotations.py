@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 _STEP_OF_ONE = np.radians(246)
-"""Step of the grid of n rotations, times the cube root of n."""
+"""Step of the grid of n rotations, times the cube root of n; radians."""
 _PHI = 2**0.5
 _PSI = 1.533751168755204288118041
 """Positive root of psi^4 = psi + 4, Alexa's choice to go with sqrt(2)."""
@@ -28,9 +28,9 @@ _TOLERANCE = 1e-6
 def rotation_grid(n: int) -> NDArray[np.float64]:
     """Rotations that cover SO(3) evenly.
 
-    A super-Fibonacci spiral: it exists for every n, is deterministic, and treats the
-    view direction and the in-plane angle alike, where the product of a spherical grid
-    with in-plane angles exists for few n only and favours its own axis.
+    A super-Fibonacci spiral: it exists for every n, is deterministic, and treats view
+    directions and in-plane angles alike. The product of a spherical grid and in-plane
+    angles exists for few n only, and favours its own axis.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def grid_step(n: int) -> float:
     Returns
     -------
     float
-        Radians.
+        Angle, radians.
     """
     return float(_STEP_OF_ONE / n ** (1 / 3))
 
@@ -151,12 +151,12 @@ def check_rotations(rotations: ArrayLike) -> NDArray[np.float64]:
     Returns
     -------
     float64, shape (K, 3, 3)
-        The same.
+        The same matrices.
 
     Raises
     ------
     InputError
-        If there is none, the shape is another one, an entry is not finite, or a
+        If there is no matrix, the shape is another one, an entry is not finite, or a
         matrix is not orthonormal with determinant 1.
     """
     matrices = np.asarray(rotations, dtype=np.float64)
@@ -181,7 +181,7 @@ def check_rotations(rotations: ArrayLike) -> NDArray[np.float64]:
 
 
 def relion_angles(rotations: ArrayLike) -> NDArray[np.float64]:
-    """RELION's rot, tilt and psi of rotations.
+    """Angles rot, tilt and psi of RELION for rotations.
 
     Parameters
     ----------
@@ -192,8 +192,8 @@ def relion_angles(rotations: ArrayLike) -> NDArray[np.float64]:
     -------
     float64, shape (K, 3)
         rot, tilt, psi in degrees: each matrix is the inverse of the intrinsic ZYZ
-        rotation by them. Where tilt is 0 or 180 degrees only one combination of rot
-        and psi counts, and any split is right.
+        rotation by them. Where tilt is 0 or 180 degrees only the sum or difference of
+        rot and psi counts; how they share it is arbitrary.
 
     Raises
     ------
@@ -236,8 +236,8 @@ def rotations_from_relion(angles: ArrayLike) -> NDArray[np.float64]:
 def zyz_angles(matrices: NDArray[np.float64]) -> NDArray[np.float64]:
     """Angles a, b, c of Rz(a) Ry(b) Rz(c).
 
-    The last is read off what remains after the first, so that their sum is right even
-    where the two axes coincide and the first is arbitrary.
+    Where both z axes coincide, a is arbitrary; c is computed after it, so that the two
+    together are right.
 
     Parameters
     ----------
@@ -247,7 +247,7 @@ def zyz_angles(matrices: NDArray[np.float64]) -> NDArray[np.float64]:
     Returns
     -------
     float64, shape (3, K)
-        Radians.
+        Angles, radians.
     """
     x, y, z = matrices[:, :, 2].T
     first = np.arctan2(y, x)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 _NEAR_ZERO = 1e-4
-"""Distance from a zero where three terms of a series and a quotient are as exact."""
+"""Distance from a zero below which three terms of a series replace a quotient."""
 
 
 def radial_functions(
@@ -36,8 +36,8 @@ def radial_functions(
     Returns
     -------
     float64, shape (S, n)
-        4 pi c^3 times the integral over k in [0, 1] of j_{l,s}(k) j_l(v k) k^2 for
-        v = 2 pi c r; times a real harmonic, a basis function.
+        4 pi c^3 times the integral over k in [0, 1] of j_{l,s}(k) j_l(v k) k^2, where
+        v = 2 pi c r. Times a real harmonic it is a basis function.
 
     Notes
     -----
@@ -77,7 +77,7 @@ def normalized_bessel(
     Returns
     -------
     float64, shape (S, n)
-        Values.
+        Values at the frequencies.
     """
     scale = _normalization(spherical_jn(ell + 1, zeros))
     return np.asarray(scale[:, np.newaxis] * spherical_jn(ell, np.outer(zeros, k)))
@@ -104,15 +104,15 @@ def spherical_bessel_zeros(ell: int, upper: float) -> NDArray[np.float64]:
     float64, shape (S,)
         Zeros, ascending, to rounding error; read-only.
     """
-    # The first zero lies beyond ell and the next ones at least pi apart: intervals
-    # shorter than that hold one zero or none.
+    # The first zero lies beyond ell, and zeros are at least pi apart: intervals shorter
+    # than pi hold one zero or none.
     start = max(ell, 1)
     edges = np.linspace(start, max(upper, start), int(upper) + 2)
     values = spherical_jn(ell, edges)
     crossing = np.flatnonzero(values[:-1] * values[1:] < 0)
     bracket = (edges[crossing], edges[crossing + 1])
     zeros = find_root(lambda u: spherical_jn(ell, u), bracket).x
-    # the bound may be a zero itself: keep rounding from letting it in
+    # the bound may be a zero itself, which rounding must not let in
     kept = np.asarray(zeros[zeros < upper * (1 - 1e-12)])
     kept.flags.writeable = False
     return kept
@@ -132,8 +132,8 @@ def real_spherical_harmonics(
 
     Returns
     -------
-    list of float64 arrays
-        Entry ell has shape (2 ell + 1, P), orders from -ell to ell.
+    list of float64, shape (2 ell + 1, P) for entry ell
+        Values of each degree, orders from -ell to ell.
 
     Notes
     -----
@@ -158,12 +158,12 @@ def harmonics_by_degree(
     Yields
     ------
     float64, shape (2 ell + 1, P)
-        Those of :func:`real_spherical_harmonics` of degree ell, from 0.
+        Values of degree ell, from 0 on; see :func:`real_spherical_harmonics`.
 
     Notes
     -----
-    Legendre functions by the recursion over the degree, the power of sin(theta) taken
-    out: with that of exp(i m phi) it is a power of x + i y, smooth at the poles.
+    Legendre functions come from the recursion over the degree, without their power of
+    sin(theta): that and exp(i m phi) make a power of x + i y, smooth at the poles.
     """
     length = np.linalg.norm(directions, axis=1)
     x, y, z = (directions / np.where(length > 0, length, 1)[:, np.newaxis]).T

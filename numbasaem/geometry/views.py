@@ -13,25 +13,26 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 KERNELS_KEPT = 4
-"""Number of view kernels that stay in memory, the last ones used."""
+"""Number of view kernels that stay in memory: the last ones used."""
 
 
 @lru_cache(maxsize=KERNELS_KEPT)
 def view_kernel(n: int, n_sources: int | None = None) -> NDArray[np.float64]:
-    """How view directions of the grid stand for those near them.
+    """Kernels that spread view directions of a grid over the rotations near them.
 
     Parameters
     ----------
     n : int
         Number of rotations of :func:`rotation_grid`, at least 1.
     n_sources : int, optional
-        Number of rotations of the grid that the directions are of; `n` if left out.
+        Number of rotations of the grid of the directions; `n` if left out.
 
     Returns
     -------
     float64, shape (n, n_sources), read-only
-        Column j is the probability of each rotation about direction j: as a Gaussian of
-        half the sources' step in the angle between directions, in-plane angles alike.
+        Column j holds the probability of each rotation about direction j: a Gaussian,
+        half the sources' step wide, of the angle between the directions. All in-plane
+        angles are alike.
 
     Raises
     ------
@@ -40,7 +41,7 @@ def view_kernel(n: int, n_sources: int | None = None) -> NDArray[np.float64]:
     """
     n_sources = n_sources or n
     directions, sources = rotation_grid(n)[:, 2], rotation_grid(n_sources)[:, 2]
-    # one array throughout, for it is the largest of a run with learned views
+    # in place, for this array is the largest of a run with learned views
     kernel: NDArray[np.float64] = directions @ sources.T
     np.clip(kernel, -1, 1, out=kernel)
     kernel -= 1
@@ -59,8 +60,7 @@ def view_kernel_bytes(n_rotations: int, n_columns: int | None = None) -> int:
     n_rotations : int
         Number of rotations of the grid, at least 1.
     n_columns : int, optional
-        Number of rotations of the grid that the directions are of; `n_rotations` if
-        left out.
+        Number of rotations of the grid of the directions; `n_rotations` if left out.
 
     Returns
     -------

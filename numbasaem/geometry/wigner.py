@@ -28,9 +28,9 @@ def real_wigner(rotations: ArrayLike, ell_max: int) -> tuple[NDArray[np.float64]
 
     Returns
     -------
-    tuple of float64 arrays
-        Entry ell has shape (K, 2 ell + 1, 2 ell + 1), orders from -ell to ell. The
-        rotated function f(R^T r) has coefficients x'_m' = sum_m D[k, m', m] x_m.
+    tuple of float64, shape (K, 2 ell + 1, 2 ell + 1) for entry ell
+        Matrices D of each degree, orders from -ell to ell. The rotated function
+        f(R^T r) has coefficients x'_m' = sum_m D[k, m', m] x_m.
 
     Raises
     ------

@@ -13,16 +13,16 @@ from numbasaem.errors import expected
 
 @contextmanager
 def written_whole(path: PathLike, previous: Path | None = None) -> Iterator[Path]:
-    """Give a temporary name beside `path`; rename it to `path` when all went well.
+    """Give a temporary name beside `path`, and rename it to `path` if all went well.
 
-    What a program that was killed left under that name is overwritten.
+    A file that a killed program left under that name is overwritten.
 
     Parameters
     ----------
     path : path-like
         The file to write; one that exists is replaced.
     previous : Path, optional
-        Name that the file that is replaced has from then on.
+        Name to keep the replaced file under.
 
     Yields
     ------

@@ -20,23 +20,23 @@ MAP_SUFFIXES = (".mrc", ".map", ".mrc.gz", ".map.gz")
 MODEL_SUFFIXES = (".pdb", ".cif", ".pdb.gz", ".cif.gz")
 
 FINEST_RESOLUTION = 5.0
-"""Resolution, angstrom, that is drawn where nothing coarser is asked for."""
+"""Resolution, angstrom, that is drawn unless a coarser one is asked for."""
 VOXELS_PER_RESOLUTION = 0.35
 """Length of a voxel in units of the resolution.
 
-The Gaussian atoms are then down to a seventh at Nyquist, before the fall of their own
-scattering.
+At Nyquist the Gaussian of an atom has then fallen to a seventh, and its scattering
+factor falls besides.
 """
 DEVIATION_PER_RESOLUTION = 1 / (np.pi * np.sqrt(2))
 """Deviation of the Gaussian that falls to 1/e at the frequency of the resolution."""
 MARGIN_DEVIATIONS = 2.0
-"""Deviations of an outermost atom that must lie inside the ball."""
+"""Number of deviations of an outermost atom that must lie inside the ball."""
 
 
 def load_volume(
     source: PathLike, size: int
 ) -> tuple[NDArray[np.floating], float | None]:
-    """Load the volume a name stands for, as finely as the source has it.
+    """Load the volume that a name stands for, as finely as the source has it.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ def load_volume(
 
     Returns
     -------
-    volume : ndarray, shape (n, n, n), n >= size
+    volume : float64 or float32, shape (n, n, n), n >= size
         ``volume[z, y, x]``, centre at index ``n // 2``.
     voxel_size : float or None
         Angstrom per voxel; None for the phantom and for a map that does not say.
@@ -104,7 +104,7 @@ def density_from_model(
 
     Returns
     -------
-    volume : ndarray, shape (size, size, size), float32
+    volume : float32, shape (size, size, size)
         Density in Å⁻² (scattering length per volume), ``volume[z, y, x]``.
     voxel_size : float
         Angstrom per voxel.
@@ -114,8 +114,8 @@ def density_from_model(
     InputError
         If the file holds no model, or the model does not fit what was asked for.
     """
-    given = (("size", size), ("voxel_size", voxel_size), ("resolution", resolution))
-    for name, value in given:
+    lengths = (("size", size), ("voxel_size", voxel_size), ("resolution", resolution))
+    for name, value in lengths:
         if value is not None and not 0 < value < np.inf:
             raise expected(name, "a positive number", value)
     if size is not None and size < 5:
@@ -204,8 +204,8 @@ def _drawn(
         entry.atom.aniso = gemmi.SMat33f(0, 0, 0, 0, 0, 0)
         entry.atom.b_iso = 8 * np.pi**2 * deviation**2
     calculator = gemmi.DensityCalculatorE()
-    # A wider box is drawn and cut back: the cell is periodic, and what leaves through
-    # one face would return through the other.
+    # The cell is periodic: density that leaves through one face returns through the
+    # other. So a wider box is drawn and cropped.
     reach = max(calculator.estimate_radius(entry.atom) for entry in model.all())
     margin = int(np.ceil(reach / voxel_size)) + 1
     width = size + 2 * margin

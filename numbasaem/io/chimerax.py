@@ -16,11 +16,11 @@ from . import written_whole
 
 
 def surface_level(volume: NDArray[np.floating]) -> float:
-    """Level at which a map is worth looking at.
+    """Level at which the surface of a map shows the molecule.
 
     Parameters
     ----------
-    volume : ndarray, shape (L, L, L)
+    volume : array, shape (L, L, L)
         The map.
 
     Returns
@@ -43,7 +43,7 @@ def write_chimerax_script(
     ----------
     path : path-like
         A ``.cxc`` file in the folder of the maps; ChimeraX runs it there.
-    volume : ndarray, shape (L, L, L)
+    volume : array, shape (L, L, L)
         The map; its surface is shown at :func:`surface_level`.
     name : str
         File of the map.

@@ -23,7 +23,7 @@ def write_boxes(path: PathLike, centres: NDArray[np.floating], side: int) -> Non
     ----------
     path : path-like
         The file; one that exists is replaced once the new one is complete.
-    centres : ndarray, shape (n, 2)
+    centres : array, shape (n, 2)
         Centres (y, x) in pixels counted from 0, rounded to whole ones.
     side : int
         Side of the boxes, pixels.
@@ -86,9 +86,9 @@ def write_topaz(
         The file; one that exists is replaced once the new one is complete.
     micrograph_names : sequence of str, length n
         The micrograph of each particle; its suffix is left out, as Topaz does.
-    centres : ndarray, shape (n, 2)
+    centres : array, shape (n, 2)
         Centres (y, x) in pixels counted from 0, rounded to whole ones.
-    scores : ndarray, shape (n,)
+    scores : array, shape (n,)
         How sure the picker is of each.
 
     Raises
@@ -118,7 +118,7 @@ def read_topaz(
     Returns
     -------
     micrograph_names : list of str, length n
-        Without suffixes.
+        Name of each particle's micrograph, without its suffix.
     centres : float64, shape (n, 2)
         (y, x) in pixels counted from 0.
     scores : float64, shape (n,)
@@ -140,15 +140,15 @@ def read_topaz(
             name, x, y, score = words
             numbers.append([float(y), float(x), float(score)])
         except ValueError as error:
-            what = "a name and three numbers"
-            raise expected(where, what, " ".join(words)) from error
+            wanted = "a name and three numbers"
+            raise expected(where, wanted, " ".join(words)) from error
         names.append(name)
     values = np.array(numbers, dtype=np.float64).reshape(-1, 3)
     return names, values[:, :2], values[:, 2]
 
 
 def _lines(path: PathLike) -> list[tuple[str, list[str]]]:
-    """Words of each line that has some, with the place they stand at."""
+    """Words of each line that is not blank, after the line's name for errors."""
     try:
         with open(path, encoding="utf-8") as stream:
             text = stream.read()

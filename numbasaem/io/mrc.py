@@ -18,11 +18,11 @@ from . import written_whole
 from .sections import Image, Sections, checked_samples
 
 HEADER_BYTES = 1024
-"""Length of a header without its extension."""
+"""Length of a header, bytes, without its extension."""
 DTYPE_OF_MODE = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
 """Types of the samples by the modes that are read."""
 SAME_LENGTH = 1e-3
-"""Relative difference of lengths that are the same: headers hold float32."""
+"""Largest relative difference of equal lengths: headers hold float32."""
 COMPRESSED = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open}
 """Functions that open compressed files, by the first bytes of these."""
 
@@ -39,8 +39,8 @@ def read_micrographs(path: PathLike) -> tuple[Sections, float | None]:
     Returns
     -------
     micrographs : Sections
-        The sections, ``image[y, x]`` in float32, not necessarily square, each read when
-        it is asked for.
+        The sections, ``image[y, x]`` in float32, square or not, each read when it is
+        asked for.
     pixel_size : float or None
         Angstrom per pixel; None where the header does not say.
 
@@ -95,7 +95,7 @@ def read_volume(path: PathLike) -> tuple[Image, float | None]:
 
     Returns
     -------
-    volume : ndarray, shape (L, L, L), float32
+    volume : float32, shape (L, L, L)
         The map, ``volume[z, y, x]``.
     voxel_size : float or None
         Angstrom per voxel; None where the header does not say.
@@ -131,7 +131,7 @@ def write_micrograph(
     ----------
     path : path-like
         The file; one that exists is replaced once the new one is complete.
-    micrograph : ndarray, shape (Ny, Nx)
+    micrograph : array, shape (Ny, Nx)
         The pixels, ``image[y, x]``.
     pixel_size : float
         Angstrom per pixel.
@@ -153,7 +153,7 @@ def write_volume(
     ----------
     path : path-like
         The file; one that exists is replaced once the new one is complete.
-    volume : ndarray, shape (L, L, L)
+    volume : array, shape (L, L, L)
         The voxels, ``volume[z, y, x]``.
     voxel_size : float
         Angstrom per voxel.
@@ -198,7 +198,7 @@ def _read(path: PathLike, samples: bool = True) -> tuple[Any, NDArray[np.generic
         return header, _mapped(path, header)
     except InputError:
         raise
-    # The decompressors say what is wrong with their data by any of these.
+    # Any of these may come of damaged compressed data.
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise expected(path, "a whole compressed file; copy it anew", error) from error
     except OSError as error:
@@ -221,7 +221,7 @@ def _compression(path: PathLike) -> Any:
 
 
 def _header(path: PathLike, raw: bytes) -> Any:
-    """Header record, in the byte order in which it makes sense."""
+    """Header record, in its byte order."""
     from mrcfile.dtypes import HEADER_DTYPE
 
     if len(raw) < HEADER_BYTES:

@@ -1,7 +1,7 @@
 """RELION's tables of micrographs, particles and Fourier shell correlations.
 
-They are those of RELION 3.1 and later. What a table says of a microscope comes and goes
-as plain numbers under the names of
+The tables are those of RELION 3.1 and later. Parameters of a microscope are plain
+numbers under the names of
 :class:`numbasaem.micrographs.ctf.ContrastTransferFunction`.
 """
 
@@ -27,7 +27,7 @@ SPHERICAL_ABERRATION = 2.7
 AMPLITUDE_CONTRAST = 0.1
 """Usual share of amplitude contrast."""
 NO_RESOLUTION = 999.0
-"""Value that RELION gives the wavelength of frequency zero."""
+"""Value that RELION states as the wavelength of frequency zero."""
 
 COORDINATES = ("rlnCoordinateX", "rlnCoordinateY")
 """Columns of a particle's centre."""
@@ -48,7 +48,7 @@ CTF_OF_OPTICS = {
     "rlnSphericalAberration": "spherical_aberration",
     "rlnAmplitudeContrast": "amplitude_contrast",
 }
-"""Columns of the part that all micrographs of a group share."""
+"""Columns of the part that all micrographs of a group share, and our names for them."""
 FREQUENCY, CORRELATION = "rlnResolution", "rlnFourierShellCorrelation"
 """Columns of a shell: its frequency, 1/angstrom, and the correlation there."""
 CORRELATIONS = (
@@ -227,13 +227,13 @@ def write_particles(
         The file; one that exists is replaced once the new one is complete.
     micrograph_names : sequence of str, length n
         The micrograph each particle lies in.
-    coordinates : ndarray, shape (n, 2)
+    coordinates : array, shape (n, 2)
         Centres (y, x) in pixels counted from 0; written as X and Y.
     pixel_size : float
         Angstrom per micrograph pixel.
-    angles : ndarray, shape (n, 3), optional
+    angles : array, shape (n, 3), optional
         RELION's rot, tilt and psi in degrees.
-    figure_of_merit : ndarray, shape (n,), optional
+    figure_of_merit : array, shape (n,), optional
         How sure a picker is of each particle.
     optics : pandas.DataFrame, optional
         Table of optics groups; by default one group that states the pixel size alone.
@@ -343,15 +343,15 @@ def write_fsc(
     ----------
     path : path-like
         The file; one that exists is replaced once the new one is complete.
-    fsc : ndarray, shape (n_shells,)
+    fsc : array, shape (n_shells,)
         Correlation of the shells 0, 1, 2, ... (equation (38)), no mask.
     voxel_size : float
         Angstrom per voxel.
     size : int
         Length of the volumes in voxels.
-    masked, randomized, corrected : ndarray, shape (n_shells,), optional
-        Correlation of the masked maps, of those with random phases, and that corrected
-        for the mask.
+    masked, randomized, corrected : array, shape (n_shells,), optional
+        Correlation of the masked maps, of the masked maps with random phases, and the
+        correlation corrected for the mask.
 
     Raises
     ------
@@ -388,10 +388,10 @@ def read_fsc(path: PathLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
     Returns
     -------
-    frequency : ndarray, shape (n_shells,)
+    frequency : float64, shape (n_shells,)
         Frequency of each shell, 1/angstrom.
-    fsc : ndarray, shape (n_shells,)
-        Correlation per shell.
+    fsc : float64, shape (n_shells,)
+        Correlation of each shell.
 
     Raises
     ------

@@ -24,7 +24,7 @@ class Sections:
     count : int
         Number of micrographs that it holds.
     read : callable
-        Samples, shape (Ny, Nx), of the section with a number from 0.
+        Function from a section's number, from 0, to its samples: array, shape (Ny, Nx).
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Sections:
         return (self[number] for number in range(self._count))
 
     def __getitem__(self, number: int) -> Image:
-        """Read one micrograph, shape (Ny, Nx), float32.
+        """Read one micrograph; float32, shape (Ny, Nx).
 
         Raises
         ------
@@ -60,20 +60,20 @@ class Sections:
 
 
 def checked_samples(where: str, array: NDArray[Any], samples: str) -> Image:
-    """Convert to float32, contiguous, what is finite and varies.
+    """Convert samples to contiguous float32; refuse any not finite, or all equal.
 
     Parameters
     ----------
     where : str
         The file and section, as errors name it.
-    array : ndarray
+    array : array, any shape
         Real samples.
     samples : str
         Word for them, as errors have it.
 
     Returns
     -------
-    ndarray, float32
+    float32, shape of `array`
         The same samples.
 
     Raises

@@ -16,7 +16,7 @@ from numbasaem.errors import expected
 from .sections import Sections
 
 SUFFIXES = (".tif", ".tiff")
-"""Suffixes of the names of such files."""
+"""Suffixes of the names of TIFF files."""
 
 
 def read_tiff(path: PathLike) -> Sections:
@@ -62,7 +62,7 @@ def read_tiff(path: PathLike) -> Sections:
 
 
 def read_tiff_shape(path: PathLike) -> tuple[int, int, int]:
-    """Read the shape of what a TIFF file holds, not its pixels.
+    """Read number and shape of the pages of a TIFF file, not their pixels.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ def read_tiff_shape(path: PathLike) -> tuple[int, int, int]:
     Returns
     -------
     (int, int, int)
-        Pages, and rows and columns of the first.
+        Number of pages, and rows and columns of the first.
 
     Raises
     ------

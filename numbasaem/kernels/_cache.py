@@ -1,7 +1,7 @@
-"""Where the package's compiled functions are kept: in a folder of their own.
+"""Cache of the package's compiled functions, in a folder of their own.
 
 Numba's own setting of a folder holds for every library of the process. Here each
-compiled function of the package gets a cache that knows its place by itself.
+compiled function of the package has a cache that finds its folder by itself.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from numba.core import caching
 from numbasaem.errors import warn
 
 _STATES_KEPT = 8
-"""Number of states of the sources whose compiled functions are kept, with this one."""
+"""Number of states of the sources, this one included, whose functions are kept."""
 _STATE_NAME = re.compile(r"[0-9a-f]{16}")
 
 
@@ -112,7 +112,7 @@ class _Implementation(caching.CompileResultCacheImpl):  # type: ignore[misc]
 
 
 class KernelCache(caching.FunctionCache):  # type: ignore[misc]
-    """Cache of one function; what goes wrong with it costs time and nothing else."""
+    """Cache of one function; if it fails, the function is compiled anew."""
 
     _impl_class = _Implementation
     _complained = False

@@ -19,9 +19,9 @@ _R = TypeVar("_R")
 
 Flags = frozenset[str]
 FAST: Flags = frozenset({"nsz", "arcp", "contract", "afn", "reassoc"})
-"""Reassociation without `nnan`/`ninf`, so NaN and infinity keep their meaning."""
+"""Flags that allow reassociation, but let NaN and infinity keep their meaning."""
 STRICT: Flags = frozenset()
-"""IEEE arithmetic in the order written."""
+"""No flags: IEEE arithmetic in the order written."""
 
 
 def _compiled(

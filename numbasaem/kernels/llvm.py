@@ -25,7 +25,7 @@ _I64 = ir.IntType(64)
 # Chebyshev fit of 2**f on [-1/2, 1/2]; relative error 1.0e-7.
 _EXP2 = (1.00000008, 0.69314719, 0.24022107, 0.05550357, 0.00967603, 0.00133909)
 _ROUND = 12582912.0
-"""1.5 * 2**23: adding it leaves the nearest integer in the low bits of a float."""
+"""Addend, 1.5 * 2**23, that leaves the nearest integer in the low bits of a float."""
 
 
 def _host_features() -> frozenset[str]:
@@ -72,25 +72,27 @@ class Vectors:
         """The same integer in every lane."""
         return ir.Constant(ir.VectorType(_I32, self.lanes), [value] * self.lanes)
 
-    def _pointer(self, base: ir.Value, at: ir.Value | int) -> ir.Value:
-        offset = index(at) if isinstance(at, int) else at
-        element = self.builder.gep(base, [offset])
+    def _element(self, base: ir.Value, offset: ir.Value | int) -> ir.Value:
+        steps = index(offset) if isinstance(offset, int) else offset
+        return self.builder.gep(base, [steps])
+
+    def _pointer(self, base: ir.Value, offset: ir.Value | int) -> ir.Value:
+        element = self._element(base, offset)
         return self.builder.bitcast(element, self.type.as_pointer())
 
-    def load(self, base: ir.Value, at: ir.Value | int) -> ir.Value:
-        """Elements `at`, `at` + 1, ... of an array, one for each lane."""
-        value = self.builder.load(self._pointer(base, at))
+    def load(self, base: ir.Value, offset: ir.Value | int) -> ir.Value:
+        """Elements of an array from `offset` on, one for each lane."""
+        value = self.builder.load(self._pointer(base, offset))
         value.align = 4
         return value
 
-    def store(self, value: ir.Value, base: ir.Value, at: ir.Value | int) -> None:
-        """Write the lanes to elements `at`, `at` + 1, ... of an array."""
-        self.builder.store(value, self._pointer(base, at)).align = 4
+    def store(self, value: ir.Value, base: ir.Value, offset: ir.Value | int) -> None:
+        """Write the lanes to the elements of an array from `offset` on."""
+        self.builder.store(value, self._pointer(base, offset)).align = 4
 
-    def broadcast(self, base: ir.Value, at: ir.Value | int) -> ir.Value:
-        """Element `at` of an array, in every lane."""
-        offset = index(at) if isinstance(at, int) else at
-        scalar = self.builder.load(self.builder.gep(base, [offset]))
+    def broadcast(self, base: ir.Value, offset: ir.Value | int) -> ir.Value:
+        """Element `offset` of an array, in every lane."""
+        scalar = self.builder.load(self._element(base, offset))
         undefined = ir.Constant(self.type, ir.Undefined)
         first = self.builder.insert_element(undefined, scalar, ir.Constant(_I32, 0))
         return self.builder.shuffle_vector(first, undefined, self.integers(0))
@@ -122,8 +124,8 @@ class Vectors:
     def any_greater(self, a: ir.Value, b: ir.Value) -> ir.Value:
         """Whether a > b in some lane."""
         builder, bits = self.builder, ir.IntType(self.lanes)
-        found = builder.bitcast(builder.fcmp_ordered(">", a, b), bits)
-        return builder.icmp_unsigned("!=", found, ir.Constant(bits, 0))
+        greater = builder.bitcast(builder.fcmp_ordered(">", a, b), bits)
+        return builder.icmp_unsigned("!=", greater, ir.Constant(bits, 0))
 
     def nearest_integer(self, x: ir.Value) -> ir.Value:
         """Nearest integer, of values well below 2**22."""
@@ -158,8 +160,8 @@ class Vectors:
 class Weights:
     """Turns exponents into weights; keeps their sums and the largest exponent.
 
-    The sums live in memory between calls of :meth:`record`: what computes the
-    exponents needs all registers.
+    Between calls of :meth:`record` the sums are in memory: all registers are needed
+    where the exponents are computed.
     """
 
     def __init__(
@@ -177,7 +179,7 @@ class Weights:
         self.v.store(self.v.constant(-math.inf), self.peak, 0)
 
     def of(self, exponent: ir.Value, r: int) -> ir.Value:
-        """2**(exponent - level), counted for rotation `r`."""
+        """2**(exponent - level), added to the sum of rotation `r`."""
         v = self.v
         value = v.exp2(v.builder.fsub(exponent, v.load(self.level, 0)))
         add, highest = v.builder.fadd, self._highest
@@ -186,11 +188,12 @@ class Weights:
         return value
 
     def record(self) -> None:
-        """Add what was counted to the sums in memory."""
+        """Add the weights since the last call to the sums in memory."""
         v = self.v
         for r, value in self._sums.items():
-            at = r * v.lanes
-            v.store(v.builder.fadd(v.load(self.total, at), value), self.total, at)
+            start = r * v.lanes
+            total = v.builder.fadd(v.load(self.total, start), value)
+            v.store(total, self.total, start)
         v.store(v.larger(self._highest, v.load(self.peak, 0)), self.peak, 0)
         self._sums, self._highest = {}, None
 
@@ -264,10 +267,10 @@ def choose(
     return chosen
 
 
-def _operand(context, builder, array_type, array, at):  # type: ignore[no-untyped-def]
-    """Pointer to element `at` of a flat array."""
+def _operand(context, builder, array_type, array, offset):  # type: ignore[no-untyped-def]
+    """Pointer to element `offset` of a flat array."""
     data = context.make_array(array_type)(context, builder, array).data
-    return builder.gep(data, [at])
+    return builder.gep(data, [offset])
 
 
 def vector_intrinsic(emit, n_arrays):  # type: ignore[no-untyped-def]

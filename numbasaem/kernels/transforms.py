@@ -1,7 +1,7 @@
 """Fourier transforms in straight-line vector code, as both models use them.
 
-Vectors hold the same place of `lanes` images, which are transformed side by side, real
-and imaginary parts in vectors of their own.
+`lanes` images are transformed side by side. A vector holds the real or the imaginary
+part of the same pixel of all of them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .llvm import Vectors, index
 _RADICES = (4, 2, 3, 5)
 
 Complex = tuple[ir.Value | None, ir.Value | None]
-"""Real and imaginary part; None stands for zeros that need no instruction."""
+"""Real and imaginary part; None stands for zeros, for which nothing is emitted."""
 ZERO: Complex = (None, None)
 
 
@@ -170,17 +170,17 @@ class Image:
 
     def line(self, number: ir.Value, stride: int) -> ir.Value:
         """Pointer to line `number`, lines being `stride` pixels apart."""
-        at = self.v.builder.mul(number, index(stride * 2 * self.v.lanes))
-        return self.v.builder.gep(self.base, [at])
+        offset = self.v.builder.mul(number, index(stride * 2 * self.v.lanes))
+        return self.v.builder.gep(self.base, [offset])
 
     def load(self, line: ir.Value, pixel: int) -> Complex:
         """Read a pixel of a line."""
-        at = 2 * pixel * self.v.lanes
-        return self.v.load(line, at), self.v.load(line, at + self.v.lanes)
+        start = 2 * pixel * self.v.lanes
+        return self.v.load(line, start), self.v.load(line, start + self.v.lanes)
 
     def store(self, value: Complex, line: ir.Value, pixel: int) -> None:
         """Write a pixel of a line."""
-        at = 2 * pixel * self.v.lanes
+        start = 2 * pixel * self.v.lanes
         for part, offset in zip(value, (0, self.v.lanes), strict=True):
             zero = self.v.constant(0.0)
-            self.v.store(zero if part is None else part, line, at + offset)
+            self.v.store(zero if part is None else part, line, start + offset)

@@ -1,11 +1,13 @@
 """Between a molecule and the pixels: the lens, and the colour of the noise.
 
-Both are filters, and so is what undoes them. A micrograph is taken through a filter
-that leaves its noise white; projections are taken through the filter that particles
-have then been through, cropped to their box. For the lens the first is the sign of its
-contrast transfer function, which changes no noise and brings a particle's fringes back
-to it, and the second its absolute value; for coloured noise both are one over the root
-of its spectrum.
+Both are filters. A micrograph is filtered so that its noise becomes white. Particles
+in it have then been through both filters, and so projections are taken through both
+and cropped to their box.
+
+For the lens the micrograph's filter is the sign of the contrast transfer function,
+which changes no noise and brings a particle's fringes back to it; both filters
+together are its absolute value. For coloured noise the micrograph's filter is one over
+the root of the spectrum, and so is what particles have been through.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import fft, signal
+
+from numbasaem.geometry.grids import disc
 
 from .noise_spectrum import RadialSpectrum
 from .optics_groups import PointSpread
@@ -89,12 +93,11 @@ def flip_phases_and_whiten(
 
 
 def _share_outside(point_spread: NDArray[np.float64], energy: float) -> float:
-    """See :class:`PointSpread`; `energy` is that of all displacements."""
+    """Share of energy outside the box; `energy` is that of all displacements."""
     size = (len(point_spread) + 1) // 2
-    offset = (np.arange(size) - size // 2) ** 2
-    disc = np.add.outer(offset, offset) <= (size // 2) ** 2
-    # Pairs of a pixel in the disc and one in the box, by the way from one to the other.
-    pairs = np.rint(signal.correlate(np.ones((size, size)), disc.astype(np.float64)))
+    in_disc = disc(size).astype(np.float64)
+    # Number of pairs of a pixel in the disc and one in the box, by their displacement.
+    pairs = np.rint(signal.correlate(np.ones((size, size)), in_disc))
     inside = float(np.vdot(pairs, np.square(point_spread)))
-    whole = max(float(disc.sum()) * energy, np.finfo(float).tiny)
+    whole = max(float(in_disc.sum()) * energy, np.finfo(float).tiny)
     return 1 - inside / whole

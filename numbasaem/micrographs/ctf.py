@@ -1,4 +1,4 @@
-"""Contrast transfer functions, and images through what they leave of a particle."""
+"""Contrast transfer functions."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class ContrastTransferFunction:
         return float(12.2642596 / np.sqrt(volts * (1 + 0.978475598e-6 * volts)))
 
     def __call__(self, y: ArrayLike, x: ArrayLike) -> NDArray[np.float64]:
-        """Evaluate it.
+        """Evaluate the contrast transfer function.
 
         Parameters
         ----------
@@ -82,9 +82,9 @@ class ContrastTransferFunction:
 
         Returns
         -------
-        float64
-            Between -1 and 1; positive at low frequencies under focus: a bright particle
-            stays bright.
+        float64, shape of `y` and `x` together
+            Values from -1 to 1; positive at low frequencies under focus: a bright
+            particle stays bright.
         """
         rows, columns = np.asarray(y, np.float64), np.asarray(x, np.float64)
         square = rows**2 + columns**2

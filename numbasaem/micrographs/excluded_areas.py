@@ -1,7 +1,7 @@
-"""Areas of a micrograph that the model is spared, and the boxes that are free of them.
+"""Excluded areas of a micrograph, and the boxes that are free of them.
 
-They are where the camera saw nothing and what is neither ice nor particles: constant
-borders, crystals, carbon, the edges of holes.
+Excluded is where the camera saw nothing, such as constant borders, and what is neither
+ice nor particles: crystals, carbon, the edges of holes.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 _HOT_DEVIATIONS = 8.0
 """Deviations from its neighbours' median beyond which a pixel is hot."""
 _CONSTANT_SIDE = 9
-"""Pixels a side of a square that is constant only where the camera is dead."""
+"""Pixels a side of a square that is constant only where the camera saw nothing."""
 _CLEAN_PATCHES = 4
-"""Patches a side of a box: crowded with particles or not, it is much like others."""
+"""Patches a side of a box, so large that particles change its variance little."""
 _CLEAN_DEVIATIONS = 6.0
-"""Deviations of the logarithm of a variance that are no chance."""
+"""Deviations of the logarithm of a variance beyond which it is no chance."""
 _CLEAN_RATIO = 2.0
-"""Smallest ratio to the variance of ice and particles that is something else."""
+"""Ratio to the variance of ice and particles above which it is something else."""
 _MEDIAN_IN_DEVIATIONS = float(special.ndtri(0.75))
 """Median of the absolute values of a Gaussian."""
 
@@ -74,14 +74,14 @@ def contaminated(pixels: NDArray[np.floating], size: int) -> NDArray[np.bool_]:
     Returns
     -------
     bool, shape (rows, columns)
-        Pixels about which the variance, in a box of 4 L a side, is above twice the
-        median one, and by 6 deviations of its logarithm.
+        Pixels whose variance, in a box of 4 L a side about them, is more than twice the
+        median variance, its logarithm more than 6 deviations above the median's.
     """
     side = min(_CLEAN_PATCHES * size, *pixels.shape)
     mean = ndimage.uniform_filter(pixels, side, output=np.float64)
     square = ndimage.uniform_filter(np.square(pixels, dtype=np.float64), side)
     variance = np.maximum(square - mean**2, np.finfo(np.float64).tiny)
-    # Not of the quotient, which overflows where most of the area is constant.
+    # No logarithm of the quotient, which overflows where most of the area is constant.
     excess = np.log(variance) - np.log(np.median(variance))
     limit = max(np.log(_CLEAN_RATIO), _CLEAN_DEVIATIONS * spread_of_noise(excess))
     return np.asarray(excess > limit)
@@ -101,8 +101,8 @@ def cropped_mask(
 
     Returns
     -------
-    bool, of that shape
-        Pixels that an excluded one lies in or beside.
+    bool, shape `shape`
+        Pixels in which or beside which an excluded pixel lies.
     """
     if shape == excluded.shape:
         return excluded
@@ -113,7 +113,7 @@ def cropped_mask(
 
 
 def free_squares(excluded: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:
-    """Squares, side by side from the first pixel on, without an excluded pixel.
+    """Squares, side by side from the first pixel on, that hold no excluded pixel.
 
     Parameters
     ----------
@@ -125,7 +125,7 @@ def free_squares(excluded: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:
     Returns
     -------
     bool, shape (rows // size, columns // size)
-        One for each whole square.
+        Whether each whole square is free.
     """
     rows, columns = (n // size for n in excluded.shape)
     whole = excluded[: rows * size, : columns * size]
@@ -136,7 +136,7 @@ def free_squares(excluded: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:
 def free_boxes(
     excluded: NDArray[np.bool_], corners: NDArray[np.intp], size: int
 ) -> NDArray[np.bool_]:
-    """Boxes anywhere without an excluded pixel.
+    """Boxes, anywhere, that hold no excluded pixel.
 
     Parameters
     ----------
@@ -150,7 +150,7 @@ def free_boxes(
     Returns
     -------
     bool, shape (n,)
-        One for each box.
+        Whether each box is free.
     """
     sums = np.pad(excluded.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
     low = np.clip(corners, 0, excluded.shape)
@@ -163,11 +163,11 @@ def free_boxes(
 
 
 def spread_of_noise(values: NDArray[np.floating]) -> float:
-    """Standard deviation of a Gaussian, told from the median of absolute values.
+    """Standard deviation of a Gaussian, from the median of absolute deviations.
 
     Parameters
     ----------
-    values : array, not empty
+    values : array, any shape but an empty one
         Draws, a few of which may be of something else.
 
     Returns

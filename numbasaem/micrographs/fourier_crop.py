@@ -16,20 +16,20 @@ def fourier_crop(
 ) -> NDArray[np.floating]:
     """Downsample an image or volume by keeping its lowest frequencies.
 
-    The mean is kept, and what was centred at index ``n // 2`` of an axis is centred at
-    ``m // 2`` after it. The field of view stays the same, so pixels grow by ``n / m``.
+    The mean is kept, and what lay at index ``n // 2`` of an axis of n samples lies at
+    ``m // 2`` of m. The field of view stays the same, so pixels grow by ``n / m``.
 
     Parameters
     ----------
-    array : ndarray, any dimension
+    array : array, any shape
         Real samples.
     size : int or sequence of int
-        Target length of every axis, or of each, at most the present one.
+        Target length of all axes, or one for each axis; at most the present one.
 
     Returns
     -------
-    ndarray
-        Real samples of shape `size`; float32 input gives float32, other input float64.
+    float32 if `array` is, else float64, shape `size`
+        Real samples.
 
     Raises
     ------
@@ -54,17 +54,17 @@ def fourier_crop_axis(
 
     Parameters
     ----------
-    array : ndarray, any dimension
+    array : array, any shape
         Real samples.
     length : int
         Target length of the axis, at most the present one.
     axis : int
-        The axis to shorten.
+        Axis to shorten.
 
     Returns
     -------
-    ndarray
-        Real samples, `length` along `axis`.
+    float32 if `array` is, else float64, shape of `array`
+        Real samples, `length` of them along `axis`.
     """
     before = array.shape[axis]
     if before == length:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 _TILE = 64
 """Pixels a side of the squares whose spectra are averaged."""
 _LEAST_POWER = 0.1
-"""Share of the median: what preparation took out of a micrograph is not blown up."""
+"""Smallest power, over the median: what preparation took out is not blown up."""
 
 
 class RadialSpectrum:
@@ -48,7 +48,7 @@ class RadialSpectrum:
         shells = np.rint(radius).astype(np.intp)
         counts = np.bincount(shells.ravel())
         mean = np.bincount(shells.ravel(), power.ravel()) / counts / n_tiles
-        mean[0] = mean[1]  # without its mean a tile tells nothing of frequency zero
+        mean[0] = mean[1]  # without its mean a tile says nothing of frequency zero
         if not mean.any():  # nothing but constant tiles
             mean[:] = 1
         self._power = np.maximum(mean, _LEAST_POWER * np.median(mean))
@@ -57,7 +57,7 @@ class RadialSpectrum:
     def __call__(
         self, y: NDArray[np.float64], x: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        """Evaluate it.
+        """Evaluate the spectrum.
 
         Parameters
         ----------
@@ -66,7 +66,7 @@ class RadialSpectrum:
 
         Returns
         -------
-        float64
+        float64, shape of `y` and `x` together
             Power, no less than a tenth of the median; 1 of a constant micrograph.
         """
         shells = np.arange(len(self._power)) / self._side

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _ALIKE = 0.05
-"""Relative difference of point spreads that are as good as one."""
+"""Largest relative difference of point spreads that count as one."""
 LARGEST_COUNT = 16
-"""Largest number of optics groups: an M-step costs as many times as much."""
+"""Largest number of optics groups: an M-step costs as many times what one costs."""
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,10 @@ class PointSpread:
     Attributes
     ----------
     values : float64, shape (2L - 1, 2L - 1)
-        Displacement (0, 0) in the middle.
+        Its values, displacement (0, 0) in the middle.
     share_outside : float
-        Share of a particle's energy that leaves its box, for one that fills the disc in
-        it and has all frequencies alike.
+        Share of a particle's energy that leaves its box, if the particle fills the disc
+        in the box and has the same power at all frequencies.
     """
 
     values: NDArray[np.float64]
@@ -44,7 +44,7 @@ class OpticsGroups:
     point_spreads : float64, shape (n_groups, 2L - 1, 2L - 1)
         Point spread of each group.
     group : intp, shape (n,)
-        Group of each micrograph, or of each of their pieces.
+        Group of each micrograph, or of each piece of one.
     """
 
     point_spreads: NDArray[np.float64]
@@ -73,14 +73,14 @@ def group_point_spreads(
 
     Parameters
     ----------
-    point_spreads : sequence of float64 arrays, shape (2L - 1, 2L - 1)
+    point_spreads : sequence of float64, shape (2L - 1, 2L - 1)
         Point spread of each micrograph.
 
     Returns
     -------
     OpticsGroups
-        Groups with the mean of their micrographs as point spread; as many as keep them
-        within 5 % of each other, but no more than 16.
+        As many groups as keep their point spreads within 5 % of each other, but no more
+        than 16. The point spread of a group is the mean over its micrographs.
     """
     alike = _ALIKE
     while True:

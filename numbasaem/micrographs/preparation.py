@@ -1,6 +1,6 @@
-"""From the pixels a camera gave to those the model is of: white noise on a level of 0.
+"""From a camera's pixels to those that the model describes: white noise around 0.
 
-The model knows particles and white noise, nothing else. What a micrograph has besides
+The model knows particles and white noise, nothing else. What else a micrograph holds
 is taken out here, in this order, each step on request:
 
 mend
@@ -67,17 +67,20 @@ if TYPE_CHECKING:
     from .optics_groups import PointSpread
 
 _FAINTEST = 1e-15
-"""Squares of fainter pixels, or of brighter ones than its inverse, leave float32."""
+"""Least brightness of the brightest pixel, whose square float32 still holds.
+
+The largest is the inverse of it.
+"""
 _RINGING = 1
-"""Pixels of the disc left free, half on either side, for the ringing of a crop."""
+"""Pixels of the disc's diameter left free, half on either side, for ringing."""
 _WIDTH_IN_DEVIATIONS = 2 * np.sqrt(2 * np.log(2))
 """Width of a Gaussian at half its height."""
 _CTF_BYTES, _WHITENING_BYTES, _BOX_MEANS_BYTES = 32, 16, 12
-"""Bytes of a pixel, measured: its transform and what is computed of it."""
+"""Bytes of a pixel, measured: its transform and what is computed from it."""
 _LEVEL_ROUNDS = 10
-"""Fits of the lower flank, each on the side of the peak that the last one found."""
+"""Number of fits of the lower flank, each below the peak that the last one found."""
 _PAST_PEAK = 0.5
-"""Deviations beyond the peak that are fitted with the flank: they steady the fit."""
+"""Deviations beyond the peak up to which values are fitted too: they steady the fit."""
 
 
 @dataclass(frozen=True)
@@ -128,14 +131,14 @@ class Preparation:
         Returns
         -------
         Prepared
-            The pixels to cut.
+            The prepared micrograph.
 
         Raises
         ------
         InputError
-            If the micrograph is too small, constant or not finite, all of it is
-            excluded, its pixels are larger than those wanted or of unknown size, or its
-            contrast transfer function is wanted and unknown.
+            If the micrograph is too small, constant or not finite, if all of it is
+            excluded, if its pixels are larger than those wanted or of unknown size, or
+            if its contrast transfer function is wanted and unknown.
         """
         pixels = _checked(where, micrograph)
         shape = self.prepared_shape(where, pixels.shape, pixel_size)
@@ -211,7 +214,7 @@ class Preparation:
         Returns
         -------
         tuple of int
-            At least twice the patch's side each.
+            Rows and columns, each at least twice the patch's side.
 
         Raises
         ------
@@ -243,9 +246,9 @@ class Prepared:
     Attributes
     ----------
     pixels : float32, shape (rows, columns)
-        Pixels that the model is of.
+        Pixels that the model describes.
     excluded : bool, shape (rows, columns)
-        Where the camera saw nothing, or what is neither ice nor particles.
+        Pixels where the camera saw nothing, or that are neither ice nor particles.
     original_shape : tuple of int
         Rows and columns before downsampling.
     point_spread : PointSpread or None
@@ -260,7 +263,7 @@ class Prepared:
     def original_coordinates(
         self, centres: NDArray[np.floating]
     ) -> NDArray[np.float64]:
-        """Where places of the prepared micrograph lie in the original one.
+        """Coordinates in the original micrograph of places in the prepared one.
 
         Parameters
         ----------
@@ -279,7 +282,7 @@ class Prepared:
 
 
 def preparation_of(settings: Settings) -> Preparation:
-    """Preparation that settings ask for.
+    """Build the preparation that settings ask for.
 
     Parameters
     ----------
@@ -289,9 +292,9 @@ def preparation_of(settings: Settings) -> Preparation:
     Returns
     -------
     Preparation
-        Preparation with every step decided. The particle's diameter becomes that of the
-        disc in a patch, ``2 * (size // 2)`` pixels, less one for the ringing at its
-        rim.
+        Preparation with every step decided. The particle's diameter becomes
+        ``2 * (size // 2) - 1`` prepared pixels: that of the disc in a patch, less one
+        pixel for the ringing at its rim.
     """
     diameter = settings.particle_diameter
     raw = diameter is not None
@@ -371,12 +374,12 @@ def _mean_of_lower_flank(values: NDArray[np.float64], limit: float) -> float:
 
 def _checked(where: str, micrograph: ArrayLike) -> NDArray[np.float32]:
     """Refuse what is no micrograph."""
-    given = np.asarray(micrograph)
-    if given.ndim != 2 or given.dtype.kind not in "iuf":
-        found = f"{given.dtype} of shape {given.shape}"
+    image = np.asarray(micrograph)
+    if image.ndim != 2 or image.dtype.kind not in "iuf":
+        found = f"{image.dtype} of shape {image.shape}"
         raise expected(where, "an image of real numbers", found)
     with np.errstate(over="ignore"):
-        pixels = np.asarray(given, dtype=np.float32)
+        pixels = np.asarray(image, dtype=np.float32)
     if not np.isfinite(pixels).all():
         raise expected(where, "finite pixels", "NaN, infinity or beyond float32")
     if pixels.size == 0 or pixels.min() == pixels.max():
@@ -395,9 +398,9 @@ class InputShape:
     Attributes
     ----------
     n_micrographs : int
-        How many it holds.
+        Number of micrographs that it holds.
     given : tuple of int
-        Rows and columns.
+        Rows and columns as they are given.
     prepared : tuple of int
         Rows and columns after downsampling.
     """
@@ -408,14 +411,14 @@ class InputShape:
 
 
 def preparation_bytes(settings: Settings, shapes: Sequence[InputShape]) -> int:
-    """Memory of reading a file and preparing one micrograph of it, in every guise.
+    """Memory of reading a file and preparing one micrograph of it, with all copies.
 
     Parameters
     ----------
     settings : Settings
-        What is done to micrographs.
+        Settings of the reconstruction.
     shapes : sequence of InputShape
-        Of the files.
+        Shapes of the files.
 
     Returns
     -------
@@ -423,12 +426,13 @@ def preparation_bytes(settings: Settings, shapes: Sequence[InputShape]) -> int:
         Bytes for the file that takes most.
     """
     work = _WHITENING_BYTES if settings.whiten else _BOX_MEANS_BYTES
-    each = 4 + 1 + (_CTF_BYTES if settings.ctf else work)  # image, excluded areas
+    image, mask = 4, 1
+    per_pixel = image + mask + (_CTF_BYTES if settings.ctf else work)
 
     def of_file(shape: InputShape) -> int:
         stored = 4 * shape.n_micrographs * prod(shape.given)
         # Copy, mask and comparisons, or the transform.
         raw = 32 * prod(shape.given) if shape.given != shape.prepared else 0
-        return stored + raw + each * prod(shape.prepared)
+        return stored + raw + per_pixel * prod(shape.prepared)
 
     return max(of_file(shape) for shape in shapes)

@@ -26,14 +26,15 @@ if TYPE_CHECKING:
     from .optics_groups import OpticsGroups, PointSpread
 
 Input = NDArray[np.floating] | MicrographFile
-"""One input of a run: a micrograph's pixels, or a file of one or more micrographs."""
+"""Input of a run: a micrograph's pixels, or a file of one or more micrographs."""
 Micrographs = Sequence[Input | PathLike]
 """Micrographs as a user names them; see :func:`list_inputs`."""
 
 _SAME_PIXEL_SIZE = 1e-3
-"""Headers hold float32: sizes that agree to this are the same."""
+"""Relative difference of pixel sizes that are the same: headers hold float32."""
 
 _MUCH_OUTSIDE = 0.1
+"""Share of a particle's energy outside its box above which a user is warned."""
 
 
 class MicrographReader:
@@ -117,12 +118,12 @@ class MicrographReader:
 
 
 def optics_of(point_spreads: Sequence[PointSpread | None]) -> OpticsGroups | None:
-    """Put micrographs into optics groups, and say what their boxes do not hold.
+    """Put micrographs into optics groups, and warn where boxes hold too little.
 
     Parameters
     ----------
     point_spreads : sequence of PointSpread or None
-        Of each micrograph.
+        Point spread of each micrograph.
 
     Returns
     -------
@@ -166,15 +167,15 @@ def input_shapes(inputs: Sequence[Input], settings: Settings) -> list[InputShape
     for number, item in enumerate(inputs):
         if isinstance(item, MicrographFile):
             where = str(item.path)
-            (count, *given), found = item.header()
-            pixel_size = settings.pixel_size or found
+            (count, *shape), stated_size = item.header()
+            pixel_size = settings.pixel_size or stated_size
         else:
-            where, count, given = _name(number), 1, list(np.shape(item))
-            if len(given) != 2:
-                raise expected(where, "a 2-D array", f"{len(given)} dimensions")
+            where, count, shape = _name(number), 1, list(np.shape(item))
+            if len(shape) != 2:
+                raise expected(where, "a 2-D array", f"{len(shape)} dimensions")
             pixel_size = settings.pixel_size
-        prepared = preparation.prepared_shape(where, tuple(given), pixel_size)
-        shapes.append(InputShape(count, tuple(given), prepared))
+        prepared = preparation.prepared_shape(where, tuple(shape), pixel_size)
+        shapes.append(InputShape(count, tuple(shape), prepared))
     return shapes
 
 
@@ -183,24 +184,24 @@ class PixelSizes:
 
     Parameters
     ----------
-    given : float or None
-        Angstrom per pixel, if the user says so; files that disagree are overruled, and
+    chosen : float or None
+        Angstrom per pixel, if the user states it; it overrules files that disagree, and
         the log says so once.
     """
 
-    def __init__(self, given: float | None) -> None:
-        self.common = given
-        self._given = given is not None
+    def __init__(self, chosen: float | None) -> None:
+        self.common = chosen
+        self._chosen = chosen is not None
         self._said = False
 
-    def of(self, path: object, found: float | None) -> float:
+    def of(self, path: object, stated: float | None) -> float:
         """Pixel size of a file.
 
         Parameters
         ----------
         path : path-like
             The file, as errors name it.
-        found : float or None
+        stated : float or None
             Angstrom per pixel that the file states.
 
         Returns
@@ -211,31 +212,31 @@ class PixelSizes:
         Raises
         ------
         InputError
-            If it is unknown or another than that of the files before.
+            If it is unknown or differs from that of the files before.
         """
-        if self._given:
+        if self._chosen:
             assert self.common is not None
-            if not self._said and (found is None or self._differs(found)):
-                stated = "none" if found is None else f"{found:g} A"
+            if not self._said and (stated is None or self._differs(stated)):
+                in_header = "none" if stated is None else f"{stated:g} A"
                 warn(
                     f"{path}: pixel size {self.common:g} A as given, in place of "
-                    f"{stated} in the header"
+                    f"{in_header} in the header"
                 )
                 self._said = True
             return self.common
-        if found is None:
-            what = "a pixel size (CELLA) above 0 in the header, or `pixel_size`"
-            raise expected(path, what, "0 or none")
+        if stated is None:
+            wanted = "a pixel size (CELLA) above 0 in the header, or `pixel_size`"
+            raise expected(path, wanted, "0 or none")
         if self.common is None:
-            self.common = found
-        if self._differs(found):
-            what = f"the pixel size of the others, {self.common:g} A, or `pixel_size`"
-            raise expected(path, what, f"{found:g} A")
+            self.common = stated
+        if self._differs(stated):
+            wanted = f"the pixel size of the others, {self.common:g} A, or `pixel_size`"
+            raise expected(path, wanted, f"{stated:g} A")
         return self.common
 
-    def _differs(self, found: float) -> bool:
+    def _differs(self, stated: float) -> bool:
         assert self.common is not None
-        return abs(found / self.common - 1) > _SAME_PIXEL_SIZE
+        return abs(stated / self.common - 1) > _SAME_PIXEL_SIZE
 
 
 def prepared_micrographs(
@@ -250,7 +251,7 @@ def prepared_micrographs(
     preparation : Preparation
         What to do.
     pixel_sizes : PixelSizes
-        What the file has to agree with.
+        Pixel sizes that the file has to agree with.
 
     Yields
     ------
@@ -262,8 +263,8 @@ def prepared_micrographs(
     InputError
         If the file cannot be read or prepared or its pixel size is unusable.
     """
-    sections, found = file.open()
-    pixel_size = pixel_sizes.of(file.path, found)
+    sections, stated_size = file.open()
+    pixel_size = pixel_sizes.of(file.path, stated_size)
     for number, image in enumerate(sections, start=1):
         several = len(sections) > 1
         where = f"{file.path} section {number}" if several else str(file.path)
@@ -275,7 +276,7 @@ def list_inputs(micrographs: Micrographs) -> list[Input]:
 
     Parameters
     ----------
-    micrographs : sequence of 2-D arrays or paths
+    micrographs : sequence of array, shape (rows, columns), or of paths
         Micrographs, files of them (a stack is several), patterns of file names, or one
         STAR list.
 
@@ -313,7 +314,7 @@ def _name(number: int) -> str:
 
 
 def source_of_file(file: MicrographFile) -> dict[str, Any]:
-    """Tell a file from all others.
+    """Describe a file so that it can be told from all others.
 
     Parameters
     ----------
@@ -336,8 +337,8 @@ def source_of_file(file: MicrographFile) -> dict[str, Any]:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
             size = os.fstat(stream.fileno()).st_size
     except OSError as error:
-        what = "a file that can be read"
-        raise expected(file.path, what, error.strerror) from error
+        wanted = "a file that can be read"
+        raise expected(file.path, wanted, error.strerror) from error
     source = {"name": str(file.path.resolve()), "size": size, "sha256": digest}
     return source if file.ctf is None else source | {"ctf": asdict(file.ctf)}
 

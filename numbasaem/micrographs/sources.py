@@ -38,7 +38,7 @@ class MicrographFile:
     listed_pixel_size : float or None
         Angstrom per pixel, where a list states it.
     optics_group : int
-        Its row of the list's optics table; 1 without one.
+        Row of the list's optics table that holds for it; 1 without a list.
     ctf : ContrastTransferFunction or None
         Contrast transfer function, where a list states it.
     """
@@ -55,7 +55,7 @@ class MicrographFile:
         Returns
         -------
         micrographs : Sections
-            Each is read when it is asked for.
+            Micrographs, each read when it is asked for.
         pixel_size : float or None
             Angstrom per pixel: that of the list, else of the header.
 

@@ -1,4 +1,4 @@
-"""Sums over blocks of patches that are the same bits however they are divided."""
+"""Sums over blocks of patches, the same bits however the blocks are divided."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _SUM_BITS = 46
-"""Bits of the largest sum there can be: far beyond the float32 sums of a block, and
-with sign and carry in the bytes that it travels in."""
+"""Bits of the largest sum: far more than float32 sums of a block have, and few enough
+that sign and carry fit into the bytes in which sums travel."""
 PACKED_BYTES = 6
-"""Bytes of each of the :class:`PartialSums` on its way between processes."""
+"""Bytes of each number of :class:`PartialSums` on its way between processes."""
 
 
 @dataclass(frozen=True)
 class BatchLayout:
-    """What the parts of a batch agree on, so that their sums add up exactly.
+    """Layout that all parts of a batch share, so that their sums add up exactly.
 
     Attributes
     ----------
     n_patches : int
-        Patches of the whole batch.
+        Number of patches of the whole batch.
     block_length : int
-        Patches of a block; every part but the last holds a multiple of it.
+        Number of patches of a block; every part but the last holds a multiple of it.
     brightest : float
-        No pixel is further from zero.
+        Largest distance of a pixel from zero.
     """
 
     n_patches: int
@@ -38,12 +38,12 @@ class BatchLayout:
 
     @property
     def n_blocks(self) -> int:
-        """Blocks of the whole batch, the last one short or not."""
+        """Number of blocks of the whole batch; the last one may be short."""
         return -(-self.n_patches // self.block_length)
 
     @property
     def units(self) -> tuple[float, float]:
-        """One over the units that sums of weights and of pixels are counted in."""
+        """Inverse of the units in which sums of weights and of pixels are counted."""
         weights, pixels = (math.frexp(x)[1] for x in (self.n_patches, self.brightest))
         return 2.0 ** (_SUM_BITS - weights), 2.0 ** (_SUM_BITS - weights - pixels)
 
@@ -57,7 +57,7 @@ class PartialSums:
     counts : float64, shape (n,)
         Images, rotation mass and displacement mass, in whole numbers of a unit.
     of_blocks : float64, shape (n_blocks, 3)
-        Of each block: base-2 log of the patches' total mass, mass of empty, energy.
+        Base-2 log of the patches' total mass, mass of empty, and energy of each block.
     """
 
     counts: NDArray[np.float64]

@@ -24,12 +24,12 @@ def checked_images(images: ArrayLike) -> NDArray[np.float64]:
     Returns
     -------
     float64, shape (K, L, L)
-        The same, without a copy where none is needed.
+        The same images, without a copy where none is needed.
 
     Raises
     ------
     InputError
-        If they are not square, there is none, or a pixel is not finite.
+        If images are not square, there is none, or a pixel is not finite.
     """
     checked = np.ascontiguousarray(images, dtype=np.float64)
     if checked.ndim != 3 or checked.shape[1] != checked.shape[2]:
@@ -42,7 +42,7 @@ def checked_images(images: ArrayLike) -> NDArray[np.float64]:
 
 
 def checked_noise_variance(noise_variance: float) -> float:
-    """Noise variance, if it can be one.
+    """Noise variance, refused if it cannot be one.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ def checked_noise_variance(noise_variance: float) -> float:
     Returns
     -------
     float
-        The same.
+        The same noise variance.
 
     Raises
     ------
@@ -84,7 +84,7 @@ def checked_rotation_prior(
     Raises
     ------
     InputError
-        As :func:`checked_probabilities`.
+        If :func:`checked_probabilities` refuses it.
     """
     if rotation_prior is None:
         return np.full(n_rotations, 1 / n_rotations)
@@ -94,21 +94,21 @@ def checked_rotation_prior(
 def checked_probabilities(
     name: str, values: ArrayLike, shape: tuple[int, ...]
 ) -> NDArray[np.float64]:
-    """Probability table, if it is one.
+    """Table of probabilities, refused if it is none.
 
     Parameters
     ----------
     name : str
-        What errors call it.
-    values : array
+        Name of the table in errors.
+    values : array, shape `shape`
         The table.
     shape : tuple of int
         Shape that it has to have.
 
     Returns
     -------
-    float64
-        The same.
+    float64, shape `shape`
+        The same table.
 
     Raises
     ------

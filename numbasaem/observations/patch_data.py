@@ -98,7 +98,7 @@ class Patches:
     patches : float32, shape (n_patches, L, L)
         Patches of the run.
     sums : sequence of PixelSums, optional
-        Of all micrographs, where the run sees a part of them.
+        Sums over all micrographs, where the run sees a part of them.
     threads : int, optional
         Threads to run on; all that Numba may use if left out.
     optics : OpticsGroups, optional
@@ -122,7 +122,7 @@ class Patches:
         )
 
     def __len__(self) -> int:
-        """How many patches there are."""
+        """Number of patches."""
         return len(self._patches)
 
     def compile(self) -> None:
@@ -176,7 +176,7 @@ def projections_through(
     Returns
     -------
     ProjectionOperator
-        Of all groups, one after the other.
+        Projections of all groups, one after the other.
     """
     spreads = None if optics is None else optics.point_spreads
     return ProjectionOperator(basis, rotation_grid(n_rotations), spreads)

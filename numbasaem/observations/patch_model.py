@@ -59,7 +59,7 @@ class PatchModel(ObservationModel):
         return DataMemory(
             reading=patches + max(patches, preparation_bytes(settings, shapes)),
             held=patches * (2 if settings.halves else 1),
-            # The copy and what its checks take.
+            # A copy of the patch, and the checks of it.
             chosen=size**2 * (4 + 4 + 1),
             thread=block_bytes(settings.schedule[-1].n_rotations, size),
             n_observations=n_patches,

@@ -1,4 +1,4 @@
-"""Where the particles lie that the patches of a micrograph show."""
+"""Places of the particles that the patches of a micrograph show."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ class PatchPositions:
 
     Attributes
     ----------
-    shifts : int, shape (n_patches, 2)
+    shifts : intp, shape (n_patches, 2)
         Most probable shift (s_y, s_x) of each patch, (L, L) if it is empty.
-    centres : int, shape (n_patches, 2)
-        (y, x) in the micrograph of the pixel at index L // 2 of the particle's box;
-        that of an empty patch has no meaning.
+    centres : intp, shape (n_patches, 2)
+        Place (y, x) in the micrograph of index L // 2 of the particle's box; without
+        meaning for an empty patch.
     probability : float64, shape (n_patches,)
-        Posterior probability that the particle's centre lies within one pixel, in each
-        axis, of the one given.
+        Posterior probability that the particle's centre lies within one pixel of this
+        place in each axis.
     empty_probability : float64, shape (n_patches,)
         Posterior probability that a patch is empty.
     """
@@ -57,8 +57,8 @@ class PatchPositions:
 
         Returns
         -------
-        int, shape (n,)
-            Their numbers.
+        intp, shape (n,)
+            Numbers of these patches.
         """
         inside = ((self.centres >= 0) & (self.centres < np.asarray(shape))).all(axis=1)
         empty = self.empty_probability > _EMPTY_ABOVE
@@ -96,12 +96,12 @@ def patch_positions(
     Returns
     -------
     PatchPositions
-        Of the patches in the order of :func:`patch_origins`.
+        Positions of the patches in the order of :func:`patch_origins`.
 
     Raises
     ------
     InputError
-        If the micrograph cannot be cut, or as :func:`shift_posterior`.
+        If the micrograph cannot be cut, or :func:`shift_posterior` raises it.
 
     Notes
     -----
@@ -138,8 +138,8 @@ def positions_on_four_grids(
 ) -> Positions:
     """Find particles in patches cut from four places, half a patch apart.
 
-    A patch shows one particle, the likeliest. Where particles touch, one that shares
-    all its patches with better visible ones is found on another grid.
+    A patch gives one particle, the likeliest. Where particles touch, one that shares
+    all its patches with better visible particles is found on another grid.
 
     Parameters
     ----------
@@ -151,7 +151,7 @@ def positions_on_four_grids(
     Returns
     -------
     Positions
-        Of all patches of all grids that are not empty.
+        Positions of all patches of all grids that are not empty.
 
     Raises
     ------
@@ -187,8 +187,8 @@ def most_probable_shifts(
     """Most probable shift of each patch, and the probability that it is empty.
 
     The 4L - 1 shifts with a coordinate equal to L are one state, an empty patch. A
-    patch is empty if that is more probable than not; else its shift is the most
-    probable of those that show something.
+    patch is empty if this state is more probable than not; else its shift is the most
+    probable one that shows a particle.
 
     Parameters
     ----------
@@ -197,16 +197,16 @@ def most_probable_shifts(
 
     Returns
     -------
-    shifts : int, shape (n_patches, 2)
+    shifts : intp, shape (n_patches, 2)
         (s_y, s_x); (L, L) where the patch is empty.
     empty_probability : float64, shape (n_patches,)
         Posterior probability of the empty state.
 
     Notes
     -----
-    Third line of Algorithm 2, decided in two steps. The argmax over single shifts
-    would call a patch empty whose particle is certain but its place is not: the
-    probability of a particle is then spread over several shifts, that of empty is not.
+    Third line of Algorithm 2, decided in two steps. Where a particle is certain but its
+    place is not, its probability is spread over several shifts, while that of an empty
+    patch is not: the largest over single shifts would call such a patch empty.
     """
     n_patches, period = posterior.shape[:2]
     size = period // 2
@@ -235,7 +235,7 @@ def is_empty(shifts: ArrayLike, size: int) -> NDArray[np.bool_]:
     Returns
     -------
     bool, shape (n,)
-        True where empty.
+        Whether the patch is empty.
     """
     empty: NDArray[np.bool_] = (np.asarray(shifts) == size).any(axis=-1)
     return empty
@@ -244,25 +244,25 @@ def is_empty(shifts: ArrayLike, size: int) -> NDArray[np.bool_]:
 def particle_centres(
     origins: NDArray[np.intp], shifts: NDArray[np.intp], size: int
 ) -> NDArray[np.intp]:
-    """Where in the micrograph the particles lie that patches show.
+    """Places in the micrograph of the particles that patches show.
 
     Parameters
     ----------
-    origins : int, shape (n_patches, 2)
+    origins : intp, shape (n_patches, 2)
         Top-left corners (y, x) of the patches.
-    shifts : int, shape (n_patches, 2)
-        (s_y, s_x) of each patch; what an empty one gives has no meaning.
+    shifts : intp, shape (n_patches, 2)
+        (s_y, s_x) of each patch; the result for an empty one has no meaning.
     size : int
         L, pixels.
 
     Returns
     -------
-    int, shape (n_patches, 2)
-        (y, x) of the pixel at index L // 2 of the particle's box.
+    intp, shape (n_patches, 2)
+        Place (y, x) of index L // 2 of the particle's box.
 
     Notes
     -----
-    Equation (19): a box whose corner lies at d from the patch's has
+    Equation (19): if the corner of a box lies d pixels behind that of the patch,
     s = -d mod 2L.
     """
     corner = np.where(shifts < size, -shifts, 2 * size - shifts)
@@ -273,7 +273,7 @@ def particle_centres(
 def _probability_within_one_pixel(
     posterior: NDArray[np.floating], shifts: NDArray[np.intp]
 ) -> NDArray[np.float64]:
-    """Mass of the 3 x 3 shifts around the one given that show a particle."""
+    """Mass of those of the 3 x 3 shifts about each shift that show a particle."""
     period = posterior.shape[1]
     steps = np.arange(-1, 2)
     rows = (shifts[:, 0, np.newaxis] + steps) % period

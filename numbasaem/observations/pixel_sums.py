@@ -21,11 +21,11 @@ class PixelSums:
     Attributes
     ----------
     n_patches, n_pixels : int
-        How many there are.
+        Number of patches and of pixels.
     total, energy : float
         Sum of the pixels and of their squares.
     brightest : float
-        No pixel is further from zero.
+        Largest distance of a pixel from zero.
     """
 
     n_patches: int
@@ -63,7 +63,7 @@ def variance_and_brightest(sums: Sequence[PixelSums]) -> tuple[float, float]:
     Parameters
     ----------
     sums : sequence of PixelSums
-        Of each micrograph.
+        Sums over each micrograph.
 
     Returns
     -------

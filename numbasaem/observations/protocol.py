@@ -1,7 +1,7 @@
 """What a reconstruction asks of an observation model and of its data.
 
-A model is one object, found by its name in :mod:`numbasaem.observations.models`. All
-that differs between models stands behind it: nothing else asks for a model's name.
+A model is one object, found by its name in :mod:`numbasaem.observations.models`. It
+holds all that differs between models: nothing else asks for a model's name.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from .pixel_sums import PixelSums
 
 ChangePixels = Callable[["NDArray[np.float32]"], "NDArray[np.float32]"]
-"""Function from the pixels of a prepared micrograph to those that are looked at."""
+"""Function from the pixels of a prepared micrograph to those that the model sees."""
 
 
 class Observations(Protocol):
@@ -43,19 +43,19 @@ class Observations(Protocol):
     Attributes
     ----------
     variance : float
-        Of all pixels of all runs: the noise variance that a run starts from.
+        Variance of all pixels of all runs: the noise variance that a run starts from.
     patches_each : float
-        How many patches one observation is worth, on average.
+        Number of patches that an observation is worth, on average.
     """
 
     variance: float
     patches_each: float
 
     def __len__(self) -> int:
-        """How many observations there are to choose from."""
+        """Number of observations to choose from."""
 
     def compile(self) -> None:
-        """Compile what :meth:`expectation` runs: its first call is no slower then."""
+        """Compile what :meth:`expectation` runs, so that its first call is not slow."""
 
     def projections(self, basis: VolumeBasis, n_rotations: int) -> ProjectionOperator:
         """Projections in the rotations of the grid, as the data see them.
@@ -70,7 +70,7 @@ class Observations(Protocol):
         Returns
         -------
         ProjectionOperator
-            Of each optics group of the data.
+            Projections of each optics group of the data.
         """
 
     def expectation(
@@ -102,7 +102,7 @@ class Observations(Protocol):
         Returns
         -------
         Statistics
-            Sums over those chosen.
+            Sums over the chosen observations.
         """
 
 
@@ -110,7 +110,8 @@ class Observations(Protocol):
 class DataSet:
     """Observations of all micrographs and where they came from.
 
-    Each observation model has its own, with a method `part` that hands a run its share.
+    Each observation model has a class of its own, whose method `part` hands a run its
+    share.
 
     Attributes
     ----------
@@ -121,7 +122,7 @@ class DataSet:
     sources : list of dict
         Name, size in bytes and SHA-256 of each input, and the pixel size of files.
     pixel_sums : list of PixelSums
-        Of each micrograph.
+        Sums over the pixels of each micrograph.
     optics : OpticsGroups or None
         Groups of the micrographs, where their point spreads are known.
     """
@@ -134,7 +135,7 @@ class DataSet:
 
     @property
     def n_micrographs(self) -> int:
-        """Micrographs that were read."""
+        """Number of micrographs that were read."""
         return len(self.pixel_sums)
 
     def halves(self, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -143,11 +144,11 @@ class DataSet:
         Parameters
         ----------
         seed : int
-            Of the random split.
+            Seed of the random split.
 
         Returns
         -------
-        two intp arrays
+        first, second : intp, shape (n_observations of the half,)
             Numbers of the observations in each half.
         """
         several = self.n_micrographs > 1
@@ -171,7 +172,7 @@ class DataSet:
         Returns
         -------
         Observations
-            What the run sees.
+            Observations that the run sees.
         """
         raise NotImplementedError
 
@@ -183,17 +184,17 @@ class DataMemory:
     Attributes
     ----------
     reading : int
-        While the micrographs are read: two copies and the largest file.
+        Memory while the micrographs are read: two copies and the largest file.
     held : int
-        All observations and their halves.
+        Memory of all observations and their halves.
     chosen : int
-        Each observation of a minibatch.
+        Memory of each observation of a minibatch.
     thread : int
         Work space of one block.
     n_observations : int
-        How many there are in all micrographs.
+        Number of observations in all micrographs.
     patches_each : float
-        How many patches one is worth.
+        Number of patches that an observation is worth.
     """
 
     reading: int
@@ -211,11 +212,11 @@ class Positions:
     Attributes
     ----------
     centres : float64, shape (n, 2)
-        (y, x) in pixels of the pixel at index L // 2 of a particle's box. Several may
-        be of one particle.
+        Place (y, x), in pixels, of index L // 2 of a particle's box. Several may belong
+        to one particle.
     probability : float64, shape (n,)
-        Posterior probability that the particle's centre lies within one pixel, in each
-        axis, of the one given.
+        Posterior probability that the particle's centre lies within one pixel of this
+        place in each axis.
     """
 
     centres: NDArray[np.float64]
@@ -228,10 +229,10 @@ class ObservationModel(ABC):
     Attributes
     ----------
     longest_step : float
-        Longest step of the volume that it bears, in units of the step of EM.
+        Longest step of the volume that is safe, in units of the step of EM.
     held_iterations : int
-        First iterations of a run in which the first empty probability holds: while the
-        volume explains nothing, data say that there are no particles.
+        Number of first iterations of a run that keep the first empty probability: under
+        a volume that explains nothing, all patches look empty.
     statistics : type
         Class of its statistics, a dataclass.
     """
@@ -262,7 +263,8 @@ class ObservationModel(ABC):
         client : distributed.Client, optional
             Workers of a Dask cluster that are to hold the data.
         change : callable, optional
-            Takes the pixels of each prepared micrograph to those that are looked at.
+            Function from the pixels of a prepared micrograph to those that the model
+            sees.
 
         Returns
         -------
@@ -282,14 +284,14 @@ class ObservationModel(ABC):
         Parameters
         ----------
         settings : Settings
-            What to do.
+            Settings of the reconstruction.
         shapes : sequence of InputShape
-            Of the inputs.
+            Shapes of the inputs.
 
         Returns
         -------
         DataMemory
-            At its peak.
+            Memory at its peak.
         """
 
     @abstractmethod
@@ -303,7 +305,7 @@ class ObservationModel(ABC):
         threads: int | None = None,
         on_progress: Callable[[float], None] | None = None,
     ) -> Positions:
-        """Say where in a micrograph the particles are.
+        """Find the places of the particles in a micrograph.
 
         Parameters
         ----------
@@ -321,7 +323,7 @@ class ObservationModel(ABC):
         Returns
         -------
         Positions
-            Of the particles whose centre lies on the micrograph.
+            Places of the particles whose centre lies on the micrograph.
 
         Raises
         ------

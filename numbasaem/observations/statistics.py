@@ -21,28 +21,28 @@ if TYPE_CHECKING:
     from numbasaem.projection.operator import ProjectionOperator
 
 MATRIX_BYTES = 32_000_000
-"""Memory of the projection matrices from which A is summed up at a time."""
+"""Bytes of the projection matrices from which A is summed up at a time."""
 _NO_IMAGES = np.empty((0, 0, 0))
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """Sufficient statistics of a set of patches; those of a union are the sum.
+    """Sufficient statistics of a set of patches; those of two sets add up.
 
-    The M-step sees them through :meth:`right_side`, :meth:`normal_matrix`,
-    :meth:`explained_energy` and the numbers: statistics that are kept in another space
-    than that of pixels offer the same.
+    The M-step uses nothing but :meth:`right_side`, :meth:`normal_matrix`,
+    :meth:`explained_energy` and the numbers. A class that keeps its statistics in
+    another space than that of pixels offers the same.
 
     Attributes
     ----------
     visible_weight : float64, shape (n_rotations, L, L)
-        m_k: posterior weight with which each projection pixel was inside a patch. Of
-        several optics groups one after the other, (n_groups * n_rotations, L, L).
-    weighted_patch : float64, of the same shape
+        m_k: posterior weight with which each projection pixel was inside a patch. With
+        optics groups (n_groups * n_rotations, L, L), one group after the other.
+    weighted_patch : float64, shape of `visible_weight`
         b_k: patches moved back onto the projection, weighted by their posterior.
     shift_mass : float64, shape (2L, 2L)
         Posterior of each shift of equation (17), summed over patches. The shifts that
-        leave a patch empty are one state; its mass is spread as their prior is.
+        leave a patch empty are one state; they share its mass as they share its prior.
     rotation_mass : float64, shape (n_rotations,)
         Posterior of each rotation, summed over patches.
     log_likelihood : float
@@ -50,7 +50,7 @@ class Statistics:
     patch_energy : float
         Sum over patches of ||I_p||**2.
     n_patches : float
-        Patches seen; of the window model, windows over L**2.
+        Number of patches seen; in the window model, that of windows over L**2.
 
     Examples
     --------
@@ -85,17 +85,17 @@ class Statistics:
         return Statistics(*(a + b for a, b in pairs))
 
     def scaled(self, factor: float) -> Statistics:
-        """Statistics of the same patches counted `factor` times, except their number.
+        """Statistics of the same patches, each counted `factor` times.
 
         Parameters
         ----------
         factor : float
-            Of all sums but `log_likelihood` and `n_patches`.
+            Factor of all sums but `log_likelihood` and `n_patches`.
 
         Returns
         -------
         Statistics
-            Of the same patches.
+            Statistics with their sums multiplied.
         """
         return replace(
             self,
@@ -113,7 +113,7 @@ class Statistics:
         Parameters
         ----------
         n_rotations : int
-            Projections.
+            Number of projections.
         size : int
             L, side of a projection, pixels.
 
@@ -145,7 +145,7 @@ class Statistics:
         Returns
         -------
         Statistics
-            Of all patches, the images of the groups one after the other.
+            Statistics of all patches, the images of the groups one after the other.
         """
         first, *others = (
             replace(group, visible_weight=_NO_IMAGES, weighted_patch=_NO_IMAGES)
@@ -164,7 +164,7 @@ class Statistics:
 
     @property
     def n_pixels(self) -> float:
-        """Pixels of the patches."""
+        """Number of pixels of the patches."""
         return self.n_patches * self.size**2
 
     @property
@@ -179,16 +179,16 @@ class Statistics:
 
     @property
     def pixels_in_view(self) -> float:
-        """Pixels of a particle's disc that a patch shows, on average."""
+        """Number of pixels of a particle's disc that a patch shows, on average."""
         return float(self.visible_weight[:, disc(self.size)].sum()) / self.n_patches
 
     @property
     def evidence(self) -> float:
-        """Log-likelihood above that of the likeliest white noise without particles.
+        """Log-likelihood less that of the likeliest white noise without particles.
 
-        It compares minibatches with one another: the energy of their pixels, in which
-        log-likelihoods fluctuate a hundred times as much, is taken out. Minus infinity
-        of pixels that are all zero.
+        Minibatches can be compared by it: it fluctuates a hundred times less than the
+        log-likelihood, since the energy of the pixels drops out. Minus infinity if all
+        pixels are zero.
         """
         if self.patch_energy <= 0:
             return -math.inf
@@ -300,8 +300,7 @@ class Statistics:
         Returns
         -------
         float
-            2 x.y - x^T A x: what is left of `patch_energy` without it is the expected
-            squared residual.
+            2 x.y - x^T A x: `patch_energy` less this is the expected squared residual.
         """
         images = operator.project(coefficients)
         remainder = 2 * self.weighted_patch - self.visible_weight * images
@@ -336,12 +335,12 @@ def by_optics_group(
     images : float64, shape (n_groups * n_rotations, L, L)
         Projections as each group sees them.
     statistics_of : callable
-        Statistics of some observations, at least one, under some images.
+        Function from observations, at least one, and images to statistics.
 
     Returns
     -------
     Statistics
-        Of all.
+        Statistics of all.
     """
     if optics is None:
         return statistics_of(chosen, images)
@@ -363,13 +362,13 @@ def statistics_bytes(n_rotations: int, size: int) -> int:
     Parameters
     ----------
     n_rotations : int
-        Projections, of all optics groups.
+        Number of projections, of all optics groups.
     size : int
         L, side of a projection, pixels.
 
     Returns
     -------
     int
-        Bytes of the images, beside which the rest is nothing.
+        Bytes of the images; the rest is small beside them.
     """
     return 2 * 8 * n_rotations * size**2

@@ -23,7 +23,7 @@ _WIDEST = 16
 
 
 def region_windows(size: int) -> int:
-    """Windows along a side of a tile with its margin.
+    """Number of windows along a side of a tile with its margin.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ def region_windows(size: int) -> int:
     Returns
     -------
     int
-        So many that the margin takes no more than a sixth of it.
+        Windows, so many that the margin is at most a sixth of them.
     """
     side = tile_windows(size)
     return -(-12 * (size - 1) // side) * side
@@ -52,7 +52,7 @@ def tile_bounds(n_pixels: int, size: int) -> list[tuple[int, int]]:
     Returns
     -------
     list of (int, int)
-        First window of each tile, and the one behind its last.
+        First window of each tile, and the window after its last.
     """
     n_windows = n_pixels - size + 1
     n_tiles = -(-n_windows // (region_windows(size) - 2 * (size - 1)))
@@ -87,7 +87,7 @@ def pixels_of(
     Parameters
     ----------
     tile : tuple of two slices
-        Its windows.
+        Rows and columns of the tile's windows.
     shape : tuple of int
         Rows and columns of the micrograph.
     size : int
@@ -96,7 +96,8 @@ def pixels_of(
     Returns
     -------
     tuple of two slices
-        Those at which its windows begin, to the edge where there are no further ones.
+        Rows and columns of the pixels at which its windows begin; those of the last
+        tile reach to the edge of the micrograph.
     """
     rows, columns = (
         slice(part.start, n if part.stop == n - size + 1 else part.stop)

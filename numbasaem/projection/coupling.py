@@ -21,18 +21,16 @@ def coupling_coefficients(
 
     Parameters
     ----------
-    radial_zeros
-        Entry ell holds the zeros u of the spherical Bessel function of degree ell
-        that the volume uses, shape (S(ell),).
-    disc
+    radial_zeros : sequence of float64, shape (S(ell),) for entry ell
+        Zeros u of the spherical Bessel function of degree ell that the volume uses.
+    disc : DiscBasis
         PSWFs of the image.
 
     Returns
     -------
-    tuple of ndarray
-        Entry N has shape (n_radial, n_modes): rows are the pairs (ell, s), ell
-        slowest; columns are the PSWFs (N, n). The coefficient of -N is (-1)^N
-        times that of N.
+    tuple of float64, shape (n_radial, n_modes) for entry N
+        Coefficients: rows are the pairs (ell, s), ell slowest; columns are the PSWFs
+        (N, n). The coefficient of -N is (-1)^N times that of N.
 
     Notes
     -----

@@ -19,8 +19,11 @@ from scipy.special import jv, roots_legendre
 from numbasaem.errors import expected
 
 TRUNCATION = 1e-8
-"""Smallest concentration ratio kept. The relative error of a projection falls as its
-square: 3e-5 for 1e-2, 3e-9 for 1e-4, 3e-13 for 1e-6, and here rounding only."""
+"""Smallest concentration ratio kept.
+
+The relative error of a projection falls as its square: 3e-5 for 1e-2, 3e-9 for 1e-4,
+3e-13 for 1e-6. At this value it is rounding alone.
+"""
 
 _SPARE_TERMS = 40
 
@@ -31,14 +34,12 @@ class RadialModes:
 
     Parameters
     ----------
-    angular_index
+    angular_index : int
         N >= 0; the functions of -N have the same radial parts and eigenvalues.
-    hankel_eigenvalues
-        Shape (n_modes,). Real eigenvalues of the finite Hankel transform, largest
-        magnitude first.
-    coefficients
-        Shape (n_modes, n_terms). Coefficients in the orthonormal Zernike radial
-        polynomials.
+    hankel_eigenvalues : float64, shape (n_modes,)
+        Real eigenvalues of the finite Hankel transform, largest magnitude first.
+    coefficients : float64, shape (n_modes, n_terms)
+        Coefficients in the orthonormal Zernike radial polynomials.
     """
 
     angular_index: int
@@ -47,7 +48,7 @@ class RadialModes:
 
     @property
     def eigenvalues(self) -> NDArray[np.complex128]:
-        """Eigenvalues alpha of (10), shape (n_modes,): i^N 2 pi times Hankel's."""
+        """Eigenvalues alpha of (10), i^N 2 pi times Hankel's; shape (n_modes,)."""
         factor = 2 * math.pi * 1j**self.angular_index
         return (factor * self.hankel_eigenvalues).astype(np.complex128)
 
@@ -56,13 +57,13 @@ class RadialModes:
 
         Parameters
         ----------
-        radius
-            Shape (n,). Distances from the centre in disc radii, at most 1.
+        radius : float64, shape (n,)
+            Distances from the centre in disc radii, at most 1.
 
         Returns
         -------
-        ndarray
-            Shape (n_modes, n).
+        float64, shape (n_modes, n)
+            Value of each function at each distance.
         """
         n_terms = self.coefficients.shape[1]
         return self.coefficients @ _zernike_radial(self.angular_index, n_terms, radius)
@@ -73,9 +74,9 @@ class DiscBasis:
 
     Parameters
     ----------
-    size
+    size : int
         Image side in pixels, at least 2.
-    truncation
+    truncation : float
         T of the rule that decides which functions are kept.
 
     Attributes
@@ -84,7 +85,7 @@ class DiscBasis:
         Disc radius ``size // 2`` in pixels.
     bandlimit : float
         ``pi * radius``, the c of (10), in radians per disc radius.
-    nodes, node_weights : ndarray
+    nodes, node_weights : float64, shape (n_nodes,)
         Gauss-Legendre rule on [0, 1] for integrals over ``r dr``: the weights
         contain the factor r.
 
@@ -135,7 +136,7 @@ class DiscBasis:
 
         Parameters
         ----------
-        angular_index
+        angular_index : int
             N >= 0.
 
         Returns
@@ -159,7 +160,7 @@ class DiscBasis:
         vectors = _differential_eigenvectors(
             angular_index, self._n_terms, self.bandlimit
         )
-        # The last eigenvectors feel the finite matrix; all that matter come earlier.
+        # Cutting the matrix off spoils the last eigenvectors, none of which is used.
         coefficients = vectors[: self._n_terms // 2]
         values = coefficients @ _zernike_radial(
             angular_index, self._n_terms, self.nodes

@@ -23,7 +23,7 @@ from .disc_basis import DiscBasis
 from .point_spread import image_filter
 
 _CHUNK_BYTES = 100_000_000
-"""Most bytes of the Wigner matrices and coefficients of orientations worked on."""
+"""Largest number of bytes of Wigner matrices and coefficients worked on at once."""
 
 
 def image_basis(basis: BallFunctions) -> NDArray[np.float64]:
@@ -31,14 +31,14 @@ def image_basis(basis: BallFunctions) -> NDArray[np.float64]:
 
     Parameters
     ----------
-    basis
+    basis : BallFunctions
         Functions that span the volumes.
 
     Returns
     -------
-    ndarray
-        Shape (L * L, M), read-only: pixels of image[y, x] row by row, columns in
-        the order of ``basis.indices``. Zero outside the disc of L // 2 pixels.
+    float64, shape (L * L, M), read-only
+        Rows are the pixels of image[y, x] row by row, columns are in the order of
+        ``basis.indices``. Zero outside the disc of L // 2 pixels.
 
     Notes
     -----
@@ -102,14 +102,14 @@ class ProjectionOperator:
 
     Parameters
     ----------
-    basis
+    basis : BallFunctions
         Functions that span the volumes.
-    rotations
-        Shape (K, 3, 3). Rotation matrices on (x, y, z) columns.
-    point_spreads
-        Shape (G, 2L - 1, 2L - 1), optional. What the projections of each of G optics
-        groups are convolved with before they are cropped to their box; the images of
-        the groups follow each other, G K in all.
+    rotations : array, shape (K, 3, 3)
+        Rotation matrices on (x, y, z) columns.
+    point_spreads : float64, shape (G, 2L - 1, 2L - 1), optional
+        Point spread of each of G optics groups, with which projections are convolved
+        before they are cropped to their box; the images of the groups follow each
+        other, G K in all.
 
     Attributes
     ----------
@@ -159,13 +159,13 @@ class ProjectionOperator:
 
         Parameters
         ----------
-        coefficients
-            Shape (M,). Real volume coefficients.
+        coefficients : array, shape (M,)
+            Real volume coefficients.
 
         Returns
         -------
-        ndarray
-            Shape (G K, L, L).
+        float64, shape (G K, L, L)
+            Projections.
 
         Raises
         ------
@@ -191,13 +191,13 @@ class ProjectionOperator:
 
         Parameters
         ----------
-        images
-            Shape (G K, L, L).
+        images : array, shape (G K, L, L)
+            Images.
 
         Returns
         -------
-        ndarray
-            Shape (M,).
+        float64, shape (M,)
+            The sum.
 
         Raises
         ------
@@ -234,18 +234,18 @@ class ProjectionOperator:
 
         Parameters
         ----------
-        start, stop
-            Orientations ``start <= k < stop``; all from `start` on by default.
-        pixels
-            Which of the L * L rows to take, such as those of `disc`; all by default.
-        group
+        start, stop : int
+            Orientations ``start <= k < stop``; all from `start` on if `stop` is left
+            out.
+        pixels : bool, shape (L * L,), or slice
+            Rows to take, such as those of `disc`; all by default.
+        group : int
             Optics group, 0 to G - 1.
 
         Returns
         -------
-        ndarray
-            Shape (stop - start, n_pixels, M), pixels row by row: ask for as many
-            orientations as memory holds.
+        float64, shape (stop - start, n_pixels, M)
+            Matrices, pixels row by row. Ask for as many orientations as memory holds.
         """
         chosen = range(self.n_rotations)[start:stop]
         image_basis = self._image_bases[group][pixels]
@@ -281,8 +281,8 @@ def operator_bytes(functions: BallFunctions, n_rotations: int, n_groups: int) ->
     Returns
     -------
     int
-        Bytes of the Wigner matrices and of one image basis a group, and as much again
-        for the sharp image basis and the copies that building and applying them takes.
+        Bytes of the Wigner matrices and of one image basis for each group, and as much
+        again for the sharp image basis and for copies while all are built and applied.
     """
     wigner = sum((2 * ell + 1) ** 2 for ell in range(functions.ell_max + 1))
     image_basis = functions.size**2 * functions.n_coefficients
@@ -296,18 +296,17 @@ def project(
 
     Parameters
     ----------
-    basis
+    basis : BallFunctions
         Functions that span the volumes, M coefficients, side L.
-    coefficients
-        Shape (M,). Real volume coefficients.
-    rotations
-        Shape (K, 3, 3). Rotation matrices on (x, y, z) columns.
+    coefficients : array, shape (M,)
+        Real volume coefficients.
+    rotations : array, shape (K, 3, 3)
+        Rotation matrices on (x, y, z) columns.
 
     Returns
     -------
-    ndarray
-        Shape (K, L, L). Each is the integral along z of the rotated volume, zero
-        outside the disc of L // 2 pixels.
+    float64, shape (K, L, L)
+        Integrals along z of the rotated volume, zero outside the disc of L // 2 pixels.
 
     Raises
     ------
@@ -338,15 +337,15 @@ def projection_matrices(
 
     Parameters
     ----------
-    basis
+    basis : BallFunctions
         Functions that span the volumes, M coefficients, side L.
-    rotations
-        Shape (K, 3, 3). Rotation matrices on (x, y, z) columns.
+    rotations : array, shape (K, 3, 3)
+        Rotation matrices on (x, y, z) columns.
 
     Returns
     -------
-    ndarray
-        Shape (K, L * L, M). Pixels of image[y, x] row by row.
+    float64, shape (K, L * L, M)
+        Matrices; pixels of image[y, x] row by row.
 
     Raises
     ------

@@ -17,7 +17,7 @@ def image_filter(point_spread: NDArray[np.float64]) -> NDArray[np.float64]:
     Returns
     -------
     float64, shape (L * L, L * L)
-        Acts on the pixels of image[y, x], row by row.
+        Matrix for the pixels of image[y, x], row by row.
     """
     size = (len(point_spread) + 1) // 2
     moved = np.subtract.outer(np.arange(size), np.arange(size)) + size - 1
@@ -40,7 +40,7 @@ def seen_through(
     Returns
     -------
     float64, shape (n, L, L)
-        As they appear.
+        Images through the point spread.
     """
     flat = images.reshape(len(images), -1) @ image_filter(point_spread).T
     return np.ascontiguousarray(flat.reshape(images.shape))

@@ -15,22 +15,22 @@ def patch_inner_product(
 
     Parameters
     ----------
-    patch
-        Shape (L, L).
-    shift
+    patch : float64, shape (L, L)
+        Pixels of the patch.
+    shift : (int, int)
         (s_y, s_x), each in 0 ... 2L - 1.
-    projection_matrix
-        Shape (L * L, M). Phi of one orientation.
+    projection_matrix : float64, shape (L * L, M)
+        Phi of one orientation.
 
     Returns
     -------
-    ndarray
-        Shape (M,).
+    float64, shape (M,)
+        q, one inner product for each coefficient.
     """
     size = len(patch)
-    here, there = _overlap(size, shift)
-    in_view = projection_matrix.reshape(size, size, -1)[there]
-    result: NDArray[np.float64] = np.einsum("ij,ijm->m", patch[here], in_view)
+    in_patch, in_projection = _overlap(size, shift)
+    in_view = projection_matrix.reshape(size, size, -1)[in_projection]
+    result: NDArray[np.float64] = np.einsum("ij,ijm->m", patch[in_patch], in_view)
     return result
 
 
@@ -41,20 +41,20 @@ def shifted_gram(
 
     Parameters
     ----------
-    shift
+    shift : (int, int)
         (s_y, s_x), each in 0 ... 2L - 1.
-    projection_matrix
-        Shape (L * L, M). Phi of one orientation.
+    projection_matrix : float64, shape (L * L, M)
+        Phi of one orientation.
 
     Returns
     -------
-    ndarray
-        Shape (M, M), symmetric.
+    float64, shape (M, M)
+        g, symmetric.
     """
     n_pixels, n_coefficients = projection_matrix.shape
     size = round(n_pixels**0.5)
-    _, there = _overlap(size, shift)
-    in_view = projection_matrix.reshape(size, size, -1)[there].reshape(
+    _, in_projection = _overlap(size, shift)
+    in_view = projection_matrix.reshape(size, size, -1)[in_projection].reshape(
         -1, n_coefficients
     )
     return in_view.T @ in_view
@@ -63,12 +63,12 @@ def shifted_gram(
 def _overlap(
     size: int, shift: tuple[int, int]
 ) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Pixels of the patch that see the projection under (19), and what they see.
+    """Pixels of the patch, and those of the projection that lie on them under (19).
 
     A shift s < L shows the projection from pixel s on; a shift s > L moves the
     projection 2L - s pixels into the patch; at s = L nothing is in view.
     """
-    here, there = zip(
+    in_patch, in_projection = zip(
         *(
             (slice(0, size - s), slice(s, size))
             if s <= size
@@ -77,4 +77,4 @@ def _overlap(
         ),
         strict=True,
     )
-    return (here[0], here[1]), (there[0], there[1])
+    return (in_patch[0], in_patch[1]), (in_projection[0], in_projection[1])

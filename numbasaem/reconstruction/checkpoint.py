@@ -1,8 +1,8 @@
 """The file `run.h5`: settings, inputs and the state of every run, after each iteration.
 
-The file is replaced whole, so that it is always that of a finished iteration; the one
-before stays as `run.previous.h5`. It begins with a block of 512 bytes, which readers of
-HDF5 skip, with the SHA-256 of the rest: a damaged byte is found out, never read.
+The file is replaced whole, so that it always holds a finished iteration; the file
+before it stays as `run.previous.h5`. The first 512 bytes, which readers of HDF5 skip,
+hold the SHA-256 of the rest, so that a damaged file is refused.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ _KIND = b"numbasaem run, format "
 _FORMAT = _KIND + b"5, SHA-256 "
 _SEAL_LENGTH = 512
 COPIES_OF_STATE = 3
-"""Copies of what is kept: in use, in the file as it is made, and its image."""
+"""Number of copies of what is kept: in use, in the file being made, and its image."""
 _FOREIGN = (AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError)
-"""Errors that reading HDF5 may raise that this program did not write."""
+"""Errors that may come of reading HDF5 that this program did not write."""
 
 
 _COLUMNS = {field.name: str(field.type) for field in fields(Iteration)[1:]}
-"""Columns of the table of iterations; the run gives the table its place."""
+"""Columns of the table of iterations of a run, and their types."""
 _ROW = np.dtype(
     [(name, {"int": "<i8", "float": "<f8"}[kind]) for name, kind in _COLUMNS.items()]
 )
@@ -47,7 +47,7 @@ _numbers = attrgetter(*_COLUMNS)
 def save_checkpoint(
     path: Path, description: dict[str, Any], runs: dict[str, RunState]
 ) -> None:
-    """Replace the checkpoint file by one of the current state; keep the one before.
+    """Write the checkpoint of the current state, and keep the one before.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ def save_checkpoint(
     Raises
     ------
     InputError
-        If the file cannot be written; those that were there stay.
+        If the file cannot be written; the files that are there stay.
     """
     import h5py
 
@@ -112,14 +112,14 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, RunState]]:
     Warns
     -----
     RunWarning
-        If it is the one before that was read.
+        If the newest one is damaged and the one before was read.
     """
     _, description, runs = newest_checkpoint(path)
     return description, runs
 
 
 def previous_of(path: Path) -> Path:
-    """Where the checkpoint before the one in `path` is.
+    """Name of the file that holds the checkpoint before the newest one.
 
     Parameters
     ----------
@@ -159,18 +159,18 @@ def newest_checkpoint(path: Path) -> tuple[Path, dict[str, Any], dict[str, RunSt
     Warns
     -----
     RunWarning
-        If it is the one before that was read.
+        If the newest one is damaged and the one before was read.
     """
     try:
         return path, *_load(path)
     except InputError as damage:
         previous = previous_of(path)
         try:
-            found = previous, *_load(previous)
+            checkpoint = previous, *_load(previous)
         except InputError:
             raise damage from None
         warn(f"{damage}; {previous.name} is used instead")
-        return found
+        return checkpoint
 
 
 def _load(path: Path) -> tuple[dict[str, Any], dict[str, RunState]]:
@@ -202,7 +202,7 @@ def _load(path: Path) -> tuple[dict[str, Any], dict[str, RunState]]:
 
 
 def _other_format(seal: bytes) -> str:
-    """What a file is whose first block is not one of this version."""
+    """Word what a file is that does not begin with the format of this version."""
     if not seal.startswith(_KIND):
         return "a file of another kind"
     number = seal.removeprefix(_KIND).partition(b",")[0].decode("ascii", "replace")

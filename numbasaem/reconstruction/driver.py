@@ -51,19 +51,19 @@ def reconstruct(
 
     Parameters
     ----------
-    micrographs : sequence of 2-D arrays or paths
+    micrographs : sequence of array, shape (rows, columns), or of paths
         Micrographs, files of them (MRC or TIFF; a stack is several), patterns of file
         names, or one STAR list.
     settings : Settings
-        What to do.
+        Settings of the reconstruction.
     out : path-like, optional
         Folder for `volume.mrc`, half maps, `fsc.star`, `volume.cxc`, `run.h5` and
         `settings.toml`; nothing is written if left out.
     resume : bool
         Go on with the run that `out` holds.
     flip_hand : bool
-        Return and write the mirror images of the maps, which the micrographs cannot
-        tell from them.
+        Return and write the mirror images of the maps; micrographs cannot tell which
+        of the two is right.
     on_plan : callable, optional
         Called with the :class:`Plan` before the first iteration; without it no time is
         spent on a trial.
@@ -83,9 +83,9 @@ def reconstruct(
     Raises
     ------
     InputError
-        If a micrograph cannot be used, the run cannot do with the memory allowed, `out`
-        cannot be written or already holds a run (and `resume` is false), or the run to
-        resume is of other data or settings.
+        If a micrograph cannot be used, if the run needs more than `max_memory`, if
+        `out` cannot be written or already holds a run (and `resume` is false), or if
+        the run to resume is of other data or settings.
 
     Notes
     -----
@@ -133,7 +133,7 @@ def reconstruct(
 
 @dataclass(frozen=True)
 class Callbacks:
-    """Who is told what, as it happens; see :func:`reconstruct`."""
+    """Functions that are told what happens; see :func:`reconstruct`."""
 
     on_iteration: OnIteration | None
     on_progress: OnProgress
@@ -155,12 +155,12 @@ def run_all(
     parts : mapping of str to Observations
         Data of "full", "half1", "half2" or some of them.
     settings : Settings
-        What to do.
+        Settings of the reconstruction.
     callbacks : Callbacks
-        Who is told.
+        Functions that are told what happens.
     place : RunPlace, optional
         Where these runs stand among others: what their names begin with, and the
-        iterations before them and in all. They are all there are if left out.
+        number of iterations before them and in all. Left out if there are no others.
     """
     if place is None:
         place = RunPlace("", 0, len(parts) * settings.iterations_per_run)
@@ -183,7 +183,7 @@ def run_all(
         state.minibatches = {}  # used up; incremental ones are large
 
     def first_state(run: str, number: int) -> RunState:
-        """Random start of a run, or the one of most evidence after their search."""
+        """Random start of a run, or the best of several after a few iterations."""
         if settings.starts == 1:
             return random_start(parts[run], settings, number, 0)
         starts = [f"{run}-start{i}" for i in range(settings.starts)]
@@ -191,7 +191,7 @@ def run_all(
             state = random_start(parts[run], settings, number, i)
             advance(start, journal.runs.get(start, state), n_stages=1)
         best = max(starts, key=lambda name: _score(journal.runs[name]))
-        # Its search is over, however early it stopped.
+        # The first stage is done, even if this start stopped early.
         n_searched = settings.schedule[0].n_iterations
         return replace(journal.runs[best], iteration=n_searched, history=[])
 

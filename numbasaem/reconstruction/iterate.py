@@ -52,7 +52,7 @@ def iterations(
     on_progress : callable
         Called with what is being done and the share of it that is done.
     place : RunPlace
-        What the iterations are counted with.
+        Name of the run, and the number of iterations before it and in all.
 
     Yields
     ------
@@ -125,7 +125,7 @@ def _iterations_of_stage(
             fresh,
             views,
         )
-        # An empty patch tells nothing of rotations: all are as likely as before.
+        # An empty patch says nothing of rotations: they keep their prior.
         uninformed = fresh.empty_mass * (
             1 / stage.n_rotations if views is None else views
         )
@@ -135,7 +135,7 @@ def _iterations_of_stage(
         if comparable and overshot(state, fresh):
             update = step_back(state)
         else:
-            # No iteration follows that could find out that it went too far.
+            # The last step is plain: no iteration follows that could take it back.
             last = comparable and state.iteration + 1 == stage.n_iterations
             step = 1.0 if last or likelihood_fell(state, fresh) else stage.step
             update = maximize(operator, symmetric, state, statistics, step, settings)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .state import RunState
 
 VALIDATION = "validation.json"
-"""File beside the checkpoint: the verdict on the run."""
+"""Name of the file, beside the checkpoint, of the verdict on the run."""
 
 
 class Journal:
@@ -34,7 +34,7 @@ class Journal:
     resume : bool
         Take up the run that the folder holds.
     settings : dict
-        What a run has to agree with to be resumed, as JSON can hold it.
+        Settings that must be the same for a run to be resumed, as JSON can hold them.
 
     Raises
     ------
@@ -121,7 +121,8 @@ class Journal:
                 wanted = "a folder to write to"
                 raise expected(folder, wanted, error.strerror) from error
             self.save()
-        elif self._whole != self.path:  # Before what is damaged can take its place.
+        elif self._whole != self.path:
+            # Else the next save would put the damaged file in place of the whole one.
             self._whole.replace(self.path)
 
     def save(self) -> None:
@@ -153,7 +154,7 @@ class Journal:
 
 
 def refuse_other_sources(
-    run: Path, begun: list[dict[str, Any]], given: list[dict[str, Any]]
+    run: Path, begun: list[dict[str, Any]], now: list[dict[str, Any]]
 ) -> None:
     """Refuse inputs that are not those a run began with.
 
@@ -161,27 +162,27 @@ def refuse_other_sources(
     ----------
     run : Path
         Checkpoint of the run, as errors name it.
-    begun, given : list of dict
-        Name, size and SHA-256 of each input, then and now.
+    begun, now : list of dict
+        Name, size and SHA-256 of each input, when the run began and now.
 
     Raises
     ------
     InputError
         If their number or the content of one differs.
     """
-    if len(begun) != len(given):
+    if len(begun) != len(now):
         wanted = f"{len(begun)} micrographs, as begun"
-        raise expected(run, wanted, len(given))
-    for before, now in zip(begun, given, strict=True):
-        wanted = f"{before['name']} as it was when the run began"
-        if before["size"] != now["size"]:
-            found = f"{now['size']} bytes, not {before['size']}, in {now['name']}"
+        raise expected(run, wanted, len(now))
+    for first, second in zip(begun, now, strict=True):
+        wanted = f"{first['name']} as it was when the run began"
+        if first["size"] != second["size"]:
+            found = f"{second['size']} bytes, not {first['size']}, in {second['name']}"
             raise expected(run, wanted, found)
-        if before["sha256"] != now["sha256"]:
-            raise expected(run, wanted, f"other data in {now['name']}")
-        if before.get("ctf") != now.get("ctf"):
-            what = f"the contrast transfer function that {now['name']} began with"
-            raise expected(run, what, "another")
+        if first["sha256"] != second["sha256"]:
+            raise expected(run, wanted, f"other data in {second['name']}")
+        if first.get("ctf") != second.get("ctf"):
+            wanted = f"the contrast transfer function that {second['name']} began with"
+            raise expected(run, wanted, "another")
 
 
 def _locked(folder: int) -> bool:
@@ -201,7 +202,7 @@ def versions() -> dict[str, str]:
     Returns
     -------
     dict of str to str
-        Of this package, Python and the packages that compute.
+        Versions of Python, of this package and of the packages that compute.
     """
     packages = ("numbasaem", "numba", "llvmlite", "numpy", "scipy")
     return {"python": platform.python_version()} | {

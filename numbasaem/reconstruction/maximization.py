@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numbasaem.volume.basis import VolumeBasis
 
 _SMALLEST_RIDGE = 1e-9
-"""Share of the largest diagonal entry: far below what any seen coefficient has."""
+"""Smallest ridge, over the largest diagonal entry: far below any seen coefficient's."""
 
 
 def maximization(
@@ -93,7 +93,7 @@ def normal_equations(
 
     Notes
     -----
-    On one thread, so that the sum is the same bits wherever it is taken.
+    The sum is taken on one thread, so that it has the same bits on every machine.
     """
     return stats.normal_matrix(operator), stats.right_side(operator)
 
@@ -151,12 +151,12 @@ def restricted_equations(
     matrix: NDArray[np.float64],
     right_side: NDArray[np.float64],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Normal equations (29) of volumes that are combinations of a few.
+    """Normal equations (29) of the combinations of a few volumes.
 
     Parameters
     ----------
     volumes : float64, shape (M, n)
-        Coefficients of each of the few.
+        Coefficients of each of these volumes.
     matrix : float64, shape (M, M)
         A.
     right_side : float64, shape (M,)
@@ -165,16 +165,16 @@ def restricted_equations(
     Returns
     -------
     matrix : float64, shape (n, n)
-        Of the equations for the n weights.
+        Matrix of the equations for the n weights.
     right_side : float64, shape (n,)
-        Of the same.
+        Right side of these equations.
     """
     with threadpool_limits(1):
         return volumes.T @ matrix @ volumes, volumes.T @ right_side
 
 
 def n_unconstrained_dimensions(matrix: NDArray[np.float64]) -> int:
-    """Count what the patches say nothing of: the rank that A lacks.
+    """Count the dimensions of the volume that no patch constrains: the rank A lacks.
 
     Parameters
     ----------

@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
 
 _PROCESS_BYTES = 320_000_000
-"""Bytes, measured: interpreter, libraries, and the kernels while they are compiled."""
+"""Bytes of interpreter, libraries, and kernels while they are compiled, measured."""
 _ELSEWHERE_BYTES = 6 * 8
-"""Bytes of a patch that is elsewhere: micrograph, run, half and those of drawing it."""
+"""Bytes of a patch that others hold: its micrograph, run, half and its drawing."""
 _DRAWING_BYTES = 2 * 8
 """Bytes of an observation while a minibatch is drawn."""
 _GIGABYTE = 10**9
@@ -49,18 +49,18 @@ class MemoryPlan:
     process : int
         The program itself.
     patches : int
-        All patches, their halves and a minibatch; while they are read, two copies and
-        the largest file.
+        All patches, their halves and a minibatch; or, if more, two copies of them and
+        the largest file, while they are read.
     projections : int
-        Projections, what makes them, and the equations of the M-step.
+        Projections, their operator, and the equations of the M-step.
     views : int
         Kernels of view directions, where they are learned.
     statistics : int
-        Sufficient statistics, as many as are kept, and the checkpoint made of them.
+        All sufficient statistics that are kept, and the checkpoint made of them.
     thread : int
         Work space of one block of patches.
     n_threads : int
-        Blocks at once.
+        Blocks that are worked on at once.
     """
 
     process: int
@@ -99,20 +99,20 @@ def limit_threads_to_memory(
     elsewhere: bool = False,
     n_copies: int = 1,
 ) -> tuple[Settings, MemoryPlan]:
-    """Settings that keep to `max_memory`, on fewer threads if only so it fits.
+    """Take as many threads as `max_memory` has room for.
 
-    That changes no bit of the result.
+    The number of threads changes no bit of the result.
 
     Parameters
     ----------
     settings : Settings
-        What to do.
+        Settings of the reconstruction.
     inputs : sequence of arrays and MicrographFile
         Micrographs; of files, the headers are read.
     elsewhere : bool
         Whether other processes hold the patches and work on them.
     n_copies : int
-        How often the data are held.
+        Number of copies of the data that are held.
 
     Returns
     -------
@@ -124,7 +124,8 @@ def limit_threads_to_memory(
     Raises
     ------
     InputError
-        If it does not fit on a single thread, or a micrograph cannot be used.
+        If `max_memory` is too small for a single thread, or a micrograph cannot be
+        used.
     """
     plan = plan_memory(settings, input_shapes(inputs, settings), elsewhere)
     plan = replace(plan, patches=n_copies * plan.patches)
@@ -149,16 +150,16 @@ def plan_memory(
     Parameters
     ----------
     settings : Settings
-        What to do.
+        Settings of the reconstruction.
     shapes : sequence of InputShape
-        Of the micrographs.
+        Shapes of the micrographs.
     elsewhere : bool
         Whether other processes hold the patches and work on them.
 
     Returns
     -------
     MemoryPlan
-        On as many threads as the settings say.
+        Plan on as many threads as the settings say.
     """
     n_threads = 0 if elsewhere else settings.threads or numba.get_num_threads()
     data = observation_model(settings.model).memory(settings, shapes)
@@ -166,10 +167,10 @@ def plan_memory(
     in_use = data.held + _DRAWING_BYTES * data.n_observations
     in_use += n_chosen(settings, *counts) * data.chosen
     n_groups = _n_optics_groups(settings, shapes)
-    a_set = statistics_bytes(
+    set_bytes = statistics_bytes(
         n_groups * settings.schedule[-1].n_rotations, settings.size
     )
-    # Besides those kept: of an iteration, of a block, and their sum with others.
+    # Besides those kept: one of an iteration, one of a block, and their sums.
     n_sets = 4 + COPIES_OF_STATE * n_kept(settings, *counts)
     return MemoryPlan(
         process=_PROCESS_BYTES,
@@ -180,21 +181,21 @@ def plan_memory(
             _projections(stage, settings.size, n_groups) for stage in settings.schedule
         ),
         views=_view_kernels(settings),
-        statistics=n_sets * a_set,
+        statistics=n_sets * set_bytes,
         thread=data.thread,
         n_threads=n_threads,
     )
 
 
 def _n_optics_groups(settings: Settings, shapes: Sequence[InputShape]) -> int:
-    """As many as there may be: they are known once the micrographs have been read."""
+    """Largest number of optics groups there may be, before micrographs are read."""
     if not (settings.ctf or settings.whiten):
         return 1
     return min(LARGEST_COUNT, sum(shape.n_micrographs for shape in shapes))
 
 
 def _projections(stage: Stage, size: int, n_groups: int) -> int:
-    """Projections, the operator and the normal equations of a stage."""
+    """Bytes of the projections, the operator and the normal equations of a stage."""
     basis = VolumeBasis(size, stage.ell_max)
     n_coefficients, n_pixels = basis.n_coefficients, size**2
     images = 6 * n_groups * stage.n_rotations * n_pixels
@@ -208,7 +209,7 @@ def _projections(stage: Stage, size: int, n_groups: int) -> int:
 
 
 def _view_kernels(settings: Settings) -> int:
-    """Kernels of learned view directions that are kept, of stages and between them."""
+    """Bytes of the kernels of view directions that are kept, if these are learned."""
     if settings.views == "uniform":
         return 0
     counts = [stage.n_rotations for stage in settings.schedule]

@@ -20,16 +20,16 @@ _SHARE, _FEWEST = 0.05, 4000
 
 
 class Minibatches(Protocol):
-    """How patches are chosen and how statistics of earlier ones are kept."""
+    """Scheme that chooses patches and keeps statistics of earlier ones."""
 
     def choose(self, generator: np.random.Generator) -> NDArray[np.intp]:
-        """Patches that the next E-step sees."""
+        """Choose the patches that the next E-step sees."""
 
     def combine(self, fresh: Statistics) -> Statistics:
-        """Statistics that the M-step uses, given those of the chosen patches."""
+        """Make the statistics of the M-step from those of the chosen patches."""
 
     def state(self) -> dict[str, object]:
-        """What has to be kept to go on later."""
+        """State to keep, so that a run can go on later."""
 
     def restore(self, state: dict[str, object]) -> None:
         """Go on from a kept state."""
@@ -41,9 +41,9 @@ class StochasticBatches:
     Parameters
     ----------
     n_patches : int
-        All patches.
+        Number of all patches.
     n_chosen : int
-        Patches of a minibatch, floor(S n_patches).
+        Number of patches of a minibatch, floor(S n_patches).
     """
 
     def __init__(self, n_patches: int, n_chosen: int) -> None:
@@ -114,9 +114,9 @@ class IncrementalBatches:
     Parameters
     ----------
     n_patches : int
-        All patches.
+        Number of all patches.
     n_chosen : int
-        Patches of a block, about.
+        Number of patches of a block, about.
     generator : numpy.random.Generator
         Deals the patches to blocks.
     """
@@ -162,20 +162,20 @@ def minibatches(
     seed: int,
     patches_each: float = 1.0,
 ) -> Minibatches:
-    """Minibatches by name.
+    """Make a scheme of minibatches by its name.
 
     Parameters
     ----------
     batching : {"stochastic", "incremental", "online", "full"}
         Scheme; "full" sees every patch in every iteration.
     n_patches : int
-        All patches.
+        Number of all patches.
     fraction : float or None
-        S, in (0, 1], or as :func:`minibatch_length` has it.
+        S, in (0, 1], or None; see :func:`minibatch_length`.
     seed : int
         Deals the patches to incremental blocks.
     patches_each : float
-        As :func:`minibatch_length` has it.
+        Number of patches that an observation is worth.
 
     Returns
     -------
@@ -194,17 +194,17 @@ def minibatches(
 def minibatch_length(
     n_patches: int, fraction: float | None, patches_each: float = 1.0
 ) -> int:
-    """Patches of a minibatch.
+    """Number of patches of a minibatch.
 
     Parameters
     ----------
     n_patches : int
-        All patches.
+        Number of all patches.
     fraction : float or None
-        S, in (0, 1]. None is the paper's 0.05, but no fewer than 4000 patches unless
-        there are fewer: that many see every coefficient from all sides.
+        S, in (0, 1]. None is the paper's 0.05, but at least 4000 patches, if there are
+        as many: then every coefficient is seen from all sides.
     patches_each : float
-        How many patches one of them is worth, where they are larger pieces.
+        Number of patches that an observation is worth; above 1 for larger pieces.
 
     Returns
     -------
@@ -223,21 +223,21 @@ def minibatch_length(
 
 
 def n_chosen(settings: Settings, n_observations: int, patches_each: float) -> int:
-    """Observations that an iteration sees.
+    """Number of observations that an iteration sees.
 
     Parameters
     ----------
     settings : Settings
-        What to do.
+        Settings of the reconstruction.
     n_observations : int
-        All of the run.
+        Number of all observations of the run.
     patches_each : float
-        How many patches one is worth.
+        Number of patches that an observation is worth.
 
     Returns
     -------
     int
-        Of a minibatch, or all of them.
+        Number of a minibatch, or of all of them.
     """
     if settings.batching == "full":
         return n_observations
@@ -245,21 +245,21 @@ def n_chosen(settings: Settings, n_observations: int, patches_each: float) -> in
 
 
 def n_kept(settings: Settings, n_observations: int, patches_each: float) -> int:
-    """Statistics of earlier iterations that are kept.
+    """Number of sets of statistics of earlier iterations that are kept.
 
     Parameters
     ----------
     settings : Settings
-        What to do.
+        Settings of the reconstruction.
     n_observations : int
-        All of the run.
+        Number of all observations of the run.
     patches_each : float
-        How many patches one is worth.
+        Number of patches that an observation is worth.
 
     Returns
     -------
     int
-        Sets of statistics, at most.
+        Largest number of sets.
     """
     if settings.batching == "incremental":
         in_block = n_chosen(settings, n_observations, patches_each)

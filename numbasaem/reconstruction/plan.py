@@ -35,7 +35,7 @@ class Plan:
     Attributes
     ----------
     n_micrographs, n_patches : int
-        Data.
+        Number of micrographs, and of patches cut from them.
     size : int
         L, side of a patch, pixels.
     n_rotations : int
@@ -43,9 +43,9 @@ class Plan:
     n_runs : int
         1, or 3 with half maps.
     n_iterations : int
-        Most iterations that are left, over all runs.
+        Largest number of iterations that are left, over all runs.
     memory_bytes : int
-        Peak of the program.
+        Peak memory of the program.
     seconds : float
         Expected wall time of those iterations, by a short trial.
     """
@@ -92,12 +92,12 @@ def make_plan(
     n_done : int
         Iterations that an earlier call has done.
     memory : MemoryPlan
-        What it takes.
+        Memory of the reconstruction.
 
     Returns
     -------
     Plan
-        The plan; it takes a few seconds, those of an iteration or two.
+        The plan. Making it takes a few seconds: those of an iteration or two.
     """
     n_total = len(parts) * settings.iterations_per_run
     trials = {
@@ -128,7 +128,7 @@ def make_plan(
 def _trial(
     data: Observations, size: int, ell_max: int, n_rotations: int
 ) -> tuple[float, float]:
-    """Seconds that an iteration takes for each observation, and in any case."""
+    """Seconds that an iteration takes for each observation, and besides."""
     operator = data.projections(VolumeBasis(size, ell_max), n_rotations)
     n_timed = min(len(data), math.ceil(_TRIAL_PATCHES / data.patches_each))
     coefficients = np.random.default_rng(0).standard_normal(
@@ -145,7 +145,7 @@ def _trial(
         normal_equations(operator, statistics)
         return time.perf_counter() - began
 
-    seconds(1)  # what happens but once, such as loading compiled code, is not timed
+    seconds(1)  # loads compiled code and the like, which is not timed
     least = seconds(1)
     per_observation = max(seconds(n_timed) - least, 0.0) / n_timed
     return per_observation, least

@@ -1,4 +1,4 @@
-"""What a reconstruction comes to, and the files that it is written to."""
+"""Result of a reconstruction, and the files that it is written to."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ class Result:
     Attributes
     ----------
     volume : float64, shape (L, L, L)
-        The map, indexed [z, y, x].
+        Map, indexed [z, y, x].
     volume_coefficients : float64, shape (M,)
-        Its real coefficients.
+        Real coefficients of the map.
     basis : VolumeBasis
-        The basis they belong to.
+        Basis that the coefficients belong to.
     rotations : float64, shape (K, 3, 3)
         Rotations that the posterior ran over.
     shift_prior : float64, shape (2L, 2L)
@@ -52,14 +52,14 @@ class Result:
         Final sigma**2.
     history : tuple of Iteration
         Every iteration of every run.
-    half_volumes : tuple of two float64 arrays, shape (L, L, L), or None
+    half_volumes : tuple of float64, shape (L, L, L), or None
         Maps of two independent halves of the data, aligned to `volume`.
     half_map_correlation : HalfMapCorrelation or None
         Fourier shell correlation of the two half maps, unmasked and corrected.
     pixel_size : float or None
         Angstrom per voxel.
     settings : Settings
-        What was asked for.
+        Settings of the reconstruction.
 
     Examples
     --------
@@ -85,7 +85,10 @@ class Result:
 
     @property
     def fsc(self) -> NDArray[np.float64] | None:
-        """Fourier shell correlation of the half maps, no mask; shape (L // 2 + 1,)."""
+        """Fourier shell correlation of the half maps, no mask.
+
+        float64, shape (L // 2 + 1,); None without half maps.
+        """
         correlation = self.half_map_correlation
         return None if correlation is None else correlation.unmasked
 
@@ -106,7 +109,7 @@ def result_of_runs(
     pixel_size : float or None
         Angstrom per voxel.
     settings : Settings
-        What was asked for.
+        Settings of the reconstruction.
     flip_hand : bool
         Take the mirror images of the maps.
     on_progress : callable
@@ -123,7 +126,7 @@ def result_of_runs(
     coefficients = [
         parity * runs[run].volume_coefficients for run in RUNS if run in runs
     ]
-    volumes = [basis.evaluate(each) for each in coefficients]
+    volumes = [basis.evaluate(values) for values in coefficients]
     halves = correlation = None
     if len(volumes) == len(RUNS):
         on_progress("aligning half maps", 0.0)

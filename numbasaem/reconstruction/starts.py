@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numbasaem.settings import Settings
 
 FIRST_EMPTY_PROBABILITY = 0.5
-"""Probability of an empty patch before the data have said anything."""
+"""Probability that a patch is empty before any data are seen."""
 
 
 def random_start(
@@ -34,13 +34,13 @@ def random_start(
     settings : Settings
         Settings of the reconstruction.
     run, start : int
-        Number of the run and of the start: another volume for each, but the same
-        minibatches for all starts of a run, so that their likelihoods compare.
+        Number of the run and of the start. Each start has a volume of its own, but all
+        starts of a run see the same minibatches, so that their likelihoods compare.
 
     Returns
     -------
     RunState
-        The volume is scaled so that projections have as much power as the pixels;
+        State in which the projections of the volume have as much power as the pixels;
         the noise variance, unless it is known, is that of the pixels.
     """
     size, first = settings.size, settings.schedule[0]

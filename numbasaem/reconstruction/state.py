@@ -19,9 +19,9 @@ class RunPlace:
     run : str
         Name of the run, as in :class:`Iteration`.
     n_before : int
-        Iterations done before those of this run, over all runs.
+        Number of iterations done before those of this run, over all runs.
     total : int
-        Iterations planned, over all runs.
+        Number of iterations planned, over all runs.
     """
 
     run: str = "full"
@@ -39,22 +39,23 @@ class Iteration:
         "full", "half1" or "half2"; with "-start0" and so on for the random starts
         that are tried first.
     stage, n_stages : int
-        Stage of frequency marching, from 0, and how many there are.
+        Stage of frequency marching, from 0, and the number of stages.
     ell_max : int
         Highest degree of the stage.
     iteration, n_iterations : int
-        Iteration within the stage, from 1, and how many it has.
+        Iteration within the stage, from 1, and the number of iterations in it.
     total_done, total : int
-        Iterations done and planned, over all runs and stages.
+        Number of iterations done and planned, over all runs and stages.
     evidence_per_patch : float
-        Log-likelihood of the patches seen above that of white noise alone, under the
+        Log-likelihood of the patches seen less that of white noise alone, under the
         estimate before the iteration; see :attr:`Statistics.evidence`.
     log_likelihood_per_patch : float
-        Log-likelihood of the same, which fluctuates with the energy of their pixels.
+        Log-likelihood of the patches seen; it fluctuates with the energy of their
+        pixels.
     q_per_patch : float
         Q of equation (25) per patch, at the estimate before the iteration.
     noise_variance : float
-        After the iteration.
+        Noise variance after the iteration.
     empty_fraction : float
         Share of patches without a particle.
     volume_change : float
@@ -62,7 +63,7 @@ class Iteration:
     seconds : float
         Wall time of the iteration.
     n_unconstrained : int
-        Dimensions of the volume that no patch of the iteration told anything of.
+        Number of dimensions of the volume that no patch of the iteration constrains.
     """
 
     run: str
@@ -96,17 +97,17 @@ class RunState:
     noise_variance : float
         Current sigma**2.
     rotation_mass : float64, shape (K,)
-        Posterior of each rotation, summed over the particles that the patches of the
-        current stage's iterations showed.
+        Posterior of each rotation, summed over the particles in the patches of the
+        current stage's iterations.
     view_weights : float64, shape (K,)
         Current prior of view directions, as weights of the columns of
         :func:`numbasaem.geometry.views.view_kernel`.
     generator : numpy.random.Generator
         Draws the minibatches.
     stage, iteration : int
-        Iterations done in the current stage.
+        Current stage, and the number of iterations done in it.
     step : float
-        Of the volume, where it is adapted, in units of the step of EM.
+        Length of the volume's step, where it is adapted, in units of EM's.
     em_step : float64, shape (M,)
         Last step of EM in the current stage; zero before the first.
     minibatches : dict

@@ -1,4 +1,4 @@
-"""The M-step on the state of a run: how far it goes, and what keeps it sound."""
+"""The M-step on the state of a run: its length, and what keeps the numbers sound."""
 
 from __future__ import annotations
 
@@ -33,26 +33,26 @@ if TYPE_CHECKING:
     from .state import RunState
 
 _BLIND_ITERATIONS = 5
-"""First iterations of a stage in which view directions are not learned: a poor volume
-has none to tell."""
+"""Number of first iterations of a stage in which view directions are not learned: the
+volume is too poor to tell them."""
 _SMALLEST_SHARE = 1e-6
-"""Smallest share that float32 sums can tell from nothing."""
+"""Smallest share that float32 sums can tell from zero."""
 _PACE = 0.5
-"""Logarithm by which a step grows when it goes where the one before went."""
+"""Logarithm of the factor by which a step grows if it goes as the one before it."""
 _SHORTEST_STEP = 0.3
 _BEYOND_CHANCE = 10.0
-"""Standard deviations of the mean log-likelihood of a minibatch of noise."""
+"""Number of standard deviations that a mean log-likelihood does not fall by chance."""
 
 
 class Update(NamedTuple):
-    """What an iteration did to the volume.
+    """Change of the volume in an iteration.
 
     Attributes
     ----------
     change : float
-        Relative change of its coefficients.
+        Relative change of the volume's coefficients.
     n_unconstrained : int
-        Dimensions of it that no patch of the iteration told anything of.
+        Number of dimensions of the volume that no patch of the iteration constrains.
     """
 
     change: float
@@ -76,9 +76,9 @@ def maximize(
     symmetric : float64, shape (M, n)
         Volumes whose combinations have the symmetry of the run.
     state : RunState
-        In/out: what is estimated.
+        In/out: state of the run.
     statistics : Statistics
-        Of the patches that are to be explained.
+        Statistics of the patches.
     step : float or None
         Length of the volume's step, 1 for EM; None adapts it.
     settings : Settings
@@ -87,7 +87,7 @@ def maximize(
     Returns
     -------
     Update
-        What became of the volume.
+        Change of the volume.
 
     Raises
     ------
@@ -97,8 +97,8 @@ def maximize(
     Warns
     -----
     RunWarning
-        If the statistics hold no particle or tell nothing of some part of the volume,
-        the shift prior collapsed or the noise is lost in rounding.
+        If the statistics hold no particle or say nothing of some part of the volume, if
+        the shift prior collapsed, or if the noise is lost in rounding.
     """
     before = state.volume_coefficients
     if statistics.pixels_in_view < _SMALLEST_SHARE:
@@ -137,14 +137,14 @@ def maximize(
 
 
 def overshot(state: RunState, statistics: Statistics) -> bool:
-    """Whether a step longer than EM's lowered the likelihood of the same patches.
+    """Whether the last step, longer than EM's, lowered the likelihood.
 
     Parameters
     ----------
     state : RunState
         State after the step.
     statistics : Statistics
-        Of the patches of the iteration before, under that state.
+        Statistics, under that state, of the same patches as in the iteration before.
 
     Returns
     -------
@@ -158,9 +158,9 @@ def overshot(state: RunState, statistics: Statistics) -> bool:
 
 
 def step_back(state: RunState) -> Update:
-    """Go back to where the last step of EM itself ends.
+    """Shorten the last step to that of EM.
 
-    There the likelihood is at least what it was before that step, since the shift prior
+    The likelihood is then at least what it was before the step, since the shift prior
     and the noise variance are those of EM whatever the length of the step.
 
     Parameters
@@ -171,7 +171,7 @@ def step_back(state: RunState) -> Update:
     Returns
     -------
     Update
-        What became of the volume.
+        Change of the volume.
     """
     before = state.volume_coefficients
     state.volume_coefficients = before - (state.step - 1) * state.em_step
@@ -182,14 +182,14 @@ def step_back(state: RunState) -> Update:
 def likelihood_fell(state: RunState, statistics: Statistics) -> bool:
     """Whether the likelihood is below that of the run's start, beyond all chance.
 
-    Long steps can do that; a plain step of EM cannot but raise it again.
+    Long steps can do that; a plain step of EM then raises it again.
 
     Parameters
     ----------
     state : RunState
         State of the run.
     statistics : Statistics
-        Of the iteration's patches, under that state.
+        Statistics of the iteration's patches, under that state.
 
     Returns
     -------
@@ -199,7 +199,7 @@ def likelihood_fell(state: RunState, statistics: Statistics) -> bool:
     Warns
     -----
     RunWarning
-        If so.
+        If it is.
     """
     if not state.history:
         return False
@@ -226,11 +226,12 @@ def _adapted_step(
     matrix: NDArray[np.float64],
     longest: float,
 ) -> float:
-    """Longer if this step of EM agrees with the one before, shorter if it opposes it.
+    """Lengthen the step if EM goes on in its direction, shorten it if EM turns round.
 
-    Where much of the information is missing, steps of EM are short and follow each
-    other; near the maximum those of minibatches overshoot and turn round. Agreement is
-    the cosine of the angle between them in the metric of the matrix A.
+    Where much of the information is missing, the steps of EM are short and all in one
+    direction; near the maximum those of minibatches overshoot and turn round. Measured
+    is the cosine of the angle between this step of EM and the one before, in the metric
+    of the matrix A.
     """
     steps = np.stack([state.em_step, em_step])
     with threadpool_limits(1):
@@ -259,7 +260,7 @@ def _mix_in_uniform(shift_prior: NDArray[np.float64]) -> NDArray[np.float64]:
 def _floor_noise_variance(
     variance: float, before: float, statistics: Statistics
 ) -> float:
-    """Noise variance, or the least under which float32 log-weights are exact."""
+    """Noise variance, or the least for which float32 log-weights are exact."""
     power = max(statistics.patch_energy / statistics.n_pixels, before)
     least = least_noise_variance(power * statistics.size**2)
     if variance >= least:

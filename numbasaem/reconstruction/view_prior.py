@@ -30,7 +30,7 @@ def rotation_prior(state: RunState, settings: Settings) -> NDArray[np.float64] |
     Returns
     -------
     float64, shape (K,), or None
-        None is the uniform prior.
+        Probability of each rotation; None stands for the uniform prior.
     """
     if settings.views == "uniform":
         return None
@@ -39,7 +39,7 @@ def rotation_prior(state: RunState, settings: Settings) -> NDArray[np.float64] |
 
 
 def uniform_view_weights(n_rotations: int) -> NDArray[np.float64]:
-    """Weights of view directions that are all alike.
+    """Equal weights of all view directions.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ def uniform_view_weights(n_rotations: int) -> NDArray[np.float64]:
     Returns
     -------
     float64, shape (K,)
-        They sum to 1.
+        Weights; they sum to 1.
     """
     return np.full(n_rotations, 1 / n_rotations)
 
@@ -57,14 +57,14 @@ def uniform_view_weights(n_rotations: int) -> NDArray[np.float64]:
 def learned_view_weights(
     view_weights: NDArray[np.float64], statistics: Statistics, step: float
 ) -> NDArray[np.float64]:
-    """One step of EM for the weights of view directions: a mixture of known kernels.
+    """Take a step of EM for the weights of view directions, a mixture of known kernels.
 
     Parameters
     ----------
     view_weights : float64, shape (K,)
         Weights under which the statistics were taken.
     statistics : Statistics
-        Of an iteration. Only what is not empty has a view.
+        Statistics of an iteration; patches count as far as they are not empty.
     step : float
         Length of the step, 1 for EM; it is taken in the logarithm.
 
@@ -90,12 +90,12 @@ def moved_view_weights(
     view_weights : float64, shape (K,)
         Weights on the grid of K rotations.
     n_rotations : int
-        Rotations of the other grid.
+        Number of rotations of the other grid.
 
     Returns
     -------
     float64, shape (n_rotations,)
-        The same weights where the number is the same.
+        Weights on the other grid; unchanged if the number is the same.
     """
     if n_rotations == len(view_weights):
         return view_weights

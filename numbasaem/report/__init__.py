@@ -16,7 +16,7 @@ __all__ = ["REPORT", "write_report"]
 REPORT = "report.html"
 """Name of the page in the folder of a run."""
 FIGURES = "figures"
-"""Name of the folder of figures beside it."""
+"""Name of the folder of figures beside the page."""
 
 
 def write_report(folder: PathLike) -> Path:
@@ -29,8 +29,7 @@ def write_report(folder: PathLike) -> Path:
     Parameters
     ----------
     folder : path-like
-        Output folder of :func:`numbasaem.reconstruct`. A report that is there already
-        is replaced.
+        Output folder of :func:`numbasaem.reconstruct`; a report in it is replaced.
 
     Returns
     -------
@@ -43,7 +42,7 @@ def write_report(folder: PathLike) -> Path:
         If the folder holds no finished run, a file of it is damaged, or the report
         cannot be written.
     """
-    # Only here: they take a second to import, and a terminal may never need them.
+    # Imported here: they take a second, and many commands never need them.
     from . import figures, page
     from .record import read_record
 

@@ -85,7 +85,7 @@ def draw(record: RunRecord) -> Iterator[tuple[str, Figure]]:
     name : str
         Name of the files that hold it.
     figure : matplotlib.figure.Figure
-        To be saved.
+        Figure to save.
     """
     fine = {
         name: FineMap.of(volume, record.pixel_size)
@@ -114,7 +114,7 @@ def surfaces(fine: dict[str, FineMap]) -> Figure:
     Returns
     -------
     matplotlib.figure.Figure
-        To be saved.
+        Figure to save.
     """
     figure = Figure(figsize=(_WIDTH, 2.2 * len(fine)))
     grid = figure.subplots(len(fine), len(_SIDES), squeeze=False)
@@ -192,7 +192,7 @@ def slices(fine: dict[str, FineMap]) -> Figure:
     Returns
     -------
     matplotlib.figure.Figure
-        To be saved.
+        Figure to save.
     """
     figure = Figure(figsize=(_WIDTH, 2.15 * len(fine) + 0.2))
     grid = figure.subplots(len(fine), 3, squeeze=False, sharex=True, sharey=True)
@@ -352,7 +352,7 @@ def _picks(record: RunRecord) -> Figure:
     excerpt = record.excerpt
     assert excerpt is not None
     rows, columns = excerpt.pixels.shape
-    # A caption's height more than two images side by side.
+    # Two images side by side, and room for a caption.
     figure = Figure(figsize=(_WIDTH, _WIDTH / 2 * rows / columns + 0.6))
     bare, marked = figure.subplots(1, 2, sharex=True, sharey=True)
     low, high = np.percentile(excerpt.pixels, [1, 99])

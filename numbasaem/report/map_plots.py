@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from .record import RunRecord
 
 _LEVELS = (-0.16, -0.08, 0.0, 0.1, 0.2, 0.35, 0.5, 0.7)
-"""Levels of the slider: how far from the contour level to the highest density."""
+"""Levels of the slider: shares of the way from the contour to the highest density."""
 _BARE_AXIS = {"visible": False, "showspikes": False}
 """Axis of a scene that is not drawn."""
 _CAMERA = {"eye": {"x": 1.15, "y": 1.15, "z": 0.7}}
-"""Camera of a scene before anyone turns it."""
+"""Camera of a scene until a reader turns it."""
 
 
 def map_plot(density: FineMap) -> go.Figure:
@@ -34,7 +34,7 @@ def map_plot(density: FineMap) -> go.Figure:
     Returns
     -------
     plotly.graph_objects.Figure
-        With a slider for the level.
+        Figure with a slider for the level.
     """
     contour = density.contour
     above = density.values[density.in_ball].max() - contour
@@ -80,14 +80,14 @@ def half_map_plot(name: str, density: FineMap) -> go.Figure:
     Parameters
     ----------
     name : str
-        What the title calls it.
+        Name of the half map, for the title.
     density : FineMap
         The half map.
 
     Returns
     -------
     plotly.graph_objects.Figure
-        To be laid out.
+        Figure to lay out.
     """
     contour = density.contour
     mesh = density.surface(contour)
@@ -175,7 +175,7 @@ def view_plot(record: RunRecord) -> go.Figure:
     Returns
     -------
     plotly.graph_objects.Figure
-        To be laid out.
+        Figure to lay out.
     """
     directions = sphere(
         np.radians(np.arange(0, 361, 5.0)), np.radians(np.arange(-90, 91, 5.0))

@@ -1,4 +1,4 @@
-"""What a report tells of a run, read from the files of its folder."""
+"""Record of a run that a report shows, read from the files of the run's folder."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ if TYPE_CHECKING:
     from numbasaem.reconstruction.state import Iteration, RunState
 
 HALF_MAP_CRITERION = 0.143
-"""Correlation of half maps down to which they count as resolved."""
+"""Least correlation of half maps that counts as resolved."""
 _EXCERPT_PATCHES = 40
-"""Number of patches a side of the excerpt that is picked: a second of work."""
+"""Number of patches a side of the excerpt: picking it takes about a second."""
 _NEARLY_ALL, _NEARLY_NONE = 0.98, 0.02
-"""Shares of empty patches beyond which a reader is warned."""
+"""Shares of empty patches above and below which a reader is warned."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,9 @@ class Excerpt:
     name : str
         Name of the micrograph's file.
     pixels : float32, shape (rows, columns)
-        The part, prepared, its first pixel being that of the micrograph.
+        Prepared pixels of the part, from the micrograph's first pixel on.
     excluded : bool, shape (rows, columns)
-        Dead or contaminated pixels.
+        Pixels where the camera saw nothing or that are contaminated.
     particles : Positions
         Particles found in the rest.
     """
@@ -71,16 +71,16 @@ class RunRecord:
     Attributes
     ----------
     folder : Path
-        Where it is.
+        Folder of the run.
     settings : Settings
-        What was asked for.
+        Settings of the run.
     sources : list of dict
         Name and SHA-256 of each input.
     runs : dict of str to RunState
         Last state of every run, random starts included.
     volume : float64, shape (L, L, L)
         The map.
-    half_volumes : tuple of float64 arrays, shape (L, L, L)
+    half_volumes : tuple of float64, shape (L, L, L)
         The half maps, two or none.
     fsc : float64, shape (L // 2 + 1,), or None
         Correlation of the half maps, no mask.
@@ -115,7 +115,7 @@ class RunRecord:
 
     @property
     def resolution(self) -> Resolution | None:
-        """Where the half maps cease to agree."""
+        """Resolution at which the half maps cease to agree."""
         if self.fsc is None:
             return None
         size = len(self.volume)
@@ -129,9 +129,10 @@ class RunRecord:
 
     @property
     def views(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """View directions (K, 3), (x, y, z) in the map, and particles seen from each.
+        """View directions and the number of particles seen from each.
 
-        A projection is along z after the rotation: R^T z, the last row of R.
+        float64, shape (K, 3): (x, y, z) in the map; float64, shape (K,). A projection
+        is along z after the rotation R, which is R^T z in the map: the last row of R.
         """
         mass = self.full.rotation_mass
         return rotation_grid(len(mass))[:, 2], np.maximum(mass, 0.0)
@@ -149,14 +150,16 @@ class RunRecord:
         side = _EXCERPT_PATCHES * self.settings.size
         pixels = prepared.pixels[:side, :side]
         template = template_of_run(self.folder)[0].seen_through(prepared.point_spread)
-        found = template.positions(pixels, self.settings.threads)
-        live = untouched_particles(prepared.excluded, found.centres, self.settings.size)
-        particles = Positions(found.centres[live], found.probability[live])
+        positions = template.positions(pixels, self.settings.threads)
+        free = untouched_particles(
+            prepared.excluded, positions.centres, self.settings.size
+        )
+        particles = Positions(positions.centres[free], positions.probability[free])
         return Excerpt(file.name, pixels, prepared.excluded[:side, :side], particles)
 
     @property
     def warnings(self) -> list[str]:
-        """What a reader should know before the map is believed."""
+        """Sentences that a reader should know before the map is believed."""
         sentences = []
         if is_mostly_negative(self.volume):
             sentences.append(
@@ -182,7 +185,7 @@ class RunRecord:
 
     @cached_property
     def validation(self) -> dict[str, Any] | None:
-        """What :meth:`numbasaem.Validation.record` gave, if a validation was made."""
+        """Result of :meth:`numbasaem.Validation.record`, if the run was validated."""
         path = self.folder / VALIDATION
         if not path.exists():
             return None

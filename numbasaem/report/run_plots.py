@@ -40,7 +40,7 @@ def fsc_plot(record: RunRecord) -> go.Figure:
     Returns
     -------
     plotly.graph_objects.Figure
-        To be laid out.
+        Figure to lay out.
     """
     assert record.fsc is not None
     assert record.resolution is not None
@@ -153,7 +153,7 @@ def shift_prior_plot(record: RunRecord) -> go.Figure:
     Returns
     -------
     plotly.graph_objects.Figure
-        To be laid out.
+        Figure to lay out.
     """
     table = displacement_table(record.full.shift_prior)
     size = len(record.volume)
@@ -198,7 +198,7 @@ def pick_plot(record: RunRecord) -> go.Figure:
     Returns
     -------
     plotly.graph_objects.Figure
-        To be laid out.
+        Figure to lay out.
     """
     excerpt = record.excerpt
     assert excerpt is not None

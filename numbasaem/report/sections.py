@@ -1,4 +1,4 @@
-"""The sections of a report's page: what a reader is told, and the figures beside it."""
+"""The sections of a report's page: their texts and their figures."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def sections(record: RunRecord) -> Iterator[tuple[str, str]]:
-    """Write every section that the run has something to show in.
+    """Write every section for which the run has something to show.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Forms that both the page and the printed figures draw."""
+"""Surfaces, tables and curves that both the page and the printed figures draw."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Mesh(NamedTuple):
     Attributes
     ----------
     corners : float32, shape (n_corners, 3)
-        (x, y, z) from the centre of the map, angstrom.
+        Places (x, y, z) from the centre of the map, angstrom.
     normals : float32, shape (n_corners, 3)
         Unit vectors that point out of the density.
     triangles : int32, shape (n_triangles, 3)
@@ -47,12 +47,12 @@ class Mesh(NamedTuple):
 
 @dataclass(frozen=True)
 class FineMap:
-    """A map between its voxels, by splines, for the eye alone.
+    """A map interpolated between its voxels by splines, to be looked at.
 
     Attributes
     ----------
     values : float64, shape (n, n, n)
-        Indexed [z, y, x]; the first and last samples are those of the map.
+        Samples, indexed [z, y, x]; the first and last are those of the map.
     axis : float64, shape (n,)
         Place of the samples along each axis from the map's centre, angstrom.
     radius : float
@@ -78,7 +78,7 @@ class FineMap:
         Returns
         -------
         FineMap
-            At least some forty samples a side.
+            Map of about forty samples a side, or more.
         """
         size = len(volume)
         steps = -(-_FINE_VOXELS // (size - 1))
@@ -94,7 +94,7 @@ class FineMap:
 
     @property
     def in_ball(self) -> NDArray[np.bool_]:
-        """Which samples lie within the ball."""
+        """Whether each sample lies within the ball."""
         return self.distance <= self.radius
 
     @property
@@ -113,10 +113,10 @@ class FineMap:
         Returns
         -------
         Mesh
-            Without triangles if the level is not reached.
+            Surface, without triangles if the level is not reached.
         """
         step = self.axis[1] - self.axis[0]
-        # Fades outside the ball, so that the surface closes there without a cut face.
+        # The map fades outside the ball, so that the surface closes without a cut face.
         beyond = np.maximum(self.distance - self.radius, 0.0)
         scale = self.radius / (len(self.axis) / 8)
         lowest = self.values[self.in_ball].min()
@@ -144,7 +144,7 @@ class FineMap:
 
 
 def frame(meshes: Iterable[Mesh]) -> tuple[NDArray[np.float64], float]:
-    """Cube that surfaces fill.
+    """Find the cube that surfaces fill.
 
     Parameters
     ----------
@@ -156,7 +156,7 @@ def frame(meshes: Iterable[Mesh]) -> tuple[NDArray[np.float64], float]:
     middle : float64, shape (3,)
         Centre of the cube, (x, y, z), angstrom.
     reach : float
-        From there to its faces, angstrom.
+        Distance from the centre to the faces, angstrom.
     """
     corners = np.concatenate([np.zeros((0, 3)), *(mesh.corners for mesh in meshes)])
     if len(corners) == 0:
@@ -170,21 +170,22 @@ def view_density(
     mass: NDArray[np.float64],
     towards: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """How often views are seen, relative to views that are all alike.
+    """Frequency of views, relative to the mean over all directions.
 
     Parameters
     ----------
     directions : float64, shape (K, 3)
         View directions, unit vectors.
     mass : float64, shape (K,)
-        Particles seen from each.
+        Number of particles seen from each.
     towards : float64, shape (..., 3)
-        Where to tell the density, unit vectors.
+        Directions to compute the density for, unit vectors.
 
     Returns
     -------
     float64, shape (...)
-        1 everywhere if all directions are equally frequent; 0 if no particle is seen.
+        Density: 1 everywhere if all directions are equally frequent, 0 if no particle
+        is seen.
     """
     kernel = np.exp((towards @ directions.T - 1) / _VIEW_WIDTH**2)
     mean = mass.mean() or 1.0
@@ -223,7 +224,8 @@ def displacement_table(shift_prior: NDArray[np.float64]) -> NDArray[np.float64]:
     Returns
     -------
     float64, shape (2L - 1, 2L - 1)
-        Displacements -(L - 1)..L - 1 down and right, given that there is a particle.
+        Probability of displacements -(L - 1)..L - 1 down and right, given that there is
+        a particle.
     """
     size = len(shift_prior) // 2
     shift = -np.arange(1 - size, size) % (2 * size)
@@ -243,7 +245,7 @@ class Track(NamedTuple):
     is_start : bool
         Whether it is one of the random starts tried first.
     iterations : list of int
-        Counted from the first of the search.
+        Numbers of the iterations, counted from the first of the search.
     """
 
     name: str
@@ -263,7 +265,7 @@ def tracks(runs: dict[str, RunState]) -> dict[str, Track]:
     Returns
     -------
     dict of str to Track
-        By the run's name; each goes on where its search among starts ended.
+        Tracks by the names of runs; each begins where its search among starts ended.
     """
     searched = max(
         (len(state.history) for name, state in runs.items() if "-" in name), default=0
@@ -282,7 +284,7 @@ def tracks(runs: dict[str, RunState]) -> dict[str, Track]:
 
 
 def degree_changes(state: RunState, track: Track) -> list[tuple[float, int]]:
-    """Where on the axis of iterations the march reaches a higher degree.
+    """Places on the axis of iterations at which the march reaches a higher degree.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""One look for the page and the printed figures."""
+"""Colours and names that the page and the printed figures share."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
 """Colours of Okabe and Ito, which all eyes tell apart."""
 EXCLUDED = "#56B4E9"
-"""Colour of what is left out of a micrograph, another of theirs."""
+"""Colour of what is left out of a micrograph, another one of Okabe and Ito."""
 INK, SOFT, GREY = "#1F2933", "#5F6B76", "#9AA3AD"
 """Colours of text, of remarks and of lines that only help to read."""
 RUN_NAMES = {"full": "all patches", "half1": "half 1", "half2": "half 2"}
@@ -36,9 +36,9 @@ def page_layout(height: int, **more: Any) -> dict[str, Any]:
     Parameters
     ----------
     height : int
-        Pixels.
+        Height of the figure, pixels.
     **more
-        What the figure has beyond the layout that all share, or in its place.
+        Entries that are added to the common layout, or replace entries of it.
 
     Returns
     -------

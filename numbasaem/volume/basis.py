@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 _FIT_TOLERANCE = 1e-13
-"""Relative residual of the normal equations at which a fit is done."""
+"""Largest relative residual of the normal equations of a fit that is done."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,8 @@ class VolumeBasis(BallFunctions):
         """
         voxels = np.asarray(volume, dtype=np.float64)
         if voxels.shape != (self.size,) * 3:
-            what = f"a cube of {self.size} voxels a side"
-            raise expected("volume", what, f"shape {voxels.shape}")
+            wanted = f"a cube of {self.size} voxels a side"
+            raise expected("volume", wanted, f"shape {voxels.shape}")
         if not np.isfinite(voxels).all():
             raise expected("volume", "finite voxels", "NaN or infinity")
         samples = _Samples(self, inside_ball=True)
@@ -186,7 +186,7 @@ class VolumeBasis(BallFunctions):
 
         Returns
         -------
-        float64
+        float64, shape (M of the result,)
             Coefficients in ``VolumeBasis(size, ell_max)``.
 
         Raises
@@ -212,7 +212,7 @@ class VolumeBasis(BallFunctions):
 
         Returns
         -------
-        float64
+        float64, shape (M of the result,)
             Coefficients in ``VolumeBasis(size, ell_max)``.
 
         Raises
@@ -237,7 +237,8 @@ class VolumeBasis(BallFunctions):
         Returns
         -------
         complex128, shape (M,)
-            In the order of `indices`; x_{l,-m,s} = (-1)^(l+m) conj(x_{l,m,s}).
+            Coefficients, in the order of `indices`; x_{l,-m,s} = (-1)^(l+m)
+            conj(x_{l,m,s}).
 
         Raises
         ------
@@ -296,8 +297,8 @@ class VolumeBasis(BallFunctions):
 
     def _check(self, coefficients: NDArray[np.inexact]) -> None:
         if coefficients.shape != (self.n_coefficients,):
-            what = f"shape ({self.n_coefficients},)"
-            raise expected("coefficients", what, f"{coefficients.shape}")
+            wanted = f"shape ({self.n_coefficients},)"
+            raise expected("coefficients", wanted, f"{coefficients.shape}")
         if not np.isfinite(coefficients).all():
             raise expected("coefficients", "finite values", "NaN or infinity")
 
@@ -313,11 +314,11 @@ _POWERS_OF_I = np.array([1, 1j, -1, -1j])
 
 
 class _Samples:
-    """Basis functions sampled on voxels, as a matrix that is never written out.
+    """Basis functions sampled on voxels: a matrix that is never stored.
 
-    Voxels at the same distance from the centre share their radial factors. The ball
-    keeps its harmonics, for use in every step of a fit; the cube makes them degree by
-    degree.
+    Voxels at the same distance from the centre share their radial factors. The
+    harmonics of the ball are kept, for every step of a fit uses them; those of the cube
+    are made degree by degree.
     """
 
     def __init__(self, basis: VolumeBasis, *, inside_ball: bool) -> None:

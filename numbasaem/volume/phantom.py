@@ -41,7 +41,7 @@ def shepp_logan(size: int) -> NDArray[np.float64]:
 
     Returns
     -------
-    ndarray, shape (size, size, size), float64
+    float64, shape (size, size, size)
         Values from 0 to 1, ``volume[z, y, x]``. The table's first axis lies along y and
         its second along x, as in the paper's stored phantom.
     """
@@ -71,14 +71,14 @@ def _turn(angles: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def folded_chain(size: int, seed: int = 0) -> NDArray[np.float64]:
-    """A made-up molecule: a chain of Gaussian beads folded into a ball.
+    """Make up a molecule: a chain of Gaussian beads folded into a ball.
 
     Parameters
     ----------
     size : int
         Voxels a side.
     seed : int
-        Of the random walk.
+        Seed of the random walk.
 
     Returns
     -------

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numbasaem.geometry.ball_functions import BallFunctions
 
 _INVARIANT = 0.5
-"""Between the eigenvalues 0 and 1 of an average over a group."""
+"""Threshold between the eigenvalues 0 and 1 of an average over a group."""
 
 
 def symmetry_rotations(name: str) -> NDArray[np.float64]:
@@ -31,13 +31,13 @@ def symmetry_rotations(name: str) -> NDArray[np.float64]:
 
     Returns
     -------
-    float64, shape (order of the group, 3, 3)
+    float64, shape (n, 3, 3)
         Rotation matrices on (x, y, z) columns.
 
     Raises
     ------
     InputError
-        If it is not Cn, Dn, T, O or I.
+        If the name is not Cn, Dn, T, O or I.
 
     Examples
     --------
@@ -70,8 +70,8 @@ def invariant_volumes(basis: BallFunctions, name: str) -> NDArray[np.float64]:
 
     Notes
     -----
-    The average of the Wigner matrices over a group projects onto what it leaves as it
-    is; that is the same for all radial functions of a degree.
+    The average of the Wigner matrices over a group projects onto the functions that the
+    group leaves as they are. It is the same for all radial functions of a degree.
 
     Examples
     --------

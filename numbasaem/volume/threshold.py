@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def otsu_threshold(values: NDArray[np.floating]) -> float:
-    """Otsu's threshold: it parts values into two classes that lie furthest apart.
+    """Otsu's threshold, which splits values into the two classes furthest apart.
 
     Parameters
     ----------
@@ -21,8 +21,8 @@ def otsu_threshold(values: NDArray[np.floating]) -> float:
     Returns
     -------
     float
-        Level between the two classes whose means, for their sizes, differ most. Every
-        value is a candidate: there is no histogram.
+        Level of the largest variance between the two classes. It may lie between any
+        two values: there is no histogram.
 
     Examples
     --------

@@ -1,15 +1,14 @@
 """Vector code that the compiler does not find by itself, written in LLVM's own terms.
 
-`lanes` patches travel side by side, one in each lane of a SIMD register, so every
-operation of the E-step is the same arithmetic on `lanes` patches at once and no lane
-ever waits for another. Each intrinsic takes flat float32 arrays and the offsets, in
-elements, at which its operands start. `side` and `lanes` are tuples of L and `lanes`
-zeros: a tuple's length is part of its type, so the loops over pixels are unrolled for
-the size at hand and sums stay in registers. (A literal integer would do the same, but
-costs Numba 6 ms of dispatch at every call.)
+`lanes` patches stand side by side, one in each lane of a SIMD register: every operation
+of the E-step is the same arithmetic on all of them. Each intrinsic takes flat float32
+arrays and the offsets, in elements, at which its operands start. `side` and `lanes` are
+tuples of L and `lanes` zeros: a tuple's length is part of its type, so the loops over
+pixels are unrolled for the size at hand and sums stay in registers. (A literal integer
+would do the same, but costs Numba 6 ms of dispatch at every call.)
 
-What each one computes is said, and computed once more in plain Numba, by its namesake
-in `numbasaem.kernels.patches.portable`.
+The namesake of each in `numbasaem.kernels.patches.portable` says what it computes, and
+computes the same in plain Numba.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from ..llvm import (
 )
 
 ROTATIONS_AT_ONCE = 2
-"""Rotations that one pass over a patch row serves, to load each pixel half as often."""
+"""Rotations in one pass over a patch row, so that pixels are loaded half as often."""
 _SHIFTS_AT_ONCE = 6 if REGISTERS == 16 else 11
 _PIXELS_AT_ONCE = 11 if REGISTERS == 16 else 22
 
@@ -91,18 +90,20 @@ def _emit_weigh(builder, size, lanes, pointers, half_widths):  # type: ignore[no
                             v.fence()
                             pixel = v.load(pixels, j * lanes)
                             for r in rotations:
-                                at = r * width + s
-                                sums[at] = v.multiply_add(pixel, heights[r], sums[at])
+                                number = r * width + s
+                                sums[number] = v.multiply_add(
+                                    pixel, heights[r], sums[number]
+                                )
                     return sums
 
                 template_y = builder.add(template_row, i)
                 return choose(builder, template_y, half_widths, sums, add_columns)
 
             sums = repeat(builder, n_rows, start, add_row)
-            for at, exponent in enumerate(sums):
-                r, s = divmod(at, width)
-                at = (r * n_shifts**2 + first + s) * lanes
-                v.store(weights.of(exponent, r), weight_row, at)
+            for number, exponent in enumerate(sums):
+                r, s = divmod(number, width)
+                start = (r * n_shifts**2 + first + s) * lanes
+                v.store(weights.of(exponent, r), weight_row, start)
             weights.record()
         return []
 
@@ -116,10 +117,10 @@ def _emit_add_weights(builder, size, lanes, pointers):  # type: ignore[no-untype
     v, n_shifts = Vectors(builder, lanes), (2 * size - 1) ** 2
 
     def one_shift(i: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
-        at = builder.mul(i, index(lanes))
-        source = builder.gep(weight, [at])
+        offset = builder.mul(i, index(lanes))
+        source = builder.gep(weight, [offset])
         both = builder.fadd(v.load(source, 0), v.load(source, n_shifts * lanes))
-        v.store(builder.fadd(v.load(shift_mass, at), both), shift_mass, at)
+        v.store(builder.fadd(v.load(shift_mass, offset), both), shift_mass, offset)
         return []
 
     repeat(builder, index(n_shifts), [], one_shift)
@@ -220,8 +221,8 @@ def _emit_add_lanes(builder, size, lanes, pointers):  # type: ignore[no-untyped-
                 v.add_neighbours(a, b)
                 for a, b in zip(rows[::2], rows[1::2], strict=True)
             ]
-        at = builder.mul(i, index(lanes))
-        v.store(builder.fadd(v.load(total, at), rows[0]), total, at)
+        offset = builder.mul(i, index(lanes))
+        v.store(builder.fadd(v.load(total, offset), rows[0]), total, offset)
         return []
 
     repeat(builder, index(-(-2 * size * size // lanes)), [], pixels_of_one_vector)

@@ -58,19 +58,19 @@ def weigh(side, lanes, operands):  # type: ignore[no-untyped-def]
             for u in range(n):
                 for v in range(n):
                     down, right = u - size + 1, v - size + 1
-                    at = (r * n + u) * n + v
-                    x = bias[b + at]
+                    shift = (r * n + u) * n + v
+                    x = bias[b + shift]
                     for i in range(max(0, -down), min(size, size - down)):
                         for j in range(max(0, -right), min(size, size - right)):
-                            seen = ((r * size + i + down) * size) + j + right
+                            height = ((r * size + i + down) * size) + j + right
                             pixel = patch[p + (i * size + j) * n_lanes + lane]
-                            x += pixel * template[t + seen]
+                            x += pixel * template[t + height]
                     peak[h + lane] = max(peak[h + lane], x)
                     exponent = x - level[f + lane]
                     value = x * 0
                     if exponent > LOG2_FLUSH:
                         value += math.exp(exponent * math.log(2.0))
-                    weight[w + at * n_lanes + lane] = value
+                    weight[w + shift * n_lanes + lane] = value
                     total[a + r * n_lanes + lane] += value
 
 

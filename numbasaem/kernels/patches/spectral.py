@@ -1,9 +1,9 @@
 """Correlation and adjoint through Fourier transforms: O(L**2 log L) a rotation.
 
-The transforms are straight-line vector code, `lanes` patches side by side, and two
-rotations travel as the real and the imaginary part of one complex image, so that all
-transforms are complex and nothing is ever taken apart. Their side n holds every shift
-and every product without wrapping round onto what is read.
+The transforms are straight-line vector code, `lanes` patches side by side. Two
+rotations are the real and the imaginary part of one complex image, so that all
+transforms are complex. Their side n is so long that nothing wraps round onto a pixel
+that is read.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _SIDES = (
     *(9, 10, 12, 15, 16, 18, 20, 24, 30, 32, 36, 40, 48, 60, 64, 72, 80, 96),
     *(100, 108, 128, 144, 160, 180, 192, 216, 256),
 )
-"""Sides whose transforms cost less than those of all sides that are longer: measured
-up to 96, beyond it by the number of instructions."""
+"""Sides whose transforms cost less than those of any longer side: measured up to 96,
+beyond it by the number of instructions."""
 LARGEST = (_SIDES[-1] + 1) // 2
 """Largest L that the transforms are long enough for."""
 _FASTER_FROM = {16: 12, 8: 12, 4: 12}
@@ -141,12 +141,15 @@ def _emit_weigh(builder, size, lanes, pointers):  # type: ignore[no-untyped-def]
     weights = Weights(v, level, total, peak)
 
     def one_column(j: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
-        seen, line = spectra.line(j, side), image.line(j, 1)
-        wanted = builder.gep(template, [builder.mul(j, index(2 * side))])
+        patch_column, line = spectra.line(j, side), image.line(j, 1)
+        template_column = builder.gep(template, [builder.mul(j, index(2 * side))])
         products = []
         for i in range(side):
-            re, im = spectra.load(seen, i)
-            heights = v.broadcast(wanted, 2 * i), v.broadcast(wanted, 2 * i + 1)
+            re, im = spectra.load(patch_column, i)
+            heights = (
+                v.broadcast(template_column, 2 * i),
+                v.broadcast(template_column, 2 * i + 1),
+            )
             products.append(do.product((re, builder.fneg(im)), heights))
         for i, value in enumerate(inverse_transform(do, products)[:n_shifts]):
             image.store(value, line, i * row)
@@ -160,15 +163,15 @@ def _emit_weigh(builder, size, lanes, pointers):  # type: ignore[no-untyped-def]
         correlations = inverse_transform(do, [image.load(line, j) for j in range(side)])
         for s, value in enumerate(correlations[:n_shifts]):
             for r in range(2):
-                at = r * n_shifts**2 + s
-                exponent = builder.fadd(value[r], v.broadcast(biases, at))
-                v.store(exponent, target, at * lanes)
+                shift = r * n_shifts**2 + s
+                exponent = builder.fadd(value[r], v.broadcast(biases, shift))
+                v.store(exponent, target, shift * lanes)
 
         def one_shift(s: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
             place = builder.gep(target, [builder.mul(s, index(lanes))])
             for r in range(2):
-                at = r * n_shifts**2 * lanes
-                v.store(weights.of(v.load(place, at), r), place, at)
+                start = r * n_shifts**2 * lanes
+                v.store(weights.of(v.load(place, start), r), place, start)
             weights.record()
             return []
 
@@ -200,11 +203,12 @@ def _emit_adjoint(builder, size, lanes, pointers):  # type: ignore[no-untyped-de
         return []
 
     def one_column(j: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
-        seen, line = spectra.line(j, side), image.line(j, 1)
+        patch_column, line = spectra.line(j, side), image.line(j, 1)
         x = [image.load(line, u * row) for u in range(n_shifts)]
         weights = transform(do, x + [ZERO] * (side - n_shifts))
         products = [
-            do.product(value, spectra.load(seen, i)) for i, value in enumerate(weights)
+            do.product(value, spectra.load(patch_column, i))
+            for i, value in enumerate(weights)
         ]
         inside = inverse_transform(do, products)[size - 1 : 2 * size - 1]
         for y, value in enumerate(inside):

@@ -1,9 +1,8 @@
 """The E-step of a block of patches: posterior (23), never stored, and its sums.
 
-One pass over the rotations: the weights of a rotation are normalized against the
-largest log-weight met so far, its two images are kept per patch, and the true
-normalization is applied once all rotations are known. Nothing of size
-patches x rotations x shifts ever exists.
+There is one pass over the rotations. The weights of a rotation refer to the largest
+log-weight met so far; its two images are kept for each patch; they are normalized once
+all rotations are done. Nothing of size patches x rotations x shifts ever exists.
 """
 
 from __future__ import annotations
@@ -31,12 +30,12 @@ _weigh_spectra = spectral.weigh
 _adjoint_spectra = spectral.adjoint
 
 _HEADROOM = 20.0
-"""Powers of two by which a log-weight may exceed the level its weight refers to."""
+"""Powers of two by which a log-weight may exceed the level that it refers to."""
 _LOG2_FORGET = LOG2_FLUSH - _HEADROOM
-"""Sums that refer to a level this much lower are nothing; their products would, if
-kept, come close to the denormal numbers."""
+"""Base-2 logarithm, relative to the level, below which a sum is taken for zero: its
+products would come close to the denormal numbers."""
 _LEAST_MASS = 1e-30
-"""Smaller sums are taken for zero when the level moves: nothing gets denormal."""
+"""Least sum that is not taken for zero when the level moves: nothing gets denormal."""
 
 
 _LN_2 = math.log(2.0)
@@ -86,20 +85,20 @@ def _show_by_route(route, side, lanes, operands):  # type: ignore[no-untyped-def
         # one rotation after the other: its weights stay in the nearest cache
         patch, weight, images, first, second, scratch = operands
         n_pixels, w = len(side) ** 2 * len(lanes), 0
-        for at in (first, second):
-            _box_sums(side, lanes, (weight, w, scratch, 0, images, at))
-            _adjoint(side, lanes, (patch, 0, weight, w, images, at + n_pixels))
+        for image in (first, second):
+            _box_sums(side, lanes, (weight, w, scratch, 0, images, image))
+            _adjoint(side, lanes, (patch, 0, weight, w, images, image + n_pixels))
             w += (2 * len(side) - 1) ** 2 * len(lanes)
 
     def through_spectra(route, side, lanes, operands):  # type: ignore[no-untyped-def]
         patch, weight, images, first, second, scratch = operands
         n_pixels = len(side) ** 2 * len(lanes)
         w = 0
-        for at in (first, second):
-            _box_sums(side, lanes, (weight, w, scratch, 0, images, at))
+        for image in (first, second):
+            _box_sums(side, lanes, (weight, w, scratch, 0, images, image))
             w += (2 * len(side) - 1) ** 2 * len(lanes)
-        seen = (images, first + n_pixels, images, second + n_pixels)
-        _adjoint_spectra(side, lanes, (patch, 0, weight, 0, *seen, scratch, 0))
+        weighted = (images, first + n_pixels, images, second + n_pixels)
+        _adjoint_spectra(side, lanes, (patch, 0, weight, 0, *weighted, scratch, 0))
 
     return through_spectra if route.count == SPECTRAL else directly
 
@@ -126,7 +125,7 @@ def _pack(size, n_lanes, patches, first, packed):  # type: ignore[no-untyped-def
 def _raise_level(n_lanes, peak, headroom, level, mass, shift_mass):  # type: ignore[no-untyped-def]
     """Move the common exponent up to the largest log-weight met so far.
 
-    Does so for the patches whose largest log-weight is above the level by more than
+    Only for patches whose largest log-weight is above the level by more than
     `headroom`; returns whether there was any.
     """
     moved = False
@@ -141,10 +140,10 @@ def _raise_level(n_lanes, peak, headroom, level, mass, shift_mass):  # type: ign
             factor[lane] = _power_of_two(step) if step > _LOG2_FORGET else 0.0
             level[lane] = peak[lane]
             mass[lane] *= factor[lane]
-    for at in range(shift_mass.size // n_lanes):
+    for shift in range(shift_mass.size // n_lanes):
         for lane in range(n_lanes):
-            value = shift_mass[at * n_lanes + lane] * factor[lane]
-            shift_mass[at * n_lanes + lane] = value if value > _LEAST_MASS else 0.0
+            value = shift_mass[shift * n_lanes + lane] * factor[lane]
+            shift_mass[shift * n_lanes + lane] = value if value > _LEAST_MASS else 0.0
     return True
 
 
@@ -178,25 +177,25 @@ def _group_statistics(  # type: ignore[no-untyped-def]
     n_shifts = 2 * size - 1
     template_length = 2 * templates.size // n_rotations
     image_length = images.size // n_rotations
-    for at in range(shift_mass.size):
-        shift_mass[at] = 0
+    for entry in range(shift_mass.size):
+        shift_mass[entry] = 0
     for lane in range(n_lanes):
         level[lane] = log2_empty
         mass[lane] = 1.0
     for pair in range(n_rotations // 2):
         template, shifts = pair * template_length, 2 * pair * n_shifts * n_shifts
-        given = (patch, 0, templates, template, bias, shifts, level, 0)
-        found = (weight, 0, total, 0, peak, 0)
+        inputs = (patch, 0, templates, template, bias, shifts, level, 0)
+        outputs = (weight, 0, total, 0, peak, 0)
         for _ in range(2):  # again if a log-weight was far above the level
-            _weigh(route, side, lanes, (*given, *found, scratch, 0))
+            _weigh(route, side, lanes, (*inputs, *outputs, scratch, 0))
             if not _raise_level(n_lanes, peak, _HEADROOM, level, mass, shift_mass):
                 break
         _add_weights(side, lanes, (weight, 0, shift_mass, 0))
         for lane in range(n_lanes):
             for r in range(2):
-                at = (2 * pair + r) * n_lanes + lane
-                level_at[at] = level[lane]
-                mass_at[at] = total[r * n_lanes + lane]
+                entry = (2 * pair + r) * n_lanes + lane
+                level_at[entry] = level[lane]
+                mass_at[entry] = total[r * n_lanes + lane]
                 mass[lane] += total[r * n_lanes + lane]
         keep = _worth_keeping(n_lanes, total, mass, lost_mass)
         _raise_level(n_lanes, peak, 0.0, level, mass, shift_mass)
@@ -232,8 +231,8 @@ def _merge_group(  # type: ignore[no-untyped-def]
             scale[lane] = _power_of_two(step) if inside else 0.0
             rotation[k] += scale[lane] * mass_at[k * n_lanes + lane]
         if kept[k]:
-            at = k * n_padded
-            _add_lanes(side, lanes, (images, at * n_lanes, scale, 0, sums, at))
+            image = k * n_padded
+            _add_lanes(side, lanes, (images, image * n_lanes, scale, 0, sums, image))
     for lane in range(n_lanes):
         step = level[lane] - total[lane]
         inside = lane < n_inside and step > _LOG2_FORGET

@@ -1,12 +1,12 @@
 """Vector operations on all windows of a tile, rotations side by side.
 
-A tile is a square of `TILE` x `TILE` windows; a panel is
-`2 * lanes` rotations, which travel in the lanes of two registers. Pixels are spread
-over all lanes as they are needed, so that no window is ever copied out. Each intrinsic
-takes flat arrays and offsets as those in `numbasaem.kernels.patches.direct` do.
+A tile is a square of `TILE` x `TILE` windows; a panel is `2 * lanes` rotations, in the
+lanes of two registers. A pixel is spread over all lanes when it is needed, so that no
+window is ever copied. Each intrinsic takes flat arrays and offsets as those in
+`numbasaem.kernels.patches.direct` do.
 
-What each one computes is said, and computed once more in plain Numba, by its namesake
-in `numbasaem.kernels.windows.portable`.
+The namesake of each in `numbasaem.kernels.windows.portable` says what it computes, and
+computes the same in plain Numba.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class Evidence:
     def add(self, exponents: list[ir.Value], window: ir.Value) -> None:
         """Add the terms of both registers of a panel to those of a window."""
         v, builder = self.v, self.v.builder
-        at = builder.mul(window, index(v.lanes))
-        level, total = v.load(self.level, at), v.load(self.total, at)
+        offset = builder.mul(window, index(v.lanes))
+        level, total = v.load(self.level, offset), v.load(self.total, offset)
         highest = v.larger(*exponents)
         limit = builder.fadd(level, v.constant(HEADROOM))
         before = builder.block
@@ -53,7 +53,7 @@ class Evidence:
         builder.position_at_end(raising)
         higher = v.larger(level, v.nearest_integer(highest))
         scaled = builder.fmul(total, v.exp2(builder.fsub(level, higher)))
-        v.store(higher, self.level, at)
+        v.store(higher, self.level, offset)
         builder.branch(raised)
         builder.position_at_end(raised)
         joined = []
@@ -65,7 +65,7 @@ class Evidence:
         for exponent in exponents:
             term = v.exp2(builder.fsub(exponent, level))
             total = builder.fadd(total, term)
-        v.store(total, self.total, at)
+        v.store(total, self.total, offset)
 
 
 class Shares:
@@ -80,8 +80,8 @@ class Shares:
     def store(self, exponents: list[ir.Value], window: ir.Value) -> None:
         """Write the weights of both registers of a panel in a window."""
         v, builder = self.v, self.v.builder
-        at = builder.mul(window, index(2 * v.lanes))
-        target = builder.gep(self.weight, [at])
+        offset = builder.mul(window, index(2 * v.lanes))
+        target = builder.gep(self.weight, [offset])
         log2_sum = v.broadcast(self.log2_sum, window)
         for r, exponent in enumerate(exponents):
             value = v.exp2(builder.fsub(exponent, log2_sum))
@@ -114,8 +114,10 @@ def _each_window(builder, size, lanes, pixels, template, bias, half_widths, use)
                     for p in range(n_windows):
                         pixel = v.broadcast(line, p + j)
                         for r in registers:
-                            at = 2 * p + r
-                            sums[at] = v.multiply_add(pixel, factors[r], sums[at])
+                            number = 2 * p + r
+                            sums[number] = v.multiply_add(
+                                pixel, factors[r], sums[number]
+                            )
                 return sums
 
             return choose(builder, i, half_widths, sums, add_columns)
@@ -126,11 +128,11 @@ def _each_window(builder, size, lanes, pixels, template, bias, half_widths, use)
             use(sums[2 * p : 2 * p + 2], builder.add(place, index(p)))
 
     def one_row(row: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
-        def each(group: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+        def body(group: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
             one_group(group, row)
             return []
 
-        repeat(builder, index(TILE // n_windows), [], each)
+        repeat(builder, index(TILE // n_windows), [], body)
         return []
 
     repeat(builder, index(TILE), [], one_row)
@@ -177,13 +179,13 @@ def _emit_add_windows(builder, size, lanes, pointers):  # type: ignore[no-untype
                 first: int = first,
                 width: int = width,
             ) -> list[ir.Value]:
-                at = builder.mul(x, index(2 * lanes))
-                shares = builder.gep(source, [at])
+                offset = builder.mul(x, index(2 * lanes))
+                shares = builder.gep(source, [offset])
                 factors = [v.load(shares, r * lanes) for r in registers]
-                seen = builder.gep(line, [x])
+                window_row = builder.gep(line, [x])
                 values = list(values)
                 for j in range(width):
-                    pixel = v.broadcast(seen, first + j)
+                    pixel = v.broadcast(window_row, first + j)
                     for r in registers:
                         values[2 * j + r] = v.multiply_add(
                             pixel, factors[r], values[2 * j + r]
@@ -195,11 +197,11 @@ def _emit_add_windows(builder, size, lanes, pointers):  # type: ignore[no-untype
                 v.store(value, target, place)
 
     def one_row(row: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
-        def each(i: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+        def body(i: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
             one_pixel_row(row, i)
             return []
 
-        repeat(builder, index(size), [], each)
+        repeat(builder, index(size), [], body)
         return []
 
     repeat(builder, index(TILE), [], one_row)

@@ -51,21 +51,21 @@ def add_evidence(side, lanes, operands):  # type: ignore[no-untyped-def]
     for y in range(TILE):
         for x in range(TILE):
             for lane in range(n_lanes):
-                at = (y * TILE + x) * n_lanes + lane
+                entry = (y * TILE + x) * n_lanes + lane
                 for a in (lane, n_lanes + lane):
                     e = bias[b + a]
                     for i in range(size):
                         for j in range(size):
-                            seen = p + (y + i) * (TILE + size - 1) + x + j
+                            pixel = p + (y + i) * (TILE + size - 1) + x + j
                             height = t + (i * size + j) * 2 * n_lanes + a
-                            e += pixels[seen] * template[height]
-                    if e > level[v + at] + HEADROOM:
-                        step = level[v + at] - round(e)
-                        total[s + at] *= math.exp(step * math.log(2.0))
-                        level[v + at] = round(e)
-                    exponent = e - level[v + at]
+                            e += pixels[pixel] * template[height]
+                    if e > level[v + entry] + HEADROOM:
+                        step = level[v + entry] - round(e)
+                        total[s + entry] *= math.exp(step * math.log(2.0))
+                        level[v + entry] = round(e)
+                    exponent = e - level[v + entry]
                     if exponent > LOG2_FLUSH:
-                        total[s + at] += math.exp(exponent * math.log(2.0))
+                        total[s + entry] += math.exp(exponent * math.log(2.0))
 
 
 @kernel(STRICT)
@@ -99,19 +99,19 @@ def weigh_windows(side, lanes, operands):  # type: ignore[no-untyped-def]
     pixels, p, template, t, bias, b, log2_sum, z, weight, w, mass, m = operands
     for y in range(TILE):
         for x in range(TILE):
-            at = y * TILE + x
+            window = y * TILE + x
             for a in range(2 * n_lanes):
                 e = bias[b + a]
                 for i in range(size):
                     for j in range(size):
-                        seen = p + (y + i) * (TILE + size - 1) + x + j
+                        pixel = p + (y + i) * (TILE + size - 1) + x + j
                         height = t + (i * size + j) * 2 * n_lanes + a
-                        e += pixels[seen] * template[height]
-                exponent = e - log2_sum[z + at]
+                        e += pixels[pixel] * template[height]
+                exponent = e - log2_sum[z + window]
                 value = e * 0
                 if exponent > LOG2_FLUSH:
                     value += math.exp(exponent * math.log(2.0))
-                weight[w + at * 2 * n_lanes + a] = value
+                weight[w + window * 2 * n_lanes + a] = value
                 mass[m + a] += value
 
 

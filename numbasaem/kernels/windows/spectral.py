@@ -1,7 +1,7 @@
 """The operations of `numbasaem.kernels.windows.direct` through Fourier transforms.
 
-Work a window and rotation is O(log n), whatever L is. The rotations of a panel's two
-registers travel as the real and the imaginary part of one complex image.
+The work for a window and rotation is O(log n), whatever L is. The rotations of a
+panel's two registers are the real and the imaginary part of one complex image.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LARGEST = 64
-"""Windows that the transforms are long enough for."""
+"""Largest L that the transforms are long enough for."""
 _SIDES = ((16, 64), (LARGEST, 96))
-"""Up to which L, and the side of the transforms that take the least time a window."""
+"""Largest L, and the side of the transforms that then take the least time a window."""
 _FASTER_FROM = {16: 11, 8: 12, 4: 12}
 """Smallest L for which transforms take less time than sums over pixels, by lanes.
 
@@ -138,12 +138,15 @@ def _each_window(builder, size, lanes, spectrum, template, bias, scratch, use): 
     image, templates = Image(v, scratch, row), Image(v, template, side)
 
     def one_column(j: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
-        seen = builder.gep(spectrum, [builder.mul(j, index(2 * side))])
-        wanted, line = templates.line(j, side), image.line(j, 1)
+        tile_column = builder.gep(spectrum, [builder.mul(j, index(2 * side))])
+        template_column, line = templates.line(j, side), image.line(j, 1)
         products = []
         for i in range(side):
-            value = v.broadcast(seen, 2 * i), v.broadcast(seen, 2 * i + 1)
-            products.append(do.product(value, templates.load(wanted, i)))
+            value = (
+                v.broadcast(tile_column, 2 * i),
+                v.broadcast(tile_column, 2 * i + 1),
+            )
+            products.append(do.product(value, templates.load(template_column, i)))
         inside = inverse_transform(do, products)[:n_windows]
         for i, value in enumerate(inside):
             image.store(value, line, i * row)
@@ -204,12 +207,13 @@ def _emit_add_windows(builder, size, lanes, pointers):  # type: ignore[no-untype
         return []
 
     def one_column(j: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
-        seen = builder.gep(spectrum, [builder.mul(j, index(2 * side))])
+        tile_column = builder.gep(spectrum, [builder.mul(j, index(2 * side))])
         line = image.line(j, 1)
         x = [image.load(line, y * row) for y in range(n_windows)]
         products = []
         for i, value in enumerate(transform(do, x + outside)):
-            re, im = v.broadcast(seen, 2 * i), v.broadcast(seen, 2 * i + 1)
+            re = v.broadcast(tile_column, 2 * i)
+            im = v.broadcast(tile_column, 2 * i + 1)
             products.append(do.product((re, builder.fneg(im)), value))
         # forward again: the sum for pixel (i, j) stands at (-i, -j) of the inverse
         for i, value in enumerate(transform(do, products)[:size]):

@@ -1,9 +1,9 @@
 """The E-step of the window model, tile by tile, in two passes over the rotations.
 
-The first pass adds up each window's evidence, the sums over neighbourhoods follow, and
-the second pass takes the products again to weigh the windows with them. Products are
-never kept: to take them twice costs less than to keep a margin of windows around each
-tile. Nothing of size windows x rotations x pixels ever exists.
+The first pass adds up the evidence of each window. Sums over neighbourhoods follow. The
+second pass computes the products of windows and templates again, and weighs the windows
+with them: that costs less than to keep a margin of windows around each tile. Nothing of
+size windows x rotations x pixels ever exists.
 """
 
 from __future__ import annotations
@@ -31,10 +31,11 @@ _weigh_spectra = spectral.weigh_windows
 _add_windows_spectra = spectral.add_windows
 
 NOWHERE = 1e30
-"""Base-2 logarithm of the sum that a window's weights are divided by where the window
-is not to count: finite, so that it never makes a NaN."""
+"""Base-2 logarithm of what the weights of a window that is not to count are divided by:
+finite, so that it never makes a NaN."""
 _FARTHEST = 200
-"""Powers of two that float64 sums cannot tell from nothing, and more."""
+"""Power of two by which a term may be smaller than a float64 sum, far beyond what
+changes the sum."""
 
 
 def tile_windows(route: int, size: int) -> int:
@@ -163,17 +164,18 @@ def _tile_evidence(  # type: ignore[no-untyped-def]
     view = _tile_view(route, side, tile, spectrum, scratch)
     for panel in range(n_panels):
         template, first = panel * template_length, panel * 2 * n_lanes
-        given = (view, 0, templates, template, bias, first)
-        _add_evidence(route, side, lanes, (*given, level, 0, total, 0, scratch, 0))
+        inputs = (view, 0, templates, template, bias, first)
+        _add_evidence(route, side, lanes, (*inputs, level, 0, total, 0, scratch, 0))
     for y in range(min(n_windows, significand.shape[0] - top)):
         for x in range(min(n_windows, significand.shape[1] - left)):
-            at = (y * n_windows + x) * n_lanes
-            highest = level[at]
+            start = (y * n_windows + x) * n_lanes
+            highest = level[start]
             for lane in range(n_lanes):
-                highest = max(highest, level[at + lane])
+                highest = max(highest, level[start + lane])
             value = 0.0
             for lane in range(n_lanes):
-                value += math.ldexp(total[at + lane], int(level[at + lane] - highest))
+                lower = int(level[start + lane] - highest)
+                value += math.ldexp(total[start + lane], lower)
             significand[top + y, left + x] = value
             exponent[top + y, left + x] = int(highest)
 
@@ -210,12 +212,12 @@ def window_evidence(  # type: ignore[no-untyped-def]
         Projections times log2(e) / sigma**2, `2 * lanes` rotations to a panel. On the
         Fourier route what `spectral.template_spectra` makes of them.
     bias : float32, shape (n_panels * 2 * lanes,)
-        log2 of what the evidence of each rotation is multiplied by.
+        log2 of the factor of the evidence of each rotation.
     scratch_length : int
         float32 elements that the operations of the route need to work in.
     significand : float32, shape (n_regions, rows - L + 1, columns - L + 1)
         Output, at the tiles' windows.
-    exponent : int32, of the same shape
+    exponent : int32, shape of `significand`
         Output: the evidence is significand * 2**exponent.
 
     Returns
@@ -251,12 +253,12 @@ def _add_line(significand, exponent, reach, powers, sums, exponents):  # type: i
     for x in range(significand.size):
         first, last = max(0, x - reach), min(significand.size, x + reach + 1)
         highest = exponent[first]
-        for at in range(first + 1, last):
-            highest = max(highest, exponent[at])
+        for i in range(first + 1, last):
+            highest = max(highest, exponent[i])
         value = 0.0
-        for at in range(first, last):
-            lower = min(highest - exponent[at], _FARTHEST)
-            value += significand[at] * powers[lower]
+        for i in range(first, last):
+            lower = min(highest - exponent[i], _FARTHEST)
+            value += significand[i] * powers[lower]
         sums[x], exponents[x] = value, highest
 
 
@@ -270,11 +272,11 @@ def neighbourhood_sums(size, significand, exponent, sums, exponents, log2_sum): 
         L, side of a window.
     significand : float32, shape (n_regions, rows, columns)
         Evidence of each window over 2**exponent, at least 0.
-    exponent : int32, of the same shape
-        At least 0, and 0 where the evidence is.
-    sums, exponents : float64 and int64, of the same shape
+    exponent : int32, shape of `significand`
+        Exponents of at least 0, and 0 where the evidence is 0.
+    sums, exponents : float64 and int64, shape of `significand`
         Work space.
-    log2_sum : float32, of the same shape
+    log2_sum : float32, shape of `significand`
         Output: log2(1 + sum of the evidence of windows less than L away on both axes).
 
     Returns
@@ -284,9 +286,9 @@ def neighbourhood_sums(size, significand, exponent, sums, exponents, log2_sum): 
 
     Notes
     -----
-    The denominator of w(r, k). Every sum is one of numbers that are not negative,
-    relative to the largest of them, so that nothing cancels or overflows, whatever
-    their range; first along rows, then along columns.
+    The denominator of w(r, k), first along rows, then along columns. All terms of a sum
+    are at least 0 and are taken relative to the largest, so that nothing cancels or
+    overflows, whatever their range.
     """
     n_regions, n_rows, n_columns = significand.shape
     powers = np.empty(_FARTHEST + 1)
@@ -360,12 +362,12 @@ def _add_tile(  # type: ignore[no-untyped-def]
     for panel in range(n_panels):
         template, first = panel * template_length, panel * 2 * n_lanes
         image[:], panel_mass[:] = 0, 0
-        given = (view, 0, templates, template, bias, first, denominator, 0)
-        found = (weight, 0, panel_mass, 0)
-        _weigh_windows(route, side, lanes, (*given, *found, scratch, 0))
+        inputs = (view, 0, templates, template, bias, first, denominator, 0)
+        outputs = (weight, 0, panel_mass, 0)
+        _weigh_windows(route, side, lanes, (*inputs, *outputs, scratch, 0))
         _add_windows(route, side, lanes, (view, 0, weight, 0, image, 0, scratch, 0))
-        for at in range(image_length):
-            sums[panel * image_length + at] += image[at]
+        for entry in range(image_length):
+            sums[panel * image_length + entry] += image[entry]
         for a in range(2 * n_lanes):
             mass[first + a] += panel_mass[a]
 
