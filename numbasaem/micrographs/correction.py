@@ -1,13 +1,12 @@
 """Between a molecule and the pixels: the lens, and the colour of the noise.
 
-Both are filters. A micrograph is filtered so that its noise becomes white. Particles
-in it have then been through both filters, and so projections are taken through both
-and cropped to their box.
+A micrograph is filtered so that its noise is white. Projections are taken through all
+that particles have then been through, and cropped to their box.
 
-For the lens the micrograph's filter is the sign of the contrast transfer function,
-which changes no noise and brings a particle's fringes back to it; both filters
-together are its absolute value. For coloured noise the micrograph's filter is one over
-the root of the spectrum, and so is what particles have been through.
+For the lens the micrograph's filter is the sign of the contrast transfer function: it
+changes no noise and brings a particle's fringes back to it. Particles have then been
+through the absolute value of that function. For coloured noise the filter is one over
+the root of the spectrum, and particles have been through this filter alone.
 """
 
 from __future__ import annotations
