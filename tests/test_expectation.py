@@ -16,7 +16,7 @@ from numbasaem.errors import InputError
 from numbasaem.kernels.patches import direct, portable, spectral
 from numbasaem.kernels.patches import statistics as kernels
 from numbasaem.kernels.patches.energies import visible_energies
-from numbasaem.observations import patch_expectation as expectation_step
+from numbasaem.observations import patch_blocks
 from numbasaem.observations.exponents import (
     LARGEST_EXPONENT,
     TOLERANCE,
@@ -331,7 +331,7 @@ def test_compile_kernels__nothing_is_left_to_compile(whole_square: bool) -> None
 def test_expectation__through_spectra_matches_brute_force(
     monkeypatch: pytest.MonkeyPatch, size: int, snr: float
 ) -> None:
-    monkeypatch.setattr(expectation_step, "FOURIER_FROM", 0)
+    monkeypatch.setattr(patch_blocks, "FOURIER_FROM", 0)
     given = problem(size=size, snr=snr, n_patches=19, n_rotations=5)
     assert_same_statistics(expectation(**given), brute_force(given))
 
@@ -342,7 +342,7 @@ def test_expectation__routes_agree(
 ) -> None:
     given = problem(n_patches, n_rotations=7, size=15, snr=1.0)
     through_spectra = expectation(**given)
-    monkeypatch.setattr(expectation_step, "FOURIER_FROM", 99)
+    monkeypatch.setattr(patch_blocks, "FOURIER_FROM", 99)
     assert_same_statistics(through_spectra, expectation(**given), 3 * ROUNDING)
 
 
