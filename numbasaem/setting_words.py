@@ -110,6 +110,10 @@ def first_fault(error: ValidationError) -> InputError:
     if fault["type"] == "extra_forbidden":
         return expected("settings", "names of settings", where)
     wanted = fault["msg"].removeprefix("Input should be ")
+    # The command line words a wrong choice itself: "Value error, X is not one of Y."
+    choices = wanted.partition(" is not one of ")[2].removesuffix(".")
+    if choices:
+        wanted = f"one of {choices}"
     if fault["type"] in _WANTED:
         wanted = _WANTED[fault["type"]].format(**circumstances)
     return expected(where, wanted, repr(fault["input"]))

@@ -249,3 +249,12 @@ def test_library__tells_users_by_warnings_alone() -> None:
         text = path.read_text("utf-8")
         assert "getLogger(__name__)" not in text
         assert path.name == "errors.py" or "warnings.warn(" not in text
+
+
+def test_choice__that_is_none_is_worded_as_all_faults(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["reconstruct", "a.mrc", "--out", str(tmp_path), "--size", "11"]
+    assert cli.main([*command, "--model", "cat"]) == 2
+    line = capsys.readouterr().err.strip()
+    assert line == "numbasaem: --model: expected one of 'patch', 'window', found 'cat'"
