@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from numbasaem.assessment.fsc import fourier_shell_correlation
     from numbasaem.errors import InputError, NumericalError
     from numbasaem.geometry.rotations import random_rotations, rotation_grid
+    from numbasaem.geometry.view_grid import ViewGrid
     from numbasaem.observations.patch_expectation import expectation
     from numbasaem.observations.statistics import Statistics
     from numbasaem.observations.window_expectation import window_expectation
@@ -37,6 +38,7 @@ __all__ = [
     "SimulationSettings",
     "Statistics",
     "Validation",
+    "ViewGrid",
     "VolumeBasis",
     "__version__",
     "align",
@@ -59,6 +61,7 @@ _HOME = {
     "SimulationSettings": "simulation.settings",
     "Statistics": "observations.statistics",
     "Validation": "validation.checks",
+    "ViewGrid": "geometry.view_grid",
     "VolumeBasis": "volume.basis",
     "align": "assessment.alignment",
     "expectation": "observations.patch_expectation",

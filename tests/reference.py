@@ -548,3 +548,82 @@ def configuration_posterior(
 
     place_more(0, [], 1.0)
     return mass / total
+
+
+def window_features(images, pixels):
+    """Inner products of every whole window with images: (rows, columns, n_images)."""
+    n_images, size, _ = images.shape
+    n_rows, n_columns = (n - size + 1 for n in pixels.shape)
+    features = np.empty((n_rows, n_columns, n_images))
+    for y in range(n_rows):
+        for x in range(n_columns):
+            features[y, x] = add_window_products(images, pixels, y, x)
+    return features
+
+
+def add_window_products(images, pixels, y, x):
+    """Inner products of the window that begins at (y, x) with images."""
+    size = images.shape[1]
+    window = pixels[y : y + size, x : x + size]
+    return np.array([np.sum(image * window) for image in images])
+
+
+def _steered_product(features, pair, orders, angle, mirrored):
+    """Inner product of one window with the projection of a view turned by an angle."""
+    n_half = len(orders)
+    total = 0.0
+    for n, order in enumerate(orders):
+        c, s = features[n], features[n_half + n]
+        p, q = pair[n], -pair[n_half + n] if mirrored else pair[n_half + n]
+        total += (p * c + q * s) * np.cos(order * angle)
+        total += (p * s - q * c) * np.sin(order * angle)
+    return total
+
+
+def add_steered_evidence(features, pair, orders, angles, bias):
+    """Sum of 2**exponent over both views of a pair and all angles, for each window."""
+    return np.array(
+        [
+            sum(
+                2.0
+                ** (bias[view, a] + _steered_product(one, pair, orders, angle, view))
+                for view in (0, 1)
+                for a, angle in enumerate(angles)
+            )
+            for one in features
+        ]
+    )
+
+
+def steered_evidence(features, coefficients, orders, angles, bias):
+    """Evidence of each window: the sum over pairs, bias of shape (n_pairs, 2, n)."""
+    pairs = zip(coefficients, bias, strict=True)
+    return sum(add_steered_evidence(features, p, orders, angles, b) for p, b in pairs)
+
+
+def weigh_steered(features, pair, orders, angles, bias, log2_divisor):
+    """Weights (2, n_angles) of a pair's rotations, and what they bring back to p, q."""
+    n_half = len(orders)
+    mass, sums = np.zeros((2, len(angles))), np.zeros(2 * n_half)
+    for window, divisor in zip(features, log2_divisor, strict=True):
+        for view in (0, 1):
+            for a, angle in enumerate(angles):
+                product = _steered_product(window, pair, orders, angle, view)
+                weight = 2.0 ** (bias[view, a] + product - divisor)
+                mass[view, a] += weight
+                for n, order in enumerate(orders):
+                    c, s = window[n], window[n_half + n]
+                    cosine, sine = np.cos(order * angle), np.sin(order * angle)
+                    sums[n] += weight * (c * cosine + s * sine)
+                    sign = -1 if view else 1
+                    sums[n_half + n] += sign * weight * (s * cosine - c * sine)
+    return mass, sums
+
+
+def accumulate_steered(features, coefficients, orders, angles, bias, log2_divisor):
+    """Weights and sums of all pairs; see :func:`weigh_steered`."""
+    results = [
+        weigh_steered(features, pair, orders, angles, of_pair, log2_divisor)
+        for pair, of_pair in zip(coefficients, bias, strict=True)
+    ]
+    return np.array([r[0] for r in results]), np.array([r[1] for r in results])

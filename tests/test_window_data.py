@@ -12,10 +12,10 @@ from numbasaem import cli
 from numbasaem.assessment.alignment import align
 from numbasaem.errors import InputError
 from numbasaem.io.mrc import write_micrograph
+from numbasaem.observations.pixel_expectation import pixel_expectation
 from numbasaem.observations.shift_prior import uniform_shift_prior
 from numbasaem.observations.statistics import Statistics
 from numbasaem.observations.window_data import Windows, WindowSet, load_windows
-from numbasaem.observations.window_expectation import window_expectation
 from numbasaem.reconstruction.driver import reconstruct
 from numbasaem.reconstruction.memory import limit_threads_to_memory
 from numbasaem.reconstruction.result import Result
@@ -69,7 +69,7 @@ def all_statistics(data: WindowSet, chosen: np.ndarray | None = None) -> Statist
 def test_tiles__add_up_to_the_micrographs(sample: Simulation) -> None:
     found = all_statistics(load(sample.micrographs))
     first, second = (
-        window_expectation(pixels, random_images(), 1.0, 0.6)[0]
+        pixel_expectation(pixels, random_images(), 1.0, 0.6)[0]
         for pixels in sample.micrographs
     )
     wanted = first + second

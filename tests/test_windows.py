@@ -17,13 +17,13 @@ from numbasaem.kernels.llvm import LANES
 from numbasaem.kernels.windows import direct, portable, spectral
 from numbasaem.kernels.windows import statistics as windows
 from numbasaem.observations.exponents import LARGEST_EXPONENT, TOLERANCE
+from numbasaem.observations.pixel_expectation import (
+    PixelExpectation,
+    compile_window_kernels,
+    pixel_expectation,
+)
 from numbasaem.observations.shift_prior import uniform_shift_prior
 from numbasaem.observations.statistics import Statistics
-from numbasaem.observations.window_expectation import (
-    WindowExpectation,
-    compile_window_kernels,
-    window_expectation,
-)
 from numbasaem.projection.operator import ProjectionOperator
 from numbasaem.reconstruction.maximization import (
     maximization,
@@ -269,7 +269,7 @@ def test_neighbourhood_sums__any_range() -> None:
 )
 def test_statistics__plain_sums(more: dict[str, Any]) -> None:
     given = problem(**more)
-    found, positions = window_expectation(**given)
+    found, positions = pixel_expectation(**given)
     wanted, posterior = plain_sums(given)
     assert_same_statistics(found, wanted, 1e-4)
     assert_close(positions, posterior, 1e-4)
@@ -281,7 +281,7 @@ def test_compile_window_kernels__nothing_is_left_to_compile(disc: bool) -> None:
     compile_window_kernels(6, whole_square=not disc)
     dispatchers: Any = windows.window_evidence, windows.accumulate_windows
     compiled = [set(dispatcher.signatures) for dispatcher in dispatchers]
-    window_expectation(**given)
+    pixel_expectation(**given)
     assert [set(dispatcher.signatures) for dispatcher in dispatchers] == compiled
 
 
@@ -291,7 +291,7 @@ def test_mask__only_whole_windows() -> None:
     mask[20:23, 30:34] = mask[:, 54:] = False
     wanted, posterior = plain_sums(given, mask)
     given["micrograph"][~mask] = np.nan
-    found, positions = window_expectation(**given, mask=mask)
+    found, positions = pixel_expectation(**given, mask=mask)
     assert_same_statistics(found, wanted, 1e-4)
     assert_close(positions, posterior, 1e-4)
     assert (positions[:, 54 - SIZE + 1 :] == 0).all()
@@ -299,7 +299,7 @@ def test_mask__only_whole_windows() -> None:
 
 def test_strong_signal__no_overflow() -> None:
     given = problem(snr=400.0, disc=True)
-    stats, positions = window_expectation(**given)
+    stats, positions = pixel_expectation(**given)
     assert np.isfinite(stats.log_likelihood)
     centres = np.zeros(positions.shape, bool)
     for y in range(1, 52 - SIZE, 3 * SIZE):
@@ -317,7 +317,7 @@ def test_likelihood__right_as_far_as_it_may_be_steep(size: int) -> None:
     given["micrograph"][1 : size + 1, 2 : size + 2] = given["images"][0]
     energy = np.square(given["images"]).sum()
     given["noise_variance"] = energy / (1.96 * LARGEST_EXPONENT)
-    found, positions = window_expectation(**given)
+    found, positions = pixel_expectation(**given)
     evidence = energy / (2 * given["noise_variance"])
     prior = np.log(0.4 / (2 * size - 1) ** 2)
     half = size // 2
@@ -331,7 +331,7 @@ def test_likelihood__right_as_far_as_it_may_be_steep(size: int) -> None:
     with pytest.raises(
         InputError, match=r"micrograph and images: .* order of the noise"
     ):
-        window_expectation(**given)
+        pixel_expectation(**given)
 
 
 @pytest.mark.parallel
@@ -339,9 +339,9 @@ def test_statistics__same_for_any_number_of_threads() -> None:
     if numba.config.NUMBA_NUM_THREADS < 2:
         pytest.skip("one thread only")
     given = problem(shape=(300, 260))
-    wanted, posterior = window_expectation(**given, threads=1)
+    wanted, posterior = pixel_expectation(**given, threads=1)
     for threads in range(2, min(4, numba.config.NUMBA_NUM_THREADS) + 1):
-        found, positions = window_expectation(**given, threads=threads)
+        found, positions = pixel_expectation(**given, threads=threads)
         assert_identical_statistics(found, wanted)
         np.testing.assert_array_equal(positions, posterior)
 
@@ -366,7 +366,7 @@ def test_statistics__same_for_any_number_of_threads() -> None:
 )
 def test_bad_input__told(change: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
-        window_expectation(**problem() | change)
+        pixel_expectation(**problem() | change)
 
 
 # --- what the posterior is worth -------------------------------------------------
@@ -404,14 +404,14 @@ def exact_posterior(given: dict[str, Any], spacing: int) -> Array:
 @pytest.mark.parametrize("spacing", [3, 5])
 def test_posterior__exact_where_all_positions_overlap(spacing: int) -> None:
     given = tiny(side=5, seed=0, snr=1.0)
-    _, positions = window_expectation(**given)
+    _, positions = pixel_expectation(**given)
     np.testing.assert_allclose(positions, exact_posterior(given, spacing), rtol=1e-5)
 
 
 @pytest.mark.parametrize(("snr", "error"), [(0.2, 0.5), (6.0, 0.1)])
 def test_posterior__near_that_over_all_configurations(snr: float, error: float) -> None:
     given = tiny(side=12, seed=2, snr=snr)
-    _, positions = window_expectation(**given)
+    _, positions = pixel_expectation(**given)
     exact = exact_posterior(given, spacing=5)
     # weak candidates are counted too often, since only overlap excludes; found ones not
     assert np.abs(positions - exact).sum() < error * exact.sum()
@@ -429,7 +429,7 @@ def test_full_passes__objective_does_not_fall() -> None:
     variance, empty = sample.noise_variance, 0.5
     objective = []
     for _ in range(8):
-        stats, _ = window_expectation(
+        stats, _ = pixel_expectation(
             sample.micrographs[0], operator.project(x), variance, empty
         )
         objective.append(stats.log_likelihood / stats.n_patches)
@@ -448,11 +448,11 @@ PROGRAM = """
 import sys
 import numpy as np
 from numbasaem.kernels import llvm as vectors
-from numbasaem.observations.window_expectation import window_expectation
+from numbasaem.observations.pixel_expectation import pixel_expectation
 given = dict(np.load(sys.argv[1]))
 for name in ("noise_variance", "empty_prior"):
     given[name] = float(given[name])
-found, positions = window_expectation(**given)
+found, positions = pixel_expectation(**given)
 np.savez(sys.argv[2], lanes=vectors.LANES, positions=positions, **vars(found))
 """
 
@@ -471,7 +471,7 @@ def test_statistics__same_for_any_vector_width(lanes: int, programs: Programs) -
     process, path = programs[lanes]
     assert process.wait(timeout=300) == 0
     found = dict(np.load(path))
-    wanted, positions = window_expectation(**problem(shape=(20, 60)))
+    wanted, positions = pixel_expectation(**problem(shape=(20, 60)))
     assert found.pop("lanes") == lanes
     assert_close(found.pop("positions"), positions)
     assert_same_statistics(Statistics(**found), wanted)
@@ -480,8 +480,8 @@ def test_statistics__same_for_any_vector_width(lanes: int, programs: Programs) -
 def test_route__transforms_from_where_they_are_faster() -> None:
     size = spectral.faster_from(LANES)
     images = np.zeros((1, size, size))
-    assert LANES == 1 or WindowExpectation(images, 1.0, 0.5).route == SPECTRAL
-    assert WindowExpectation(images[:, 1:, 1:], 1.0, 0.5).route != SPECTRAL
+    assert LANES == 1 or PixelExpectation(images, 1.0, 0.5).route == SPECTRAL
+    assert PixelExpectation(images[:, 1:, 1:], 1.0, 0.5).route != SPECTRAL
 
 
 def test_faster_from__no_transforms_without_vectors() -> None:

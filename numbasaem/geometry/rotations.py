@@ -57,7 +57,7 @@ def rotation_grid(n: int) -> NDArray[np.float64]:
     >>> rotation_grid(552).shape
     (552, 3, 3)
     """
-    _check_number(n, at_least=1)
+    check_number(n, at_least=1)
     s = np.arange(n, dtype=np.float64) + 0.5
     return _from_torus(s / n, 2 * np.pi * s / _PHI, 2 * np.pi * s / _PSI)
 
@@ -109,12 +109,26 @@ def random_rotations(n: int, generator: np.random.Generator) -> NDArray[np.float
     >>> np.allclose(rotations @ rotations.mT, np.eye(3))
     True
     """
-    _check_number(n, at_least=0)
+    check_number(n, at_least=0)
     share, alpha, beta = generator.random((3, n))
     return _from_torus(1 - share, 2 * np.pi * alpha, 2 * np.pi * beta)
 
 
-def _check_number(n: object, at_least: int) -> None:
+def check_number(n: object, at_least: int) -> None:
+    """Refuse what is no number of rotations.
+
+    Parameters
+    ----------
+    n : int
+        The number.
+    at_least : int
+        Smallest one that can be used.
+
+    Raises
+    ------
+    InputError
+        If it is none, or smaller.
+    """
     if not isinstance(n, int | np.integer) or isinstance(n, bool) or n < at_least:
         raise expected("rotations", f"a whole number of at least {at_least}", n)
 

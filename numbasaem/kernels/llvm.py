@@ -147,6 +147,15 @@ class Vectors:
             kept, builder.bitcast(scaled, self.type), self.constant(0.0)
         )
 
+    def scaled_down(self, total: ir.Value, steps: ir.Value) -> ir.Value:
+        """Sum times 2**steps for steps <= 0, of a sum that headroom has let grow.
+
+        In two halves: `exp2` is zero below `LOG2_FLUSH`, and a sum of 2**64 times that
+        is not.
+        """
+        half = self.exp2(self.builder.fmul(steps, self.constant(0.5)))
+        return self.builder.fmul(self.builder.fmul(total, half), half)
+
     def fence(self) -> None:
         """Keep loads on their side of this point; emits no instruction.
 

@@ -13,11 +13,11 @@ from numbasaem.errors import expected
 from numbasaem.micrographs.reading import MicrographReader
 
 from .patch_data import projections_through
+from .pixel_expectation import PixelExpectation, compile_window_kernels
 from .pixel_sums import pixel_sums, variance_and_brightest
 from .protocol import DataSet
 from .shift_prior import visible_shifts
 from .statistics import by_optics_group
-from .window_expectation import WindowExpectation, compile_window_kernels
 from .window_tiles import Regions, pixels_of, region_windows, tiles_of, whole_windows
 
 if TYPE_CHECKING:
@@ -232,7 +232,7 @@ class Windows:
         def of_group(
             members: NDArray[np.intp], images: NDArray[np.float64]
         ) -> Statistics:
-            e_step = WindowExpectation(images, noise_variance, empty, rotation_prior)
+            e_step = PixelExpectation(images, noise_variance, empty, rotation_prior)
             parts = []
             for first in range(0, len(members), TILES_AT_ONCE):
                 regions = self._regions(members[first : first + TILES_AT_ONCE])

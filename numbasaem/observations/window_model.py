@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from numbasaem.errors import expected
 from numbasaem.micrographs.preparation import preparation_bytes
 
+from .pixel_expectation import pixel_expectation
 from .protocol import DataMemory, ObservationModel, Positions
 from .window_data import TILES_AT_ONCE, empty_probability, load_windows
-from .window_expectation import window_expectation
 from .window_positions import peaks
 from .window_tiles import region_windows, tile_bounds, tile_bytes
 
@@ -90,7 +90,7 @@ class WindowModel(ObservationModel):
         """Peaks of the posterior of positions; see :class:`ObservationModel`."""
         empty = empty_probability(shift_prior)
         hypotheses = images, noise_variance, empty, rotation_prior
-        _, posterior = window_expectation(pixels, *hypotheses, threads)
+        _, posterior = pixel_expectation(pixels, *hypotheses, threads)
         if on_progress is not None:
             on_progress(1.0)
         return peaks(posterior, images.shape[-1])

@@ -23,7 +23,7 @@ def peaks(posterior: NDArray[np.float32], size: int) -> Positions:
     ----------
     posterior : float32, shape (rows - L + 1, columns - L + 1)
         Posterior of a particle whose window begins at each pixel, as of
-        :func:`window_expectation`.
+        :func:`pixel_expectation`.
     size : int
         L, side of a window, pixels.
 

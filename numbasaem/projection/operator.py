@@ -61,31 +61,57 @@ def image_basis(basis: BallFunctions) -> NDArray[np.float64]:
 def _image_basis(size: int, ell_max: int) -> NDArray[np.float64]:
     """Build :func:`image_basis`; a basis is determined by size and degree."""
     basis = BallFunctions(size, ell_max)
-    disc_basis = DiscBasis(size)
     y, x = lattice(offsets(size), 2)
     inside = disc(size)
-    radius = np.hypot(x, y)[inside] / disc_basis.radius
     angle = np.arctan2(y, x)[inside]
+    matrix = np.zeros((size * size, basis.n_coefficients))
+    for order, (cosines, sines, profiles) in enumerate(disc_profiles(basis)):
+        for signed_order, columns in {order: cosines, -order: sines}.items():
+            images = profiles * _longitude_factor(signed_order, angle)
+            matrix[np.ix_(inside.ravel(), columns)] = images.T
+    matrix.flags.writeable = False
+    return matrix
 
+
+def disc_profiles(
+    basis: BallFunctions,
+) -> list[tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64]]]:
+    """Radial profiles of the projections along z, by their angular order N.
+
+    Parameters
+    ----------
+    basis : BallFunctions
+        Functions that span the volumes.
+
+    Returns
+    -------
+    list of tuples, one for each N from 0 to l_max
+        Columns of the functions with m = N, of those with m = -N, and the profiles of
+        both at the pixels of the disc, float64 of shape (n, n_pixels): projections are
+        these times the real harmonic at the equator, sqrt(2) (-1)^N cos N phi for
+        m = N > 0, sqrt(2) (-1)^N sin N phi for m = -N, and 1 for N = 0.
+    """
+    disc_basis = DiscBasis(basis.size)
+    y, x = lattice(offsets(basis.size), 2)
+    radius = np.hypot(x, y)[disc(basis.size)] / disc_basis.radius
+    degrees = range(basis.ell_max + 1)
     coupling = coupling_coefficients(
-        [basis.radial_zeros(ell) for ell in range(ell_max + 1)], disc_basis
+        [basis.radial_zeros(ell) for ell in degrees], disc_basis
     )
     first_row = np.cumsum([0, *basis.radial_counts])
     ell, m, s = basis.indices.T
     rows = first_row[ell] + s - 1
-    matrix = np.zeros((size * size, basis.n_coefficients))
-    for order in range(ell_max + 1):
+    by_order = []
+    for order in degrees:
         modes = disc_basis.radial_modes(order)
         scale = NYQUIST**2 * np.sqrt(2 * np.pi) * modes.hankel_eigenvalues
-        profiles = (coupling[order] * scale) @ modes.evaluate(radius)
-        for signed_order in {order, -order}:
-            columns = np.flatnonzero((m == signed_order) & ((ell + order) % 2 == 0))
-            sign = 1 - (ell[columns] - order) % 4  # 1, -1 as ell - N is 0, 2 modulo 4
-            images = sign[:, np.newaxis] * profiles[rows[columns]]
-            images *= _longitude_factor(signed_order, angle)
-            matrix[np.ix_(inside.ravel(), columns)] = images.T
-    matrix.flags.writeable = False
-    return matrix
+        radial = (coupling[order] * scale) @ modes.evaluate(radius)
+        even = (ell + order) % 2 == 0
+        cosines, sines = (np.flatnonzero((m == n) & even) for n in (order, -order))
+        sign = 1 - (ell[cosines] - order) % 4  # 1, -1 as ell - N is 0, 2 modulo 4
+        profiles = sign[:, np.newaxis] * radial[rows[cosines]]
+        by_order.append((cosines, sines, profiles))
+    return by_order
 
 
 def _longitude_factor(m: int, angle: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -9,7 +9,10 @@ from scipy import linalg, special
 from threadpoolctl import threadpool_limits
 
 from numbasaem.errors import expected
+from numbasaem.geometry.view_grid import ViewGrid
+from numbasaem.observations.feature_statistics import FeatureStatistics
 from numbasaem.projection.operator import ProjectionOperator
+from numbasaem.projection.steerable import ViewProjections
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -23,8 +26,8 @@ _SMALLEST_RIDGE = 1e-9
 
 def maximization(
     basis: VolumeBasis,
-    rotations: ArrayLike,
-    stats: Statistics,
+    rotations: ArrayLike | ViewGrid,
+    stats: Statistics | FeatureStatistics,
     prior_precision: ArrayLike | None = None,
 ) -> NDArray[np.float64]:
     """Volume that maximizes the expected log-likelihood, equation (29).
@@ -33,9 +36,9 @@ def maximization(
     ----------
     basis : VolumeBasis
         Basis of the volume, M coefficients.
-    rotations : array, shape (K, 3, 3)
-        Rotations that `stats` refers to.
-    stats : Statistics
+    rotations : array, shape (K, 3, 3), or ViewGrid
+        Rotations that `stats` refers to; a ViewGrid for those of windows.
+    stats : Statistics or FeatureStatistics
         Sufficient statistics of the E-step.
     prior_precision : array, shape (M,), optional
         Noise variance over prior variance of each coefficient: a Gaussian prior of
@@ -62,9 +65,17 @@ def maximization(
     >>> maximization(basis, rotations, stats).shape == (basis.n_coefficients,)
     True
     """
-    operator = ProjectionOperator(basis, rotations)
-    matrix, right_side = normal_equations(operator, stats)
-    return solve(matrix, right_side, prior_precision)
+    if isinstance(stats, FeatureStatistics):
+        if not isinstance(rotations, ViewGrid):
+            found = f"a {type(rotations).__name__}"
+            raise expected("rotations", "a ViewGrid for statistics of windows", found)
+        views = ViewProjections(basis, rotations)
+        equations = stats.normal_matrix(views), stats.right_side(views)
+    else:
+        if isinstance(rotations, ViewGrid):
+            rotations = rotations.rotations
+        equations = normal_equations(ProjectionOperator(basis, rotations), stats)
+    return solve(*equations, prior_precision)
 
 
 def normal_equations(

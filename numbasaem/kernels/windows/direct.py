@@ -52,7 +52,7 @@ class Evidence:
         builder.cbranch(above, raising, raised)
         builder.position_at_end(raising)
         higher = v.larger(level, v.nearest_integer(highest))
-        scaled = builder.fmul(total, v.exp2(builder.fsub(level, higher)))
+        scaled = v.scaled_down(total, builder.fsub(level, higher))
         v.store(higher, self.level, offset)
         builder.branch(raised)
         builder.position_at_end(raised)
