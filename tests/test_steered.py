@@ -10,7 +10,8 @@ from numbasaem import VolumeBasis, maximization
 from numbasaem.errors import InputError
 from numbasaem.geometry.view_grid import ViewGrid
 from numbasaem.kernels.llvm import LANES
-from numbasaem.kernels.windows import steerable as kernels
+from numbasaem.kernels.windows import steerable
+from numbasaem.kernels.windows import steerable_statistics as kernels
 from numbasaem.observations.pixel_expectation import pixel_expectation
 from numbasaem.observations.window_expectation import (
     _in_groups,
@@ -129,7 +130,7 @@ class Case:
         waves = np.concatenate([np.cos(phases), np.sin(phases)], axis=1)
         self.fours = np.array([[0, 7, 3, 4], [1, 6, 2, 5]])
         self.n_rows, self.n_columns = 2, 96
-        pixels = np.zeros((4, 2 * kernels.BLOCK + 3), np.float32)
+        pixels = np.zeros((4, 2 * steerable.BLOCK + 3), np.float32)
         pixels[:, : self.n_columns + 2] = generator.standard_normal(
             (4, self.n_columns + 2), dtype=np.float32
         )
@@ -137,7 +138,7 @@ class Case:
         self.pixels, self.images = pixels, images
         rows, columns = np.divmod(np.arange(n_pixels), 3)
         self.offsets = rows * pixels.shape[1] + columns
-        self.types = kernels.counts_in_types(counts), (0,) * LANES
+        self.types = steerable.counts_in_types(counts), (0,) * LANES
         self.of_views = (
             self.coefficients,
             waves.astype(np.float32),
@@ -148,7 +149,7 @@ class Case:
         self.windows = features.reshape(-1, 2 * n_half)
 
     def log2_evidence(self) -> np.ndarray:
-        shape = (2, self.n_rows, 2, kernels.BLOCK)
+        shape = (2, self.n_rows, 2, steerable.BLOCK)
         level, total = np.empty(shape, np.float32)
         kernels.steered_evidence(
             *self.types,
@@ -165,11 +166,11 @@ class Case:
     def features(self) -> np.ndarray:
         """Features of all windows in blocks, by the kernel."""
         n_blocks, n_pixels = 3, len(self.offsets)
-        y, x = np.divmod(np.arange(n_blocks * kernels.BLOCK), self.n_columns)
+        y, x = np.divmod(np.arange(n_blocks * steerable.BLOCK), self.n_columns)
         corners = (y * self.pixels.shape[1] + x).reshape(n_blocks, 1, -1)
         windows = self.pixels.ravel()[corners + self.offsets[:, None]]
-        assert windows.shape == (n_blocks, n_pixels, kernels.BLOCK)
-        shape = (n_blocks, len(self.groups) * kernels.GROUP, kernels.BLOCK)
+        assert windows.shape == (n_blocks, n_pixels, steerable.BLOCK)
+        shape = (n_blocks, len(self.groups) * steerable.GROUP, steerable.BLOCK)
         features = np.empty(shape, np.float32)
         kernels.window_features(self.types[1], self.groups, windows, features)
         return features
@@ -208,7 +209,7 @@ def test_weighing__matches_reference() -> None:
     divisor = (case.log2_evidence() + 0.5).astype(np.float32)
     mass = np.empty((1, 3, 2, 2, 4))
     sums = np.empty((1, *case.coefficients.shape))
-    features, blocks = case.features(), divisor.reshape(3, kernels.BLOCK)
+    features, blocks = case.features(), divisor.reshape(3, steerable.BLOCK)
     given = (*case.types, features, *case.of_views, blocks)
     kernels.accumulate_steered(*given, 3, 0, mass, sums)
     wanted_mass, wanted_sums = reference.accumulate_steered(

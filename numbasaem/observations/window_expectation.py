@@ -11,7 +11,8 @@ from numbasaem.errors import NumericalError, expected
 from numbasaem.geometry.grids import disc
 from numbasaem.kernels.layout import HIDDEN
 from numbasaem.kernels.llvm import LANES
-from numbasaem.kernels.windows import steerable as kernels
+from numbasaem.kernels.windows import steerable
+from numbasaem.kernels.windows import steerable_statistics as kernels
 from numbasaem.kernels.windows.statistics import neighbourhood_sums
 from numbasaem.projection.steerable import ViewProjections
 from numbasaem.threads import running_threads
@@ -196,7 +197,7 @@ class WindowExpectation:
         phases = quarter * np.arange(len(operator.features.counts))
         waves = np.concatenate([np.cos(phases), np.sin(phases)], axis=1)
         self._waves = waves.astype(np.float32)
-        self._counts = kernels.counts_in_types(operator.features.counts)
+        self._counts = steerable.counts_in_types(operator.features.counts)
         self._images = _in_groups(operator.features.images[:, disc(self.size).ravel()])
         self._lanes = (0,) * LANES
 
@@ -304,13 +305,13 @@ class WindowExpectation:
     ) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
         """Evidence of each window over that of none: significand and exponent."""
         n_rows, n_columns = whole.shape
-        blocks_a_row = -(-n_columns // kernels.BLOCK)
+        blocks_a_row = -(-n_columns // steerable.BLOCK)
         # The last block of a row reads as far as its last window would.
-        n_padded = blocks_a_row * kernels.BLOCK + self.size
+        n_padded = blocks_a_row * steerable.BLOCK + self.size
         padded = np.zeros((len(pixels) + 1, n_padded), np.float32)
         padded[: len(pixels), : pixels.shape[1]] = pixels
         rows, columns = np.nonzero(disc(self.size))
-        level, total = np.empty((2, n_rows, blocks_a_row, kernels.BLOCK), np.float32)
+        level, total = np.empty((2, n_rows, blocks_a_row, steerable.BLOCK), np.float32)
         kernels.steered_evidence(
             self._counts,
             self._lanes,
@@ -352,7 +353,7 @@ class WindowExpectation:
     ) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
         """Weight of each rotation and sums of features, over windows that matter."""
         taken = _that_matter(posterior)
-        block, n_taken = kernels.BLOCK, len(taken)
+        block, n_taken = steerable.BLOCK, len(taken)
         n_blocks = max(1, -(-n_taken // block))
         divisor = np.full(n_blocks * block, _FARTHEST, np.float32)
         divisor[:n_taken] = log2_sum.ravel()[taken]
@@ -396,10 +397,10 @@ class WindowExpectation:
 def _in_groups(images: NDArray[np.float64]) -> NDArray[np.float32]:
     """Images of the features in the groups that the kernels take."""
     n_images, n_pixels = images.shape
-    n_groups = -(-n_images // kernels.GROUP)
-    filled = np.zeros((n_groups * kernels.GROUP, n_pixels), np.float32)
+    n_groups = -(-n_images // steerable.GROUP)
+    filled = np.zeros((n_groups * steerable.GROUP, n_pixels), np.float32)
     filled[:n_images] = images
-    groups = filled.reshape(n_groups, kernels.GROUP, n_pixels)
+    groups = filled.reshape(n_groups, steerable.GROUP, n_pixels)
     return np.ascontiguousarray(groups.transpose(0, 2, 1))
 
 
