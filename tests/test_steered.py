@@ -324,6 +324,58 @@ def test_least_distance__is_refused(
         )
 
 
+# --- what the posterior is worth ---------------------------------------------------
+
+
+def total_weights(
+    snr: float, distance: int, side: int, corners: tuple[tuple[int, int], ...]
+) -> tuple[float, float]:
+    """Weight of all positions of four micrographs: found, over all configurations."""
+    basis, views = VolumeBasis(5, 1), ViewGrid(8)
+    prior, odds = np.full(len(views), 1 / len(views)), 1 / (2 * distance - 1) ** 2
+    found = exact = 0.0
+    for seed in range(4):
+        generator = np.random.default_rng(seed)
+        x = generator.standard_normal(basis.n_coefficients)
+        images = basis.project(x, views.rotations)
+        scale = np.sqrt(snr / np.mean(images**2))
+        x, images = scale * x, scale * images
+        micrograph = generator.standard_normal((side, side)).astype(np.float32)
+        for row, column in corners:
+            image = images[generator.integers(len(images))]
+            micrograph[row : row + 5, column : column + 5] += image
+        _, positions = window_expectation(
+            micrograph, basis, x, views, 1.0, 0.5, least_distance=distance
+        )
+        evidence = reference.window_evidence(
+            micrograph.astype(float), images, 1.0, prior
+        )
+        posterior = reference.configuration_posterior(
+            evidence.sum(axis=2), odds, distance
+        )
+        found, exact = found + positions.sum(), exact + posterior.sum()
+    return found, exact
+
+
+@pytest.mark.parametrize("snr", [0.05, 0.2, 1, 3, 6])
+@pytest.mark.parametrize(
+    ("distance", "side", "corners", "error"),
+    [
+        pytest.param(9, 15, ((0, 0), (0, 10), (9, 1), (10, 10)), 0.05, id="separated"),
+        pytest.param(5, 13, ((0, 0), (0, 5), (6, 1), (7, 7)), 0.09, id="touching"),
+    ],
+)
+def test_posterior__weighs_as_all_configurations_do(
+    snr: float,
+    distance: int,
+    side: int,
+    corners: tuple[tuple[int, int], ...],
+    error: float,
+) -> None:
+    found, exact = total_weights(snr, distance, side, corners)
+    assert found == pytest.approx(exact, rel=error)
+
+
 # --- the M-step --------------------------------------------------------------------
 
 
