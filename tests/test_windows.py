@@ -16,6 +16,7 @@ from numbasaem.kernels.layout import SPECTRAL, TILE
 from numbasaem.kernels.llvm import LANES
 from numbasaem.kernels.windows import direct, portable, spectral
 from numbasaem.kernels.windows import statistics as windows
+from numbasaem.kernels.windows.neighbourhoods import neighbourhood_sums
 from numbasaem.observations.exponents import LARGEST_EXPONENT, TOLERANCE
 from numbasaem.observations.pixel_expectation import (
     PixelExpectation,
@@ -240,17 +241,18 @@ def test_spectral_operations__plain_sums() -> None:
     operands.check()
 
 
-def test_neighbourhood_sums__any_range() -> None:
+@pytest.mark.parametrize("reach", [1, 2, SIZE, 9, 16, 20, 30])
+def test_neighbourhood_sums__any_range(reach: int) -> None:
     generator = np.random.default_rng(2)
     exponent = generator.integers(0, 1000, (2, 20, 17)).astype(np.int32)
     significand = generator.random(exponent.shape)
     significand[:, 3:9, 2:13] = exponent[:, 3:9, 2:13] = 0
     found = np.empty(exponent.shape, np.float32)
     sums, exponents = np.empty(exponent.shape), np.empty(exponent.shape, np.int64)
-    windows.neighbourhood_sums(SIZE, significand, exponent, sums, exponents, found)
+    neighbourhood_sums(reach, significand, exponent, sums, exponents, found)
     for region in range(2):
         values = significand[region] * 2.0 ** exponent[region]
-        wanted = np.log2(1 + reference.neighbourhood_sums(SIZE, values))
+        wanted = np.log2(1 + reference.neighbourhood_sums(reach, values))
         np.testing.assert_allclose(found[region], wanted, rtol=1e-6, atol=1e-6)
 
 

@@ -192,10 +192,11 @@ class FeatureStatistics:
         float
             2 x.y - x^T A x.
         """
-        both = operator.coefficients(coefficients)
-        energies = operator.energies(both)
-        linear = 2 * float(np.vdot(both, self.feature_sums))
-        return linear - float(np.vdot(self.view_weight, energies))
+        with threadpool_limits(1):
+            both = operator.coefficients(coefficients)
+            energies = operator.energies(both)
+            linear = 2 * float(np.vdot(both, self.feature_sums))
+            return linear - float(np.vdot(self.view_weight, energies))
 
     def _weighted_grams(self, operator: ViewProjections, start: int, stop: int):  # type: ignore[no-untyped-def]
         """G_d of some pairs of views, one after the other."""

@@ -13,6 +13,7 @@ from numbasaem.kernels.layout import DISC, HIDDEN, SPECTRAL, SQUARE
 from numbasaem.kernels.llvm import LANES
 from numbasaem.kernels.windows import spectral
 from numbasaem.kernels.windows import statistics as windows
+from numbasaem.kernels.windows.neighbourhoods import neighbourhood_sums
 from numbasaem.threads import running_threads
 
 from .exponents import refuse_large_exponents, strongest_window
@@ -222,7 +223,7 @@ class PixelExpectation:
         occupied = (1 - empty) * mass / max(mass.sum(), np.finfo(float).tiny)
         rows, columns = (np.arange(n) + size // 2 for n in counting.shape[1:])
         centres = regions.pixels[:, rows][:, :, columns][counting].astype(np.float64)
-        energy = float(centres @ centres)
+        energy = float(np.square(centres).sum())
         evidence = math.log(2) * logarithms.sum() + n_windows * math.log(
             self.empty_prior
         )
@@ -338,7 +339,7 @@ class _Kernels:
         log2_sum = np.empty(significand.shape, np.float32)
         sums, exponents = np.empty_like(significand), np.empty(exponent.shape, np.int64)
         with running_threads(self.threads):
-            windows.neighbourhood_sums(
+            neighbourhood_sums(
                 self.size, significand, exponent, sums, exponents, log2_sum
             )
         return log2_sum

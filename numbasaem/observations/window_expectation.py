@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from numbasaem.errors import NumericalError, expected
 from numbasaem.geometry.grids import disc
@@ -13,7 +14,7 @@ from numbasaem.kernels.layout import HIDDEN
 from numbasaem.kernels.llvm import LANES
 from numbasaem.kernels.windows import steerable
 from numbasaem.kernels.windows import steerable_statistics as kernels
-from numbasaem.kernels.windows.statistics import neighbourhood_sums
+from numbasaem.kernels.windows.neighbourhoods import neighbourhood_sums
 from numbasaem.projection.steerable import ViewProjections
 from numbasaem.threads import running_threads
 
@@ -176,7 +177,10 @@ class WindowExpectation:
         rotation_prior: ArrayLike | None,
         reach: int,
     ) -> None:
-        coefficients = operator.coefficients(x)
+        # Threads of BLAS go on waiting busily, beside those of the kernels.
+        with threadpool_limits(1):
+            coefficients = operator.coefficients(x)
+            self._energies = operator.energies(coefficients)
         if not np.isfinite(coefficients).all():
             raise expected("x", "finite coefficients", "NaN or infinity")
         self.operator, self.size, self.reach = operator, operator.basis.size, reach
@@ -186,7 +190,6 @@ class WindowExpectation:
         self.empty_prior = empty_prior
         views = operator.views
         self.rotation_prior = checked_rotation_prior(rotation_prior, len(views))
-        self._energies = operator.energies(coefficients)
         log2_e_per_variance = math.log2(math.e) / self.noise_variance
         self._coefficients = (coefficients * log2_e_per_variance).astype(np.float32)
         odds = (1 - empty_prior) / (2 * reach - 1) ** 2 / empty_prior
@@ -282,7 +285,7 @@ class WindowExpectation:
             feature_sums=sums,
             rotation_mass=n_patches * (occupied.ravel() + empty * self.rotation_prior),
             evidence=float(evidence) / (2 * self.reach - 1) ** 2,
-            window_energy=float(centres @ centres),
+            window_energy=float(np.square(centres).sum()),
             empty_mass=n_patches * empty,
             n_patches=n_patches,
             n_weighed=n_weighed,

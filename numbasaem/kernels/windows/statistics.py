@@ -33,9 +33,6 @@ _add_windows_spectra = spectral.add_windows
 NOWHERE = 1e30
 """Base-2 logarithm of what the weights of a window that is not to count are divided by:
 finite, so that it never makes a NaN."""
-_FARTHEST = 200
-"""Power of two by which a term may be smaller than a float64 sum, far beyond what
-changes the sum."""
 
 
 def tile_windows(route: int, size: int) -> int:
@@ -245,81 +242,6 @@ def window_evidence(  # type: ignore[no-untyped-def]
             significand[region],
             exponent[region],
         )
-
-
-@kernel(STRICT)
-def _add_line(significand, exponent, reach, powers, sums, exponents):  # type: ignore[no-untyped-def]
-    """Sums over up to `reach` entries on either side, relative to the largest."""
-    for x in range(significand.size):
-        first, last = max(0, x - reach), min(significand.size, x + reach + 1)
-        highest = exponent[first]
-        for i in range(first + 1, last):
-            highest = max(highest, exponent[i])
-        value = 0.0
-        for i in range(first, last):
-            lower = min(highest - exponent[i], _FARTHEST)
-            value += significand[i] * powers[lower]
-        sums[x], exponents[x] = value, highest
-
-
-@parallel_kernel(STRICT)
-def neighbourhood_sums(size, significand, exponent, sums, exponents, log2_sum):  # type: ignore[no-untyped-def]
-    """Logarithm of one plus the evidence of all windows that overlap each window.
-
-    Parameters
-    ----------
-    size : int
-        L, side of a window.
-    significand : float32, shape (n_regions, rows, columns)
-        Evidence of each window over 2**exponent, at least 0.
-    exponent : int32, shape of `significand`
-        Exponents of at least 0, and 0 where the evidence is 0.
-    sums, exponents : float64 and int64, shape of `significand`
-        Work space.
-    log2_sum : float32, shape of `significand`
-        Output: log2(1 + sum of the evidence of windows less than L away on both axes).
-
-    Returns
-    -------
-    None
-        Writes `log2_sum`.
-
-    Notes
-    -----
-    The denominator of w(r, k), first along rows, then along columns. All terms of a sum
-    are at least 0 and are taken relative to the largest, so that nothing cancels or
-    overflows, whatever their range.
-    """
-    n_regions, n_rows, n_columns = significand.shape
-    powers = np.empty(_FARTHEST + 1)
-    for step in range(_FARTHEST):
-        powers[step] = math.ldexp(1.0, -step)
-    powers[_FARTHEST] = 0.0
-    for line in prange(n_regions * n_rows):
-        region, y = line // n_rows, line % n_rows
-        _add_line(
-            significand[region, y],
-            exponent[region, y],
-            size - 1,
-            powers,
-            sums[region, y],
-            exponents[region, y],
-        )
-    for line in prange(n_regions * n_columns):
-        region, x = line // n_columns, line % n_columns
-        value, highest = np.empty(n_rows), np.empty(n_rows, np.int64)
-        _add_line(
-            np.ascontiguousarray(sums[region, :, x]),
-            np.ascontiguousarray(exponents[region, :, x]),
-            size - 1,
-            powers,
-            value,
-            highest,
-        )
-        for y in range(n_rows):
-            level = max(highest[y], 0)
-            total = math.ldexp(value[y], highest[y] - level) + math.ldexp(1.0, -level)
-            log2_sum[region, y, x] = level + math.log2(total)
 
 
 @kernel(STRICT)
