@@ -24,7 +24,7 @@ from .input_checks import (
 )
 from .shift_prior import uniform_shift_prior
 from .statistics import Statistics
-from .window_tiles import Regions, is_spectral, whole_windows
+from .window_tiles import Regions, checked_micrograph, is_spectral
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -129,22 +129,8 @@ def pixel_expectation(
     >>> bool(np.allclose(positions.sum(), stats.visible_weight[0, 0, 0]))
     True
     """
-    pixels = np.ascontiguousarray(micrograph, dtype=np.float32)
-    if pixels.ndim != 2:
-        raise expected("micrograph", "shape (rows, columns)", f"shape {pixels.shape}")
-    usable = np.ones(pixels.shape, bool) if mask is None else np.asarray(mask, bool)
-    if usable.shape != pixels.shape:
-        raise expected("mask", f"shape {pixels.shape}", f"shape {usable.shape}")
-    pixels = np.where(usable, pixels, np.float32(0))
     e_step = PixelExpectation(images, noise_variance, empty_prior, rotation_prior)
-    size = e_step.size
-    if min(pixels.shape) < size:
-        raise expected(
-            "micrograph", f"at least {size} x {size} pixels", f"shape {pixels.shape}"
-        )
-    whole = whole_windows(usable, size)
-    if not whole.any():
-        raise expected("mask", f"{size} x {size} usable pixels", "none")
+    pixels, whole = checked_micrograph(micrograph, mask, e_step.size)
     regions = Regions(pixels[None], whole[None], whole[None])
     statistics, positions = e_step.statistics(regions, threads)
     return statistics, positions[0]

@@ -21,7 +21,7 @@ from numbasaem.threads import running_threads
 from .exponents import refuse_large_exponents, strongest_window
 from .feature_statistics import FeatureStatistics
 from .input_checks import checked_noise_variance, checked_rotation_prior
-from .window_tiles import whole_windows
+from .window_tiles import checked_micrograph
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -119,20 +119,9 @@ def window_expectation(
     >>> positions.shape, stats.n_patches * 25
     ((20, 16), 320.0)
     """
-    pixels = np.ascontiguousarray(micrograph, dtype=np.float32)
-    if pixels.ndim != 2:
-        raise expected("micrograph", "shape (rows, columns)", f"shape {pixels.shape}")
-    usable = np.ones(pixels.shape, bool) if mask is None else np.asarray(mask, bool)
-    if usable.shape != pixels.shape:
-        raise expected("mask", f"shape {pixels.shape}", f"shape {usable.shape}")
     size = basis.size
-    if min(pixels.shape) < size:
-        wanted = f"at least {size} x {size} pixels"
-        raise expected("micrograph", wanted, f"shape {pixels.shape}")
+    pixels, whole = checked_micrograph(micrograph, mask, size)
     reach = size if least_distance is None else _reach(least_distance, pixels.shape)
-    whole = whole_windows(usable, size)
-    if not whole.any():
-        raise expected("mask", f"{size} x {size} usable pixels", "none")
     e_step = WindowExpectation(
         ViewProjections(basis, views),
         x,
@@ -141,7 +130,6 @@ def window_expectation(
         rotation_prior,
         reach,
     )
-    pixels = np.where(usable, pixels, np.float32(0))
     return e_step.statistics(pixels, whole, whole, threads)
 
 

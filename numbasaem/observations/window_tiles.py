@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from numbasaem.errors import expected
 from numbasaem.kernels.layout import SPECTRAL, SQUARE
 from numbasaem.kernels.llvm import LANES
 from numbasaem.kernels.windows import spectral
 from numbasaem.kernels.windows import statistics as windows
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
 FOURIER_FROM = spectral.faster_from(LANES)
 """Smallest L whose products are taken through Fourier transforms."""
@@ -145,6 +146,47 @@ def whole_windows(usable: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:
     view = np.lib.stride_tricks.sliding_window_view
     down = view(usable, size, axis=0).all(axis=-1)
     return np.asarray(view(down, size, axis=1).all(axis=-1))
+
+
+def checked_micrograph(
+    micrograph: ArrayLike, mask: ArrayLike | None, size: int
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Pixels of a micrograph, and the windows that may hold a particle.
+
+    Parameters
+    ----------
+    micrograph : array, shape (rows, columns)
+        Pixels.
+    mask : bool array, shape (rows, columns), or None
+        False where a pixel is not to be used.
+    size : int
+        L, side of a window.
+
+    Returns
+    -------
+    pixels : float32, shape (rows, columns)
+        Pixels, 0 where they are not to be used.
+    whole : bool, shape (rows - L + 1, columns - L + 1)
+        Windows without an unusable pixel, at least one.
+
+    Raises
+    ------
+    InputError
+        If the shapes disagree, or no window is whole.
+    """
+    pixels = np.ascontiguousarray(micrograph, dtype=np.float32)
+    if pixels.ndim != 2:
+        raise expected("micrograph", "shape (rows, columns)", f"shape {pixels.shape}")
+    usable = np.ones(pixels.shape, bool) if mask is None else np.asarray(mask, bool)
+    if usable.shape != pixels.shape:
+        raise expected("mask", f"shape {pixels.shape}", f"shape {usable.shape}")
+    if min(pixels.shape) < size:
+        wanted = f"at least {size} x {size} pixels"
+        raise expected("micrograph", wanted, f"shape {pixels.shape}")
+    whole = whole_windows(usable, size)
+    if not whole.any():
+        raise expected("mask", f"{size} x {size} usable pixels", "none")
+    return np.where(usable, pixels, np.float32(0)), whole
 
 
 @dataclass(frozen=True)
