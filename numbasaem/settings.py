@@ -89,8 +89,9 @@ def _one_or_each(value: object) -> Literal["one", "each"]:
 
 _Count = Annotated[int, Field(ge=1)]
 # told apart first, so that a wrong value is one error and not one a member
+_Rotations = Annotated[int, Field(ge=8)]
 _OneOrEach = Annotated[
-    Annotated[_Count, Tag("one")] | Annotated[tuple[_Count, ...], Tag("each")],
+    Annotated[_Rotations, Tag("one")] | Annotated[tuple[_Rotations, ...], Tag("each")],
     Discriminator(_one_or_each),
 ]
 _PointGroup = Annotated[str, AfterValidator(check_symmetry)]
@@ -142,8 +143,8 @@ class Settings(BaseModel):
     )
     rotations: Annotated[_OneOrEach, Shown(metavar="K[,K,...]")] = Field(
         default=552,
-        description="K, rotations that the posterior runs over, in all stages or in "
-        "each.",
+        description="K, about how many rotations the posterior runs over, in all "
+        "stages or in each: views times in-plane angles, at least 8.",
     )
     batch_fraction: Annotated[
         float | None, Shown(default="0.05, or 4000 patches if that is more")
@@ -227,6 +228,16 @@ class Settings(BaseModel):
         allow_inf_nan=False,
         description="Longest extent of the particle, angstrom: raw micrographs are "
         "downsampled until it fits `size`, and prepared.",
+    )
+    least_distance: Annotated[
+        float | None, Shown(metavar="A", default="`size` pixels")
+    ] = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Smallest distance between the centres of two particles, along the "
+        "axis where it is larger, angstrom; the window model takes closer ones for "
+        "one.",
     )
     level: bool = Field(
         default=True,

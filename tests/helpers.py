@@ -18,12 +18,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from numbasaem.errors import InputError
 from numbasaem.io.mrc import write_micrograph
+from numbasaem.observations.hypotheses import Hypotheses
+from numbasaem.observations.image_statistics import ImageStatistics
+from numbasaem.observations.shift_prior import uniform_shift_prior
 from numbasaem.observations.statistics import Statistics
 from numbasaem.reconstruction.result import Result
 from numbasaem.reconstruction.state import Iteration
 from numbasaem.simulation.scene import simulate
 from numbasaem.volume.basis import VolumeBasis
 from numbasaem.volume.phantom import folded_chain
+from tests import reference
 
 Array = NDArray[np.float64]
 
@@ -84,16 +88,82 @@ def assert_same_statistics(
     actual: Statistics, expected: Statistics, share: float = ROUNDING
 ) -> None:
     """Every field, to within a share of its largest entry."""
-    for field in fields(Statistics):
+    for field in fields(expected):
         assert_close(getattr(actual, field.name), getattr(expected, field.name), share)
 
 
 def assert_identical_statistics(actual: Statistics, expected: Statistics) -> None:
     """Every field, bit by bit."""
-    for field in fields(Statistics):
+    for field in fields(expected):
         np.testing.assert_array_equal(
             getattr(actual, field.name), getattr(expected, field.name)
         )
+
+
+class GivenImages:
+    """Stands for an operator whose projections, of any volume, are these."""
+
+    def __init__(self, images: np.ndarray, n_groups: int = 1) -> None:
+        self.images, self.n_groups = images, n_groups
+        self.n_rotations = len(images) // n_groups
+
+    def project(self, _: object) -> np.ndarray:
+        return self.images
+
+    def of_group(self, number: int) -> GivenImages:
+        return GivenImages(np.split(self.images, self.n_groups)[number])
+
+
+def hypotheses_in(
+    images: np.ndarray,
+    shift_prior: np.ndarray,
+    noise_variance: float,
+    rotation_prior: np.ndarray | None = None,
+    n_groups: int = 1,
+) -> Hypotheses:
+    """Hypotheses of these images, whatever they are projections of."""
+    operator = GivenImages(images, n_groups)
+    nothing = np.zeros(0)
+    return Hypotheses(operator, nothing, shift_prior, noise_variance, rotation_prior)
+
+
+def windows_in_pixels(
+    micrograph: np.ndarray,
+    images: np.ndarray,
+    noise_variance: float,
+    empty_prior: float,
+    rotation_prior: np.ndarray | None = None,
+    reach: int | None = None,
+    whole: np.ndarray | None = None,
+) -> tuple[ImageStatistics, np.ndarray]:
+    """Statistics of windows by the slow reference, and the posterior of positions."""
+    pixels, (n_rotations, size, _) = micrograph.astype(float), images.shape
+    reach = reach or size
+    if whole is None:
+        whole = np.ones([n - size + 1 for n in pixels.shape], bool)
+    views = np.full(n_rotations, 1 / n_rotations)
+    views = views if rotation_prior is None else rotation_prior
+    weight, log_mixture, sums = reference.window_posterior(
+        pixels, images, noise_variance, empty_prior, views, whole, reach
+    )
+    rows, columns = (slice(size // 2, size // 2 + n) for n in whole.shape)
+    centres = pixels[rows, columns][whole]
+    shown = reference.neighbourhood_sums(reach, weight.sum(axis=2))
+    empty = np.mean(np.maximum(1 - shown[whole], 0))
+    mass, n_patches = weight.sum(axis=(0, 1)), whole.sum() / size**2
+    gaussian = centres**2 / noise_variance + np.log(2 * np.pi * noise_variance)
+    composite = log_mixture[whole] / (2 * reach - 1) ** 2 - gaussian / 2
+    occupied = (1 - empty) * mass / mass.sum()
+    statistics = ImageStatistics(
+        visible_weight=np.ones_like(sums) * mass[:, None, None],
+        weighted_patch=sums,
+        shift_mass=n_patches * uniform_shift_prior(size, float(empty)),
+        rotation_mass=n_patches * (occupied + empty * views),
+        log_likelihood=float(composite.sum()),
+        patch_energy=float(np.sum(centres**2)),
+        n_patches=n_patches,
+    )
+    return statistics, weight.sum(axis=2)
 
 
 def assert_same_result(actual: Result, expected: Result) -> None:

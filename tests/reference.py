@@ -399,92 +399,18 @@ def wigner_matrices(
         wigner[k] = (to_real.conj() @ turn @ to_real.T).real
 
 
-def _exponents(
-    pixels: NDArray[np.float64],
-    template: NDArray[np.float64],
-    bias: NDArray[np.float64],
-) -> NDArray[np.float64]:
-    """bias[a] + <window at (y, x), template a>; templates are (L, L, n)."""
-    size = len(template)
-    n_rows, n_columns = (n - size + 1 for n in pixels.shape)
-    exponents = np.zeros((n_rows, n_columns, len(bias)))
-    for y, x, a in np.ndindex(exponents.shape):
-        window = pixels[y : y + size, x : x + size]
-        exponents[y, x, a] = bias[a] + np.sum(window * template[:, :, a])
-    return exponents
-
-
-def add_evidence(
-    pixels: NDArray[np.float64],
-    template: NDArray[np.float64],
-    bias: NDArray[np.float64],
-) -> NDArray[np.float64]:
-    """Powers of two, those of rotation a and of a + n // 2 added up."""
-    powers = 2.0 ** _exponents(pixels, template, bias)
-    half = len(bias) // 2
-    return powers[:, :, :half] + powers[:, :, half:]
-
-
-def add_evidence_disc(
-    pixels: NDArray[np.float64],
-    template: NDArray[np.float64],
-    bias: NDArray[np.float64],
-) -> NDArray[np.float64]:
-    """As `add_evidence`, of the templates' pixels on the disc."""
-    return add_evidence(pixels, on_disc(template.T).T, bias)
-
-
-def weigh_windows_disc(
-    pixels: NDArray[np.float64],
-    template: NDArray[np.float64],
-    bias: NDArray[np.float64],
-    log2_sum: NDArray[np.float64],
-) -> NDArray[np.float64]:
-    """As `weigh_windows`, of the templates' pixels on the disc."""
-    return weigh_windows(pixels, on_disc(template.T).T, bias, log2_sum)
-
-
-def tile_spectrum(pixels: NDArray[np.float64]) -> NDArray[np.complex128]:
-    """Fourier transform over n**2 of a tile of n pixels a side, column by column."""
-    return patch_spectrum(pixels[:, :, None], len(pixels))[:, :, 0]
-
-
-def weigh_windows(
-    pixels: NDArray[np.float64],
-    template: NDArray[np.float64],
-    bias: NDArray[np.float64],
-    log2_sum: NDArray[np.float64],
-) -> NDArray[np.float64]:
-    """Powers of two, over the sum of each window."""
-    return 2.0 ** (_exponents(pixels, template, bias) - log2_sum[:, :, None])
-
-
-def add_windows(
-    pixels: NDArray[np.float64], weight: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """All windows, each times its weight for every rotation."""
-    size = len(pixels) - len(weight) + 1
-    sums = np.zeros((size, size, weight.shape[2]))
-    for y, x, a in np.ndindex(weight.shape):
-        sums[:, :, a] += weight[y, x, a] * pixels[y : y + size, x : x + size]
-    return sums
-
-
-def window_evidence(
+def window_log_evidence(
     micrograph: NDArray[np.float64],
     images: NDArray[np.float64],
     noise_variance: float,
     rotation_prior: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """pi_k exp a(r, k) of the window model, shape (rows, columns, K)."""
+    """log pi_k + a(r, k) of the window model, shape (rows, columns, K)."""
     size = images.shape[1]
-    n_rows, n_columns = (n - size + 1 for n in micrograph.shape)
-    evidence = np.zeros((n_rows, n_columns, len(images)))
-    for y, x, k in np.ndindex(evidence.shape):
-        window = micrograph[y : y + size, x : x + size]
-        gain = np.sum(2 * window * images[k] - images[k] ** 2) / (2 * noise_variance)
-        evidence[y, x, k] = rotation_prior[k] * np.exp(gain)
-    return evidence
+    windows = np.lib.stride_tricks.sliding_window_view(micrograph, (size, size))
+    products = np.einsum("yxij,kij->yxk", windows, images)
+    gains = products - np.sum(images**2, axis=(1, 2)) / 2
+    return np.log(rotation_prior) + gains / noise_variance
 
 
 def neighbourhood_sums(size: int, values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -496,31 +422,40 @@ def neighbourhood_sums(size: int, values: NDArray[np.float64]) -> NDArray[np.flo
     return sums
 
 
-def accumulate_windows(
+def window_posterior(
     micrograph: NDArray[np.float64],
     images: NDArray[np.float64],
     noise_variance: float,
     empty_prior: float,
     rotation_prior: NDArray[np.float64],
     whole: NDArray[np.bool_],
+    reach: int,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Weights w(r, k) and mixtures D(r) of the window model, and b_k.
+    """Weights w(r, k) and log D(r) of the window model, and b_k.
 
-    Windows that are not whole have no evidence, no weight and a D of NaN.
+    Windows that are not whole have no evidence, no weight and a log D of NaN.
     """
+    particle_prior = (1 - empty_prior) / (2 * reach - 1) ** 2
+    log_evidence = window_log_evidence(
+        micrograph, images, noise_variance, rotation_prior
+    )
+    log_evidence[~whole] = -np.inf
     size = images.shape[1]
-    particle_prior = (1 - empty_prior) / (2 * size - 1) ** 2
-    evidence = window_evidence(micrograph, images, noise_variance, rotation_prior)
-    evidence[~whole] = 0
-    around = neighbourhood_sums(size, evidence.sum(axis=2))
-    mixture = np.where(whole, empty_prior + particle_prior * around, np.nan)
-    weight = np.zeros_like(evidence)
+    weight = np.zeros_like(log_evidence)
+    log_mixture = np.full(whole.shape, np.nan)
     sums = np.zeros(images.shape)
     for y, x in zip(*np.nonzero(whole), strict=True):
-        weight[y, x] = particle_prior * evidence[y, x] / mixture[y, x]
+        around = log_evidence[
+            max(0, y - reach + 1) : y + reach, max(0, x - reach + 1) : x + reach
+        ]
+        terms = np.append(np.log(particle_prior) + around, np.log(empty_prior))
+        log_mixture[y, x] = np.logaddexp.reduce(terms)
+        weight[y, x] = np.exp(
+            np.log(particle_prior) + log_evidence[y, x] - log_mixture[y, x]
+        )
         window = micrograph[y : y + size, x : x + size]
         sums += weight[y, x][:, None, None] * window
-    return weight, mixture, sums
+    return weight, log_mixture, sums
 
 
 def configuration_posterior(

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from numbasaem.errors import RunWarning
+from numbasaem.observations.image_statistics import ImageStatistics
 from numbasaem.observations.patch_expectation import expectation
 from numbasaem.observations.shift_prior import uniform_shift_prior
-from numbasaem.observations.statistics import Statistics
 from numbasaem.reconstruction import journal
 from numbasaem.reconstruction.checkpoint import load_checkpoint, save_checkpoint
 from numbasaem.reconstruction.driver import reconstruct
@@ -45,7 +45,7 @@ def run(out: Path, **update: Any) -> Result:
 
 def sealed(content: bytes) -> bytes:
     """Return a file of this format around any content."""
-    seal = b"numbasaem run, format 5, SHA-256 %s\n"
+    seal = b"numbasaem run, format 6, SHA-256 %s\n"
     digest = hashlib.sha256(content).hexdigest().encode()
     return (seal % digest).ljust(512, b"\0") + content
 
@@ -54,7 +54,7 @@ def sealed(content: bytes) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def statistics() -> Statistics:
+def statistics() -> ImageStatistics:
     generator = np.random.default_rng(0)
     images = generator.standard_normal((4, SIZE, SIZE))
     patches = generator.standard_normal((20, SIZE, SIZE))
@@ -66,14 +66,14 @@ def same(one: Any, other: Any) -> bool:
         return set(one) == set(other) and all(same(one[k], other[k]) for k in one)
     if isinstance(one, list):
         return len(one) == len(other) and all(map(same, one, other))
-    if isinstance(one, Statistics):
+    if isinstance(one, ImageStatistics):
         return same(vars(one), vars(other))
     return bool(np.array_equal(one, other))
 
 
 @pytest.mark.parametrize("kind", ["nothing", "blocks", "average"])
 def test_checkpoint__round_trip(
-    tmp_path: Path, statistics: Statistics, kind: str
+    tmp_path: Path, statistics: ImageStatistics, kind: str
 ) -> None:
     generator = np.random.default_rng(5)
     generator.random(7)

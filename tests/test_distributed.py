@@ -26,6 +26,7 @@ from numbasaem.micrographs.reading import list_inputs
 from numbasaem.micrographs.sources import MicrographFile
 from numbasaem.observations import dask as distributed
 from numbasaem.observations.dask import load_remotely, local_cluster
+from numbasaem.observations.hypotheses import Hypotheses
 from numbasaem.observations.shift_prior import uniform_shift_prior
 from numbasaem.reconstruction.driver import reconstruct
 from numbasaem.reconstruction.result import Result
@@ -33,7 +34,7 @@ from numbasaem.reconstruction.state import Iteration
 from numbasaem.settings import Settings
 from numbasaem.simulation.scene import simulate
 from numbasaem.volume.phantom import folded_chain
-from tests.helpers import assert_same_result
+from tests.helpers import assert_same_result, hypotheses_in
 
 SIZE = 7
 SETTINGS = Settings(
@@ -118,9 +119,10 @@ def test_cli__local_cluster_and_resume_without(
 
 def problem(
     size: int, n_rotations: int, n_patches: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+) -> tuple[np.ndarray, Hypotheses]:
     images = np.random.default_rng(0).standard_normal((n_rotations, size, size))
-    return np.arange(n_patches), images, uniform_shift_prior(size, 0.5), 1.0
+    prior = uniform_shift_prior(size, 0.5)
+    return np.arange(n_patches), hypotheses_in(images, prior, 1.0)
 
 
 def test_statistics__on_the_wire_within_twice_float32(client: Client) -> None:

@@ -22,12 +22,12 @@ from numbasaem.observations.exponents import (
     TOLERANCE,
     strongest_patch,
 )
+from numbasaem.observations.image_statistics import ImageStatistics
 from numbasaem.observations.patch_expectation import (
     compile_kernels,
     expectation,
     shift_posterior,
 )
-from numbasaem.observations.statistics import Statistics
 from tests import reference
 from tests.helpers import (
     ROUNDING,
@@ -73,10 +73,19 @@ def problem(
     }
 
 
-def brute_force(given: dict[str, Any]) -> Statistics:
+def brute_force(given: dict[str, Any]) -> ImageStatistics:
     sums = reference.accumulate_statistics(**given)
     patches = np.asarray(given["patches"], dtype=float)
-    return Statistics(*sums, np.sum(patches**2), len(patches))
+    visible_weight, weighted_patch, shift_mass, rotation_mass, log_likelihood = sums
+    return ImageStatistics(
+        visible_weight=visible_weight,
+        weighted_patch=weighted_patch,
+        shift_mass=shift_mass,
+        rotation_mass=rotation_mass,
+        log_likelihood=log_likelihood,
+        patch_energy=np.sum(patches**2),
+        n_patches=len(patches),
+    )
 
 
 # --- one operation at a time -----------------------------------------------------
@@ -444,7 +453,7 @@ def test_expectation__takes_no_choice_of_one() -> None:
 
 def test_expectation__no_patches() -> None:
     found = expectation(**problem(n_patches=0))
-    for field in fields(Statistics):
+    for field in fields(ImageStatistics):
         assert not np.any(getattr(found, field.name))
 
 
@@ -682,7 +691,7 @@ def test_expectation__other_vector_widths_agree(programs, lanes: int) -> None:
     found = dict(np.load(path))
     assert found.pop("lanes") == lanes
     assert_same_statistics(
-        Statistics(**found), expectation(**problem(n_patches=37, n_rotations=5))
+        ImageStatistics(**found), expectation(**problem(n_patches=37, n_rotations=5))
     )
 
 

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from numbasaem.errors import InputError
 from numbasaem.geometry.rotations import rotation_grid
+from numbasaem.observations.hypotheses import Hypotheses
+from numbasaem.observations.image_statistics import ImageStatistics
 from numbasaem.observations.patch_expectation import expectation
 from numbasaem.observations.shift_prior import uniform_shift_prior
-from numbasaem.observations.statistics import Statistics
 from numbasaem.projection.operator import ProjectionOperator
 from numbasaem.projection.printed_sums import patch_inner_product, shifted_gram
 from numbasaem.reconstruction.maximization import (
@@ -61,7 +62,7 @@ def simulated(
     return x, (patches + noise).astype(np.float32).astype(float), prior
 
 
-def statistics_of(patches: Array, weight: Array) -> Statistics:
+def statistics_of(patches: Array, weight: Array) -> ImageStatistics:
     """Statistics of patches under any posterior (P, K, 2L, 2L)."""
     n_rotations = weight.shape[1]
     visible_weight, weighted_patch = np.zeros((2, n_rotations, SIZE, SIZE))
@@ -74,19 +75,19 @@ def statistics_of(patches: Array, weight: Array) -> Statistics:
                 weighted_patch[:, y, x] += share.T @ patches[:, i, j]
     shift_mass, rotation_mass = weight.sum(axis=(0, 1)), weight.sum(axis=(0, 2, 3))
     energy = float(np.sum(patches**2))
-    return Statistics(
-        visible_weight,
-        weighted_patch,
-        shift_mass,
-        rotation_mass,
-        0.0,
-        energy,
-        len(patches),
+    return ImageStatistics(
+        visible_weight=visible_weight,
+        weighted_patch=weighted_patch,
+        shift_mass=shift_mass,
+        rotation_mass=rotation_mass,
+        log_likelihood=0.0,
+        patch_energy=energy,
+        n_patches=len(patches),
     )
 
 
 @cache
-def small_problem() -> tuple[Array, Array, Array, Statistics]:
+def small_problem() -> tuple[Array, Array, Array, ImageStatistics]:
     """Three patches, two rotations: posterior at one volume, joint at another."""
     x, patches, prior = simulated(3, 2)
     variance, uniform = 0.25, np.full(2, 0.5)
@@ -157,7 +158,7 @@ def test_normal_equations__statistics_of_other_rotations() -> None:
 # --- the volume ---
 
 
-def noiseless(n_rotations: int, seed: int = 0) -> tuple[Array, Statistics]:
+def noiseless(n_rotations: int, seed: int = 0) -> tuple[Array, ImageStatistics]:
     """Statistics of noiseless images, each pixel seen a known number of times."""
     generator = np.random.default_rng(seed)
     x = generator.standard_normal(BASIS.n_coefficients)
@@ -167,7 +168,15 @@ def noiseless(n_rotations: int, seed: int = 0) -> tuple[Array, Statistics]:
     n_patches = round(seen.sum() / SIZE**2)
     mass = np.full((2 * SIZE, 2 * SIZE), n_patches / (2 * SIZE) ** 2)
     uniform = np.full(n_rotations, n_patches / n_rotations)
-    return x, Statistics(seen, seen * images, mass, uniform, 0.0, energy, n_patches)
+    return x, ImageStatistics(
+        visible_weight=seen,
+        weighted_patch=seen * images,
+        shift_mass=mass,
+        rotation_mass=uniform,
+        log_likelihood=0.0,
+        patch_energy=energy,
+        n_patches=n_patches,
+    )
 
 
 def test_maximization__recovers_the_volume_without_noise() -> None:
@@ -181,10 +190,11 @@ def test_maximization__is_stationary() -> None:
     _, patches, prior = simulated(60, 8)
     stats = expectation(patches, operator(8).project(np.zeros(9)), prior, 1.0)
     x = maximization(BASIS, rotation_grid(8), stats)
-    best = expected_log_likelihood(operator(8), x, prior, 0.3, stats)
+    best = expected_log_likelihood(Hypotheses(operator(8), x, prior, 0.3), stats)
     for step in 0.1 * np.abs(x).max() * np.eye(9):
         for other in (x + step, x - step):
-            assert expected_log_likelihood(operator(8), other, prior, 0.3, stats) < best
+            hypotheses = Hypotheses(operator(8), other, prior, 0.3)
+            assert expected_log_likelihood(hypotheses, stats) < best
 
 
 def test_maximization__gaussian_prior() -> None:
@@ -261,7 +271,7 @@ def test_expected_log_likelihood__matches_the_printed_sum() -> None:
     joint = reference.joint_log_probabilities(
         patches, operator(2).project(x), prior, 0.7, np.full(2, 0.5)
     )
-    found = expected_log_likelihood(operator(2), x, prior, 0.7, stats)
+    found = expected_log_likelihood(Hypotheses(operator(2), x, prior, 0.7), stats)
     wanted = reference.expected_log_likelihood(weight, joint)
     assert found == pytest.approx(wanted, rel=1e-10)
 
@@ -271,7 +281,7 @@ def test_expected_log_likelihood__noise_variance_maximizes_it() -> None:
     prior = shift_prior_table(stats)
     best = noise_variance(operator(2), x, stats)
     at = [
-        expected_log_likelihood(operator(2), x, prior, factor * best, stats)
+        expected_log_likelihood(Hypotheses(operator(2), x, prior, factor * best), stats)
         for factor in (0.99, 1.0, 1.01)
     ]
     assert at[1] > max(at[0], at[2])
@@ -280,7 +290,8 @@ def test_expected_log_likelihood__noise_variance_maximizes_it() -> None:
 def test_expected_log_likelihood__shift_of_prior_zero() -> None:
     x, _, _, stats = small_problem()
     prior = uniform_shift_prior(SIZE, 0.0)
-    assert expected_log_likelihood(operator(2), x, prior, 1.0, stats) == -np.inf
+    hypotheses = Hypotheses(operator(2), x, prior, 1.0)
+    assert expected_log_likelihood(hypotheses, stats) == -np.inf
 
 
 def test_shift_prior_table__is_the_mean_posterior() -> None:
@@ -316,11 +327,15 @@ def test_em__never_lowers_the_likelihood(learn_noise: bool) -> None:
         images = operator(6).project(x)
         stats = expectation(patches, images, prior, variance)
         likelihoods.append(stats.log_likelihood)
-        before = expected_log_likelihood(operator(6), x, prior, variance, stats)
+        before = expected_log_likelihood(
+            Hypotheses(operator(6), x, prior, variance), stats
+        )
         x, prior = maximization(BASIS, rotations, stats), shift_prior_table(stats)
         if learn_noise:
             variance = noise_variance(operator(6), x, stats)
-        after = expected_log_likelihood(operator(6), x, prior, variance, stats)
+        after = expected_log_likelihood(
+            Hypotheses(operator(6), x, prior, variance), stats
+        )
         assert after >= before
     rises = np.diff(likelihoods)
     assert (rises > -1e-6 * np.abs(likelihoods[0])).all()

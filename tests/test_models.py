@@ -12,13 +12,14 @@ import pytest
 from numpy.typing import NDArray
 from scipy.special import logsumexp
 
-from numbasaem import Settings, VolumeBasis, align, rotation_grid
+from numbasaem import Settings, ViewGrid, VolumeBasis, align, rotation_grid
 from numbasaem.errors import InputError
+from numbasaem.observations.hypotheses import Hypotheses
+from numbasaem.observations.image_statistics import ImageStatistics
 from numbasaem.observations.models import MODELS, observation_model
 from numbasaem.observations.patch_data import PatchSet, load_patches
 from numbasaem.observations.patch_model import PatchModel
 from numbasaem.observations.protocol import DataSet
-from numbasaem.observations.statistics import Statistics
 from numbasaem.projection.operator import ProjectionOperator
 from numbasaem.reconstruction.driver import reconstruct
 from numbasaem.reconstruction.plan import Plan
@@ -39,21 +40,19 @@ class CentredPatches:
     def __len__(self) -> int:
         return len(self._patches)
 
-    def compile(self) -> None:
-        """There is nothing to compile."""
+    def projections(self, basis: VolumeBasis, views: ViewGrid) -> ProjectionOperator:
+        return ProjectionOperator(basis, views.rotations)
 
-    def projections(self, basis: VolumeBasis, n_rotations: int) -> ProjectionOperator:
-        return ProjectionOperator(basis, rotation_grid(n_rotations))
+    def compile(self, operator: Any) -> None:
+        """There is nothing to compile."""
 
     def expectation(
         self,
         chosen: NDArray[np.intp],
-        images: NDArray[np.float64],
-        shift_prior: NDArray[np.float64],
-        noise_variance: float,
-        rotation_prior: NDArray[np.float64] | None = None,
+        hypotheses: Hypotheses,
         on_progress: Callable[[float], None] | None = None,
-    ) -> Statistics:
+    ) -> ImageStatistics:
+        images, shift_prior, noise_variance, _ = hypotheses.in_images
         patches = self._patches[chosen].reshape(len(chosen), -1)
         templates = images.reshape(len(images), -1)
         n_rotations, size = len(images), images.shape[1]
@@ -72,7 +71,7 @@ class CentredPatches:
         energy = float((patches**2).sum())
         constant = patches.size * math.log(2 * math.pi * noise_variance)
         mass = weights.sum(axis=0)
-        return Statistics(
+        return ImageStatistics(
             visible_weight=np.broadcast_to(mass[:, None, None], images.shape).copy(),
             weighted_patch=(weights.T @ patches).reshape(images.shape),
             shift_mass=shift_mass,

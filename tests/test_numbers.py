@@ -165,7 +165,7 @@ def test_singular__of_nothing_seen() -> None:
 def test_singular__few_rotations_are_survived_and_reported(
     micrograph: np.ndarray,
 ) -> None:
-    settings = SETTINGS.model_copy(update={"rotations": 1, "ell_max": (4,)})
+    settings = SETTINGS.model_copy(update={"rotations": 8, "ell_max": (4,)})
     with pytest.warns(RunWarning, match="nothing seen of [0-9]+ of"):
         result = reconstruct([micrograph], settings)
     assert np.isfinite(result.volume).all()

@@ -30,6 +30,7 @@ from numbasaem.micrographs.noise_spectrum import RadialSpectrum
 from numbasaem.micrographs.optics_groups import OpticsGroups, group_point_spreads
 from numbasaem.micrographs.reading import file_of_source, list_inputs, source_of_file
 from numbasaem.micrographs.sources import MicrographFile, list_micrographs
+from numbasaem.observations.image_statistics import ImageStatistics
 from numbasaem.observations.patch_data import Patches, load_patches
 from numbasaem.projection.operator import ProjectionOperator
 from numbasaem.projection.point_spread import image_filter, seen_through
@@ -39,7 +40,7 @@ from numbasaem.reconstruction.maximization import normal_equations
 from numbasaem.simulation.files import simulate_to_folder
 from numbasaem.simulation.settings import SimulationSettings
 from numbasaem.volume.phantom import folded_chain
-from tests.helpers import noise
+from tests.helpers import hypotheses_in, noise
 
 SIZE, PIXEL_SIZE = 7, 5.0
 CTF = ContrastTransferFunction(15_000.0, 14_000.0, 30.0)
@@ -272,7 +273,9 @@ def test_statistics__of_groups_are_those_of_each_alone(
     group = generator.integers(0, 2, 40)
     prior = np.full((2 * SIZE, 2 * SIZE), (2 * SIZE) ** -2.0)
     data = Patches(patches, optics=OpticsGroups(spreads(), group))
-    found = data.expectation(np.arange(40), images, prior, 1.0)
+    hypotheses = hypotheses_in(images, prior, 1.0, n_groups=2)
+    found = data.expectation(np.arange(40), hypotheses)
+    assert isinstance(found, ImageStatistics)
     alone = [
         expectation(patches[group == g], np.split(images, 2)[g], prior, 1.0)
         for g in range(2)
@@ -322,6 +325,7 @@ def plan(**changes: object) -> Settings:
 
 
 @pytest.mark.filterwarnings("ignore:.*leaves its box:numbasaem.errors.RunWarning")
+@pytest.mark.filterwarnings("ignore:nothing seen of:numbasaem.errors.RunWarning")
 @pytest.mark.parametrize("model", ["patch", "window"])
 def test_reconstruct__with_the_lens_is_better_than_without(
     tmp_path: Path, model: str

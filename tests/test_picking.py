@@ -15,6 +15,7 @@ from scipy.spatial.transform import Rotation
 from numbasaem import cli
 from numbasaem.errors import InputError
 from numbasaem.geometry.rotations import rotation_grid
+from numbasaem.geometry.view_grid import ViewGrid
 from numbasaem.io.coordinates import read_boxes, read_topaz
 from numbasaem.io.mrc import read_micrographs, write_micrograph
 from numbasaem.io.relion import read_particles, write_micrograph_table
@@ -24,6 +25,7 @@ from numbasaem.observations.patch_cutting import (
     cut_patches,
     patch_origins,
 )
+from numbasaem.observations.patch_model import PatchModel
 from numbasaem.observations.patch_positions import (
     is_empty,
     most_probable_shifts,
@@ -52,6 +54,7 @@ from numbasaem.simulation.scene import simulate
 from numbasaem.simulation.settings import SimulationSettings
 from numbasaem.volume.basis import VolumeBasis
 from numbasaem.volume.phantom import folded_chain
+from tests.helpers import hypotheses_in
 
 Array = NDArray[np.float64]
 
@@ -222,34 +225,22 @@ def test_rotation_prior__weighs_likelihoods() -> None:
     images = np.repeat(generator.standard_normal((2, SIZE, SIZE)), 2, axis=0)
     micrograph = placed(np.array([[8, 8], [8, 20]]), images[::2], (20, 30))
     centres = np.array([[8.0, 8.0], [8.0, 20.0]])
-    template = ParticleTemplate(
-        images=images,
-        rotations=rotation_grid(4),
-        shift_prior=uniform_shift_prior(SIZE, 0.6),
-        noise_variance=0.01,
-        rotation_prior=np.array([0.1, 0.4, 0.5, 0.0]),
-    )
-    pixels = micrograph.astype(np.float32)
-    found = template.likeliest_rotations(pixels, centres)
-    np.testing.assert_array_equal(found, template.rotations[[1, 2]])
+    prior = np.array([0.1, 0.4, 0.5, 0.0])
+    found = likeliest_rotations(micrograph, centres, images, 0.01, prior)
+    np.testing.assert_array_equal(found, [1, 2])
 
 
 def test_rotation_prior__excludes_half_of_the_rotations() -> None:
     centres, images, micrograph = simulated(noise=0.2)
-    template = ParticleTemplate(
-        images=images,
-        rotations=rotation_grid(6),
-        shift_prior=uniform_shift_prior(SIZE, 0.6),
-        noise_variance=0.2**2,
-    )
-    allowed = np.array([1, 0, 1, 0, 1, 0]) / 3
-    one_sided = replace(template, rotation_prior=allowed)
-    pixels = micrograph.astype(np.float32)
-    kept = {tuple(rotation.ravel()) for rotation in template.rotations[::2]}
-    for rotation in one_sided.likeliest_rotations(pixels, centres.astype(float)):
-        assert tuple(rotation.ravel()) in kept
+    variance, allowed = 0.2**2, np.array([1, 0, 1, 0, 1, 0]) / 3
+    found = likeliest_rotations(micrograph, centres, images, variance, allowed)
+    assert not (found % 2).any()
     # a particle in an excluded rotation is no longer one
-    picks, half = template.positions(pixels), one_sided.positions(pixels)
+    pixels, prior = micrograph.astype(np.float32), uniform_shift_prior(SIZE, 0.6)
+    picks, half = (
+        PatchModel().positions(pixels, hypotheses_in(images, prior, variance, views))
+        for views in (None, allowed)
+    )
     sure, sure_half = (p.centres[p.probability > 0.9] for p in (picks, half))
     assert match_picks(sure, centres, 0.5).recall == 1
     assert match_picks(sure_half, centres[::2], 0.5).recall == 1
@@ -267,8 +258,9 @@ def test_template_of_run__has_the_views_that_the_run_learned(
     template, settings = template_of_run(tmp_path)
     assert template.rotation_prior is not None
     np.testing.assert_allclose(template.rotation_prior.sum(), 1)
-    assert np.argmax(template.rotation_prior) == 0
-    assert template.rotation_prior[0] > 2 / len(first)
+    of_views = template.rotation_prior.reshape(len(first), -1).sum(axis=1)
+    assert np.argmax(of_views) == 0
+    assert of_views[0] > 2 / len(first)
     plain = settings.model_copy(update={"views": "uniform"}).model_dump()
     save_checkpoint(tmp_path / "run.h5", description | {"settings": plain}, runs)
     assert template_of_run(tmp_path)[0].rotation_prior is None
@@ -280,7 +272,7 @@ def test_template_of_map__finds_contrast_and_noise() -> None:
     patches = cut_patches(sample.micrographs[0], size)
     basis = VolumeBasis(size, ell_max=10)
     coefficients = basis.expand(sample.volume_true)
-    (image,) = basis.project(coefficients, rotation_grid(552)[:1])
+    (image,) = basis.project(coefficients, ViewGrid(552).rotations[:1])
     for contrast in (1, 30):
         template = template_of_map("map", contrast * sample.volume_true, patches)
         np.testing.assert_allclose(
@@ -560,10 +552,10 @@ def test_box__of_several_micrographs_is_refused_at_once(
 def test_positions__of_windows_are_those_of_patches() -> None:
     sample = simulate(folded_chain(SIZE), size=SIZE, pixels=300, snr=3, ell_max=4)
     basis = VolumeBasis(SIZE, 4)
-    rotations = rotation_grid(200)
     template = ParticleTemplate(
-        images=project(basis, basis.expand(folded_chain(SIZE)), rotations),
-        rotations=rotations,
+        basis=basis,
+        volume_coefficients=basis.expand(folded_chain(SIZE)),
+        views=ViewGrid(200),
         shift_prior=uniform_shift_prior(SIZE, 0.4),
         noise_variance=sample.noise_variance,
     )

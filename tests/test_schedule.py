@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from numbasaem.observations.statistics import Statistics
+from numbasaem.observations.image_statistics import ImageStatistics
 from numbasaem.reconstruction.minibatches import (
     IncrementalBatches,
     OnlineBatches,
@@ -21,12 +21,12 @@ from tests.helpers import assert_same_statistics
 SCHEMES: list[Batching] = ["stochastic", "incremental", "online", "full"]
 
 
-def statistics(chosen: np.ndarray) -> Statistics:
+def statistics(chosen: np.ndarray) -> ImageStatistics:
     """Statistics that are a plain sum of random ones of each patch."""
     total = np.zeros((2, 4, 4))
     for patch in chosen:
         total += np.random.default_rng(int(patch)).random((2, 4, 4))
-    return Statistics(
+    return ImageStatistics(
         visible_weight=total,
         weighted_patch=-total,
         shift_mass=np.full((8, 8), len(chosen) / 64),
@@ -104,6 +104,7 @@ def test_online__average_by_hand() -> None:
     average = fresh[0].weighted_patch
     for step, one in enumerate(fresh):
         found = batches.combine(one)
+        assert isinstance(found, ImageStatistics)
         if step > 0:
             share = (step + 2) ** -0.6
             average = (1 - share) * average + share * one.weighted_patch

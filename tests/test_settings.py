@@ -46,7 +46,7 @@ def test_docstring__has_each_setting_with_its_meaning_and_default() -> None:
         ({"size": 7, "batch_fraction": 2}, "batch_fraction: expected at most 1.0"),
         ({"size": 7, "noise_variance": "x"}, "noise_variance: expected a number"),
         ({"size": 7, "symmetry": "Q"}, "symmetry: expected C1, Cn, Dn, T, O or I"),
-        ({"size": 7, "rotations": (5, 0, 5)}, "rotations: expected at least 1, found"),
+        ({"size": 7, "rotations": (9, 5, 9)}, "rotations: expected at least 8, found"),
         ({"size": 7, "iterations": (5,)}, "iterations: expected one number for each"),
         ({"size": 7, "batching": "all"}, "batching: expected 'stochastic', "),
     ],

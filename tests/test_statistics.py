@@ -11,10 +11,10 @@ import pytest
 
 from numbasaem import Settings, VolumeBasis, expectation, rotation_grid
 from numbasaem.errors import InputError
+from numbasaem.observations.image_statistics import ImageStatistics
 from numbasaem.observations.patch_cutting import cut_patches
 from numbasaem.observations.patch_data import Patches
 from numbasaem.observations.shift_prior import uniform_shift_prior
-from numbasaem.observations.statistics import Statistics
 from numbasaem.projection.operator import ProjectionOperator
 from numbasaem.reconstruction.driver import _score
 from numbasaem.reconstruction.starts import random_start
@@ -38,7 +38,7 @@ def patches() -> np.ndarray:
 
 def statistics_of(
     patches: np.ndarray, operator: ProjectionOperator, volume: np.ndarray
-) -> Statistics:
+) -> ImageStatistics:
     prior = uniform_shift_prior(SIZE, 0.5)
     variance = float(np.var(patches))
     return expectation(patches, operator.project(volume), prior, variance)
@@ -88,7 +88,7 @@ def test_evidence__is_the_likelihood_above_the_likeliest_white_noise(
     white = -patches.size * (1 + math.log(2 * math.pi * variance)) / 2
     wanted = statistics.log_likelihood - white
     assert statistics.evidence == pytest.approx(wanted, rel=1e-6)
-    assert Statistics.of_nothing(N_ROTATIONS, SIZE).evidence == -math.inf
+    assert ImageStatistics.of_nothing(N_ROTATIONS, SIZE).evidence == -math.inf
 
 
 def test_evidence__does_not_fluctuate_with_the_energy_of_a_minibatch(

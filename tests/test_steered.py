@@ -12,7 +12,6 @@ from numbasaem.geometry.view_grid import ViewGrid
 from numbasaem.kernels.llvm import LANES
 from numbasaem.kernels.windows import steerable
 from numbasaem.kernels.windows import steerable_statistics as kernels
-from numbasaem.observations.pixel_expectation import pixel_expectation
 from numbasaem.observations.window_expectation import (
     _in_groups,
     window_expectation,
@@ -22,7 +21,12 @@ from numbasaem.projection.steerable import SteerableBasis, ViewProjections
 from numbasaem.simulation.scene import simulate
 from numbasaem.volume.phantom import folded_chain
 from tests import reference
-from tests.helpers import noise, random_coefficients
+from tests.helpers import (
+    assert_close,
+    noise,
+    random_coefficients,
+    windows_in_pixels,
+)
 
 SIZE, ELL_MAX = 7, 4
 
@@ -104,7 +108,7 @@ def test_features__adjoint_and_matrices(
     both = operator.coefficients(x)
     other = generator.standard_normal(both.shape)
     assert np.vdot(both, other) == pytest.approx(x @ operator.adjoint(other))
-    matrices = operator.matrices(0, operator.n_pairs)
+    matrices = operator.matrices(slice(None))
     np.testing.assert_allclose(matrices @ x, both, atol=1e-10)
 
 
@@ -211,7 +215,7 @@ def test_weighing__matches_reference() -> None:
     sums = np.empty((1, *case.coefficients.shape))
     features, blocks = case.features(), divisor.reshape(3, steerable.BLOCK)
     given = (*case.types, features, *case.of_views, blocks)
-    kernels.accumulate_steered(*given, 3, 0, mass, sums)
+    kernels.accumulate_steered(*given, 3, mass, sums)
     wanted_mass, wanted_sums = reference.accumulate_steered(
         case.windows,
         case.coefficients.astype(np.float64),
@@ -234,10 +238,10 @@ def test_statistics__agree_with_sums_over_rotations_in_pixels(
 ) -> None:
     volume = folded_chain(SIZE)
     x = basis.expand(volume)
-    sample = simulate(volume, size=SIZE, pixels=150, snr=snr, ell_max=ELL_MAX)
+    sample = simulate(volume, size=SIZE, pixels=70, snr=snr, ell_max=ELL_MAX)
     pixels, variance = sample.micrographs[0], sample.noise_variance
     in_pixels = ProjectionOperator(basis, views.rotations)
-    wanted, wanted_positions = pixel_expectation(
+    wanted, wanted_positions = windows_in_pixels(
         pixels, in_pixels.project(x), variance, 0.4
     )
     found, positions = window_expectation(pixels, basis, x, views, variance, 0.4)
@@ -257,6 +261,10 @@ def test_statistics__agree_with_sums_over_rotations_in_pixels(
     explained = wanted.explained_energy(in_pixels, x)
     assert found.explained_energy(operator, x) == pytest.approx(explained, rel=1e-3)
     assert found.empty_mass == pytest.approx(wanted.empty_mass, rel=1e-3)
+    assert_close(found.rotation_mass, wanted.rotation_mass, 1e-3)
+    likelihood = pytest.approx(wanted.log_likelihood, rel=1e-5)
+    assert found.log_likelihood == likelihood
+    assert found.patch_energy == pytest.approx(wanted.patch_energy, rel=1e-6)
     assert found.n_weighed < (positions.size if snr > 1 else positions.size + 1)
 
 
@@ -347,11 +355,11 @@ def total_weights(
         _, positions = window_expectation(
             micrograph, basis, x, views, 1.0, 0.5, least_distance=distance
         )
-        evidence = reference.window_evidence(
+        log_evidence = reference.window_log_evidence(
             micrograph.astype(float), images, 1.0, prior
         )
         posterior = reference.configuration_posterior(
-            evidence.sum(axis=2), odds, distance
+            np.exp(log_evidence).sum(axis=2), odds, distance
         )
         found, exact = found + positions.sum(), exact + posterior.sum()
     return found, exact
@@ -383,7 +391,7 @@ def test_maximization__is_that_of_sums_in_pixels(
     basis: VolumeBasis, views: ViewGrid
 ) -> None:
     volume = folded_chain(SIZE)
-    sample = simulate(volume, size=SIZE, pixels=200, snr=2, ell_max=ELL_MAX)
+    sample = simulate(volume, size=SIZE, pixels=80, snr=2, ell_max=ELL_MAX)
     pixels, variance = sample.micrographs[0], sample.noise_variance
     x = basis.expand(volume)
     images = basis.project(x, views.rotations)
@@ -391,7 +399,7 @@ def test_maximization__is_that_of_sums_in_pixels(
         basis, views, window_expectation(pixels, basis, x, views, variance, 0.4)[0]
     )
     wanted = maximization(
-        basis, views.rotations, pixel_expectation(pixels, images, variance, 0.4)[0]
+        basis, views.rotations, windows_in_pixels(pixels, images, variance, 0.4)[0]
     )
     np.testing.assert_allclose(found, wanted, atol=1e-3 * np.abs(wanted).max())
 

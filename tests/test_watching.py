@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 
 from numbasaem import reconstruct
-from numbasaem.geometry.rotations import rotation_grid
-from numbasaem.observations.statistics import Statistics
+from numbasaem.geometry.view_grid import ViewGrid
+from numbasaem.observations.hypotheses import Hypotheses
+from numbasaem.observations.image_statistics import ImageStatistics
 from numbasaem.projection.operator import ProjectionOperator
 from numbasaem.reconstruction.memory import limit_threads_to_memory
 from numbasaem.reconstruction.plan import Plan, make_plan
@@ -118,15 +119,15 @@ class Workers:
     def __len__(self) -> int:
         return self.n
 
-    def projections(self, basis: VolumeBasis, n_rotations: int) -> ProjectionOperator:
-        return ProjectionOperator(basis, rotation_grid(n_rotations))
+    def projections(self, basis: VolumeBasis, views: ViewGrid) -> ProjectionOperator:
+        return ProjectionOperator(basis, views.rotations)
 
     def expectation(
-        self, chosen: np.ndarray, images: np.ndarray, *_: object
-    ) -> Statistics:
+        self, chosen: np.ndarray, hypotheses: Hypotheses, *_: object
+    ) -> ImageStatistics:
         time.sleep((0 if self.n_calls else self.first_call) + len(chosen) * self.each)
         self.n_calls += 1
-        return Statistics.of_nothing(len(images), images.shape[1])
+        return ImageStatistics.of_nothing(*hypotheses.images.shape[:2])
 
 
 def planned_seconds(data: Workers, n_done: int = 0, **changes: Any) -> float:

@@ -11,16 +11,19 @@ import pytest
 from numbasaem import cli
 from numbasaem.assessment.alignment import align
 from numbasaem.errors import InputError
+from numbasaem.geometry.view_grid import ViewGrid
 from numbasaem.io.mrc import write_micrograph
-from numbasaem.observations.pixel_expectation import pixel_expectation
+from numbasaem.observations.hypotheses import Hypotheses
 from numbasaem.observations.shift_prior import uniform_shift_prior
 from numbasaem.observations.statistics import Statistics
 from numbasaem.observations.window_data import Windows, WindowSet, load_windows
+from numbasaem.observations.window_expectation import window_expectation
 from numbasaem.reconstruction.driver import reconstruct
 from numbasaem.reconstruction.memory import limit_threads_to_memory
 from numbasaem.reconstruction.result import Result
 from numbasaem.settings import Settings
 from numbasaem.simulation.scene import Simulation, simulate
+from numbasaem.volume.basis import VolumeBasis
 from numbasaem.volume.phantom import folded_chain
 from tests.helpers import (
     Interruption,
@@ -55,25 +58,26 @@ def load(micrographs: Sequence[np.ndarray]) -> WindowSet:
     return load_windows(micrographs, SETTINGS, lambda *_: None)
 
 
-def random_images(n_rotations: int = 5) -> np.ndarray:
-    generator = np.random.default_rng(0)
-    return 0.4 * generator.standard_normal((n_rotations, SIZE, SIZE))
+BASIS, VIEWS = VolumeBasis(SIZE, 3), ViewGrid(8)
+VOLUME = 0.4 * np.random.default_rng(0).standard_normal(BASIS.n_coefficients)
 
 
 def all_statistics(data: WindowSet, chosen: np.ndarray | None = None) -> Statistics:
     part = data.part(chosen, None)
-    prior = uniform_shift_prior(SIZE, 0.6)
-    return part.expectation(np.arange(len(part)), random_images(), prior, 1.0)
+    hypotheses = Hypotheses(
+        part.projections(BASIS, VIEWS), VOLUME, uniform_shift_prior(SIZE, 0.6), 1.0
+    )
+    return part.expectation(np.arange(len(part)), hypotheses)
 
 
 def test_tiles__add_up_to_the_micrographs(sample: Simulation) -> None:
     found = all_statistics(load(sample.micrographs))
     first, second = (
-        pixel_expectation(pixels, random_images(), 1.0, 0.6)[0]
+        window_expectation(pixels, BASIS, VOLUME, VIEWS, 1.0, 0.6)[0]
         for pixels in sample.micrographs
     )
     wanted = first + second
-    for name in ("visible_weight", "weighted_patch", "rotation_mass", "patch_energy"):
+    for name in ("view_weight", "feature_sums", "rotation_mass", "patch_energy"):
         assert_close(getattr(found, name), getattr(wanted, name), 1e-3)
     assert found.n_patches == pytest.approx(wanted.n_patches)
     assert found.n_patches * SIZE**2 == pytest.approx(2 * 184**2)
@@ -114,7 +118,7 @@ def test_dead_area__no_window_in_it() -> None:
     assert len(part) * part.patches_each * SIZE**2 == pytest.approx(84 * 44)
     nothing = [np.zeros(pixels.shape, bool)]
     with pytest.raises(InputError, match="micrographs: expected 7 x 7 usable pixels"):
-        Windows([pixels], nothing, SIZE, data.pixel_sums)
+        Windows([pixels], nothing, SIZE, SIZE, data.pixel_sums)
 
 
 @pytest.fixture(scope="module")

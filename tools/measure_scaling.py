@@ -36,6 +36,7 @@ from numbasaem.io.mrc import write_micrograph
 from numbasaem.micrographs.reading import list_inputs
 from numbasaem.observations.dask import RemotePatches, load_remotely, local_cluster
 from numbasaem.observations.exact_sums import BatchLayout, PartialSums
+from numbasaem.observations.hypotheses import Hypotheses
 from numbasaem.observations.patch_blocks import batch_layout
 from numbasaem.observations.patch_expectation import partial_sums
 from numbasaem.reconstruction.maximization import normal_equations, solve
@@ -183,7 +184,12 @@ def measure_scaling(workers: Sequence[int], n_patches: int) -> tuple[float, floa
     """Print both scalings; return seconds of asking, once and for each worker."""
     size = SCALING_SIZE
     problem = simulated_problem(size, MANY)
-    posterior = (problem.images, problem.shift_prior, problem.noise_variance)
+    hypotheses = Hypotheses(
+        problem.operator,
+        problem.coefficients,
+        problem.shift_prior,
+        problem.noise_variance,
+    )
     side = size * math.ceil(math.sqrt(n_patches * max(workers)))
     print(f"L = {size}, K = {N_ROTATIONS}, {n_patches} patches\n")
     print("| workers | strong s | efficiency | weak s | efficiency |")
@@ -200,7 +206,7 @@ def measure_scaling(workers: Sequence[int], n_patches: int) -> tuple[float, floa
 
                 def seconds(n: int, data: RemotePatches = data) -> float:
                     numbers = np.arange(n)
-                    return shortest([lambda: data.expectation(numbers, *posterior)])[0]
+                    return shortest([lambda: data.expectation(numbers, hypotheses)])[0]
 
                 strong, weak = seconds(n_patches), seconds(n_patches * n_workers)
                 latency, asking = seconds(16), asking_a_worker(client)

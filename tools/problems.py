@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from numbasaem.geometry.rotations import rotation_grid
+from numbasaem.geometry.view_grid import ViewGrid
+from numbasaem.observations.image_statistics import ImageStatistics
 from numbasaem.observations.patch_cutting import cut_patches
 from numbasaem.observations.patch_expectation import expectation
 from numbasaem.observations.shift_prior import uniform_shift_prior
-from numbasaem.observations.statistics import Statistics
 from numbasaem.projection.operator import ProjectionOperator
 from numbasaem.simulation.scene import simulate
 from numbasaem.volume.basis import VolumeBasis
@@ -61,7 +61,7 @@ class Problem:
     shift_prior: NDArray[np.float64]
     noise_variance: float
 
-    def expectation(self, threads: int | None = None) -> Statistics:
+    def expectation(self, threads: int | None = None) -> ImageStatistics:
         """Posterior of all patches, summed up."""
         return expectation(
             self.patches,
@@ -89,7 +89,7 @@ def simulated_problem(
     """Patches of a simulated micrograph at SNR 1, and the truth's projections."""
     density = folded_chain(size)
     basis = VolumeBasis(size, ELL_MAX)
-    operator = ProjectionOperator(basis, rotation_grid(n_rotations))
+    operator = ProjectionOperator(basis, ViewGrid(n_rotations).rotations)
     coefficients = basis.expand(density)
     pixels = size * (int(np.ceil(np.sqrt(n_patches))) + 1)
     simulation = simulate(density, size=size, pixels=pixels, snr=SNR, ell_max=ELL_MAX)

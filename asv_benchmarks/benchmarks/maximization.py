@@ -17,7 +17,7 @@ class Maximization:
 
     def setup(self, ell_max: int) -> None:
         """Make statistics to solve for."""
-        rotations = numbasaem.rotation_grid(552)
+        rotations = numbasaem.ViewGrid(552).rotations
         basis = numbasaem.VolumeBasis(11, ell_max)
         self.operator = ProjectionOperator(basis, rotations)
         self.statistics = simulated_problem(11, 256).expectation()

@@ -34,6 +34,8 @@ class ViewGrid:
         Views, an even number: 2i and 2i + 1 are opposite.
     n_angles : int
         In-plane angles of each view, a multiple of 4.
+    step : float
+        About the angle between neighbouring views, radians.
 
     Raises
     ------
@@ -56,8 +58,8 @@ class ViewGrid:
 
     def __init__(self, n: int) -> None:
         check_number(n, at_least=8)
-        step = (8 * math.pi**2 / n) ** (1 / 3)
-        self.n_angles: int = 4 * max(1, round(2 * math.pi / step / 4))
+        self.step: float = (8 * math.pi**2 / n) ** (1 / 3)
+        self.n_angles: int = 4 * max(1, round(2 * math.pi / self.step / 4))
         self.n_views: int = 2 * max(1, round(n / self.n_angles / 2))
 
     def __len__(self) -> int:
@@ -85,6 +87,15 @@ class ViewGrid:
         euler = np.stack([longitude, np.arccos(z), offset], axis=1)
         first = Rotation.from_euler("ZYZ", euler).inv().as_matrix()
         return np.stack([first, _X_HALF_TURN @ first], axis=1).reshape(-1, 3, 3)
+
+    @property
+    def directions(self) -> NDArray[np.float64]:
+        """Direction (x, y, z) of each view in the map, float64 of shape (n_views, 3).
+
+        A projection is along z after the rotation R, which is R^T z in the map: the
+        last row of R.
+        """
+        return self.view_rotations[:, 2]
 
     @cached_property
     def rotations(self) -> NDArray[np.float64]:

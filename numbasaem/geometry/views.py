@@ -1,4 +1,4 @@
-"""View directions: a mixture of kernels about those of the rotation grid."""
+"""View directions: a mixture of kernels about those of a grid of views."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .rotations import grid_step, rotation_grid
+from .view_grid import ViewGrid
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -18,34 +18,31 @@ KERNELS_KEPT = 4
 
 @lru_cache(maxsize=KERNELS_KEPT)
 def view_kernel(n: int, n_sources: int | None = None) -> NDArray[np.float64]:
-    """Kernels that spread view directions of a grid over the rotations near them.
+    """Kernels that spread view directions of a grid over the views near them.
 
     Parameters
     ----------
     n : int
-        Number of rotations of :func:`rotation_grid`, at least 1.
+        About how many rotations the :class:`ViewGrid` has.
     n_sources : int, optional
-        Number of rotations of the grid of the directions; `n` if left out.
+        The same of the grid of the directions; `n` if left out.
 
     Returns
     -------
-    float64, shape (n, n_sources), read-only
-        Column j holds the probability of each rotation about direction j: a Gaussian,
-        half the sources' step wide, of the angle between the directions. All in-plane
-        angles are alike.
+    float64, shape (n_views, n_source_views), read-only
+        Column j holds the probability of each view about direction j: a Gaussian, half
+        the sources' step wide, of the angle between the directions.
 
     Raises
     ------
     InputError
-        If a number of rotations is not a whole number of at least 1.
+        If a number of rotations is not a whole number of at least 8.
     """
-    n_sources = n_sources or n
-    directions, sources = rotation_grid(n)[:, 2], rotation_grid(n_sources)[:, 2]
-    # in place, for this array is the largest of a run with learned views
-    kernel: NDArray[np.float64] = directions @ sources.T
+    views, sources = ViewGrid(n), ViewGrid(n_sources or n)
+    kernel: NDArray[np.float64] = views.directions @ sources.directions.T
     np.clip(kernel, -1, 1, out=kernel)
     kernel -= 1
-    kernel /= (grid_step(n_sources) / 2) ** 2
+    kernel /= (sources.step / 2) ** 2
     np.exp(kernel, out=kernel)
     kernel /= kernel.sum(axis=0)
     kernel.flags.writeable = False
@@ -58,21 +55,21 @@ def view_kernel_bytes(n_rotations: int, n_columns: int | None = None) -> int:
     Parameters
     ----------
     n_rotations : int
-        Number of rotations of the grid, at least 1.
+        About how many rotations the grid has.
     n_columns : int, optional
-        Number of rotations of the grid of the directions; `n_rotations` if left out.
+        The same of the grid of the directions; `n_rotations` if left out.
 
     Returns
     -------
     int
-        Bytes of the kernel, the two grids and the sum of each column. The kernel alone
-        stays, as one of the last :data:`KERNELS_KEPT`.
+        Bytes of the kernel, the views of both grids and the sum of each column. The
+        kernel alone stays, as one of the last :data:`KERNELS_KEPT`.
 
     Examples
     --------
     >>> view_kernel_bytes(20_000)
-    3203040000
+    2131648
     """
-    columns = n_columns or n_rotations
-    grids = 9 * (n_rotations + columns)
-    return 8 * (n_rotations * columns + grids + columns)
+    rows = ViewGrid(n_rotations).n_views
+    columns = ViewGrid(n_columns or n_rotations).n_views
+    return 8 * (rows * columns + 9 * (rows + columns) + columns)

@@ -31,14 +31,16 @@ from numbasaem.micrographs.reading import (
     optics_of,
 )
 from numbasaem.micrographs.sources import MicrographFile
+from numbasaem.projection.operator import ProjectionOperator
 
 from .exact_sums import PartialSums
+from .image_statistics import ImageStatistics
 from .patch_blocks import batch_layout
-from .patch_data import load_patches, projections_through
+from .patch_data import load_patches, spreads_of
 from .patch_expectation import statistics_of_sums
 from .pixel_sums import variance_and_brightest
 from .protocol import DataSet
-from .statistics import Statistics, by_optics_group
+from .statistics import by_optics_group
 
 try:
     import dask
@@ -53,7 +55,7 @@ except ImportError as error:
 
 from .dask_workers import (  # which imports Dask as well
     ChosenPatches,
-    Hypotheses,
+    HypothesesInImages,
     StoredFile,
     at_work,
     sums_of_blocks,
@@ -64,12 +66,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from numbasaem.aliases import OnProgress
+    from numbasaem.geometry.view_grid import ViewGrid
     from numbasaem.micrographs.reading import Input
-    from numbasaem.projection.operator import ProjectionOperator
     from numbasaem.settings import Settings
     from numbasaem.volume.basis import VolumeBasis
 
     from .exact_sums import BatchLayout
+    from .hypotheses import Hypotheses
+    from .statistics import Statistics
 
 _PACKAGE = "numbasaem"
 _SECONDS_TO_ANSWER = 8
@@ -304,36 +308,33 @@ class RemotePatches:
         """How many patches there are."""
         return len(self._numbers)
 
-    def compile(self) -> None:
-        """Leave compiling to the workers; see :class:`Observations`."""
-
-    def projections(self, basis: VolumeBasis, n_rotations: int) -> ProjectionOperator:
+    def projections(self, basis: VolumeBasis, views: ViewGrid) -> ProjectionOperator:
         """Projections as the patches see them; see :class:`Observations`."""
-        return projections_through(self._optics, basis, n_rotations)
+        return ProjectionOperator(basis, views.rotations, spreads_of(self._optics))
+
+    def compile(self, operator: Any) -> None:
+        """Leave compiling to the workers; see :class:`Observations`."""
 
     def expectation(
         self,
         chosen: NDArray[np.intp],
-        images: NDArray[np.float64],
-        shift_prior: NDArray[np.float64],
-        noise_variance: float,
-        rotation_prior: NDArray[np.float64] | None = None,
+        hypotheses: Hypotheses,
         on_progress: Callable[[float], None] | None = None,
     ) -> Statistics:
         """Statistics of the chosen patches; see :class:`Observations`."""
 
-        def of_group(
-            members: NDArray[np.intp], images: NDArray[np.float64]
-        ) -> Statistics:
-            hypotheses = images, shift_prior, noise_variance, rotation_prior
-            return self._of_group(self._numbers[members], hypotheses, on_progress)
+        def of_group(members: NDArray[np.intp], hypotheses: Hypotheses) -> Statistics:
+            if not len(members):
+                return ImageStatistics.of_nothing(*hypotheses.images.shape[:2])
+            numbers = self._numbers[members]
+            return self._of_group(numbers, hypotheses.in_images, on_progress)
 
-        return by_optics_group(self._optics, chosen, images, of_group)
+        return by_optics_group(self._optics, chosen, hypotheses, of_group)
 
     def _of_group(
         self,
         numbers: NDArray[np.intp],
-        hypotheses: Hypotheses,
+        hypotheses: HypothesesInImages,
         on_progress: Callable[[float], None] | None,
     ) -> Statistics:
         """Statistics of patches under the same projections."""
@@ -363,7 +364,7 @@ class RemotePatches:
             return statistics_of_sums(layout, sums[0].result(), *hypotheses)
 
 
-def _given(hypotheses: Hypotheses, _: Path) -> Hypotheses:
+def _given(hypotheses: HypothesesInImages, _: Path) -> HypothesesInImages:
     """What each worker gets once an iteration, from one another."""
     return hypotheses
 

@@ -143,7 +143,7 @@ class ChosenPatches:
         return chosen
 
 
-Hypotheses = tuple[
+HypothesesInImages = tuple[
     "NDArray[np.float64]", "NDArray[np.float64]", float, "NDArray[np.float64] | None"
 ]
 
@@ -151,7 +151,7 @@ Hypotheses = tuple[
 def sums_of_blocks(
     layout: BatchLayout,
     pieces: list[ChosenPatches | NDArray[np.float32]],
-    given: Hypotheses,
+    given: HypothesesInImages,
     scratch: Path,
 ) -> PartialSums:
     """Sums over some blocks of a batch.

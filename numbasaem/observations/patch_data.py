@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from numbasaem.geometry.rotations import rotation_grid
 from numbasaem.micrographs.reading import MicrographReader
 from numbasaem.projection.operator import ProjectionOperator
 
+from .image_statistics import ImageStatistics
 from .patch_blocks import batch_layout
 from .patch_cutting import cut_live_patches
 from .patch_expectation import compile_kernels, partial_sums, statistics_of_sums
 from .pixel_sums import PixelSums, pixel_sums, variance_and_brightest
 from .protocol import DataSet
-from .statistics import Statistics, by_optics_group
+from .statistics import by_optics_group
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,12 +24,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from numbasaem.aliases import OnProgress
+    from numbasaem.geometry.view_grid import ViewGrid
     from numbasaem.micrographs.optics_groups import OpticsGroups
     from numbasaem.micrographs.reading import Input
     from numbasaem.settings import Settings
     from numbasaem.volume.basis import VolumeBasis
 
+    from .hypotheses import Hypotheses
     from .protocol import ChangePixels
+    from .statistics import Statistics
 
 
 @dataclass(frozen=True)
@@ -125,58 +128,47 @@ class Patches:
         """Number of patches."""
         return len(self._patches)
 
-    def compile(self) -> None:
+    def projections(self, basis: VolumeBasis, views: ViewGrid) -> ProjectionOperator:
+        """Projections as the patches see them; see :class:`Observations`."""
+        return ProjectionOperator(basis, views.rotations, spreads_of(self._optics))
+
+    def compile(self, operator: Any) -> None:
         """Compile the kernels; see :class:`Observations`."""
         size = self._patches.shape[1]
         compile_kernels(size, whole_square=self._optics is not None)
 
-    def projections(self, basis: VolumeBasis, n_rotations: int) -> ProjectionOperator:
-        """Projections as the patches see them; see :class:`Observations`."""
-        return projections_through(self._optics, basis, n_rotations)
-
     def expectation(
         self,
         chosen: NDArray[np.intp],
-        images: NDArray[np.float64],
-        shift_prior: NDArray[np.float64],
-        noise_variance: float,
-        rotation_prior: NDArray[np.float64] | None = None,
+        hypotheses: Hypotheses,
         on_progress: Callable[[float], None] | None = None,
     ) -> Statistics:
         """Statistics of the chosen patches; see :class:`Observations`."""
 
-        def of_group(
-            members: NDArray[np.intp], images: NDArray[np.float64]
-        ) -> Statistics:
-            hypotheses = images, shift_prior, noise_variance, rotation_prior
+        def of_group(members: NDArray[np.intp], hypotheses: Hypotheses) -> Statistics:
+            images = hypotheses.images
+            if not len(members):
+                return ImageStatistics.of_nothing(*images.shape[:2])
             layout = batch_layout(len(members), images, self._brightest)
+            given = hypotheses.in_images
             patches = self._patches[members]
-            sums = partial_sums(
-                layout, patches, *hypotheses, self._threads, on_progress
-            )
-            return statistics_of_sums(layout, sums, *hypotheses)
+            sums = partial_sums(layout, patches, *given, self._threads, on_progress)
+            return statistics_of_sums(layout, sums, *given)
 
-        return by_optics_group(self._optics, chosen, images, of_group)
+        return by_optics_group(self._optics, chosen, hypotheses, of_group)
 
 
-def projections_through(
-    optics: OpticsGroups | None, basis: VolumeBasis, n_rotations: int
-) -> ProjectionOperator:
-    """Projections in the rotations of the grid, as each optics group shows them.
+def spreads_of(optics: OpticsGroups | None) -> NDArray[np.float64] | None:
+    """Point spread of each optics group.
 
     Parameters
     ----------
     optics : OpticsGroups or None
         Groups of the data; None if the volume is seen as it is.
-    basis : VolumeBasis
-        Basis of the volume.
-    n_rotations : int
-        K.
 
     Returns
     -------
-    ProjectionOperator
-        Projections of all groups, one after the other.
+    float64, shape (G, 2L - 1, 2L - 1), or None
+        Point spreads.
     """
-    spreads = None if optics is None else optics.point_spreads
-    return ProjectionOperator(basis, rotation_grid(n_rotations), spreads)
+    return None if optics is None else optics.point_spreads

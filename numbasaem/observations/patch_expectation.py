@@ -18,6 +18,7 @@ from numbasaem.threads import running_threads
 
 from .exact_sums import PartialSums
 from .exponents import refuse_large_exponents, strongest_patch
+from .image_statistics import ImageStatistics
 from .input_checks import (
     checked_images,
     checked_noise_variance,
@@ -26,7 +27,6 @@ from .input_checks import (
 )
 from .patch_blocks import BlockSums, batch_layout, is_spectral
 from .patch_cutting import check_patches
-from .statistics import Statistics
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,7 +47,7 @@ def expectation(
     threads: int | None = None,
     lost_mass: float = 0.0,
     on_progress: Callable[[float], None] | None = None,
-) -> Statistics:
+) -> ImageStatistics:
     """Posterior (23) of every patch over shifts and rotations, summed up.
 
     Parameters
@@ -72,7 +72,7 @@ def expectation(
 
     Returns
     -------
-    Statistics
+    ImageStatistics
         Sums over the patches, the same bits for any number of threads.
 
     Raises
@@ -147,7 +147,7 @@ def statistics_of_sums(
     shift_prior: ArrayLike,
     noise_variance: float,
     rotation_prior: ArrayLike | None = None,
-) -> Statistics:
+) -> ImageStatistics:
     """Statistics of a batch from the sums over all of its blocks.
 
     Parameters
@@ -161,7 +161,7 @@ def statistics_of_sums(
 
     Returns
     -------
-    Statistics
+    ImageStatistics
         The same bits as in one piece.
     """
     size = np.shape(images)[1]
@@ -270,7 +270,7 @@ class PatchExpectation:
         lost_mass: float,
         posterior: NDArray[np.float32],
         on_progress: Callable[[float], None] | None = None,
-    ) -> Statistics:
+    ) -> ImageStatistics:
         """Statistics of the patches as a batch of their own."""
         brightest = float(np.abs(self.patches).max(initial=0.0))
         layout = batch_layout(len(self.patches), self.images, brightest)
@@ -349,7 +349,7 @@ class PatchExpectation:
             raise NumericalError(where, "sums within float32", "overflow")
         return PartialSums(flat, of_blocks)
 
-    def statistics(self, layout: BatchLayout, sums: PartialSums) -> Statistics:
+    def statistics(self, layout: BatchLayout, sums: PartialSums) -> ImageStatistics:
         """Turn the sums over all blocks of a batch into its statistics."""
         n_rotations, size = len(self.images), self.size
         ends = np.cumsum([n_rotations * 2 * size**2, n_rotations])
@@ -357,7 +357,7 @@ class PatchExpectation:
         weights, pixels = layout.units
         images = counts.reshape(n_rotations, 2, size, size)
         log2_mass, empty, energy = (math.fsum(column) for column in sums.of_blocks.T)
-        return Statistics(
+        return ImageStatistics(
             visible_weight=images[:, 0] / weights,
             weighted_patch=images[:, 1] / pixels,
             shift_mass=self.shift_table(displacement_mass / weights, empty),

@@ -5,8 +5,12 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING
 
+from numbasaem.geometry.view_grid import ViewGrid
 from numbasaem.micrographs.preparation import preparation_bytes
+from numbasaem.projection.operator import ProjectionOperator, operator_bytes
+from numbasaem.volume.basis import VolumeBasis
 
+from .image_statistics import MATRIX_BYTES, ImageStatistics, statistics_bytes
 from .patch_blocks import block_bytes
 from .patch_data import load_patches
 from .patch_positions import positions_on_four_grids
@@ -22,8 +26,9 @@ if TYPE_CHECKING:
     from numbasaem.aliases import OnProgress
     from numbasaem.micrographs.preparation import InputShape
     from numbasaem.micrographs.reading import Input
-    from numbasaem.settings import Settings
+    from numbasaem.settings import Settings, Stage
 
+    from .hypotheses import Hypotheses
     from .protocol import ChangePixels, DataSet
 
 
@@ -32,6 +37,7 @@ class PatchModel(ObservationModel):
 
     longest_step = 8.0
     held_iterations = 0
+    statistics = ImageStatistics
 
     def load(
         self,
@@ -48,7 +54,9 @@ class PatchModel(ObservationModel):
 
         return load_remotely(client, inputs, settings, on_progress)
 
-    def memory(self, settings: Settings, shapes: Sequence[InputShape]) -> DataMemory:
+    def memory(
+        self, settings: Settings, shapes: Sequence[InputShape], n_groups: int
+    ) -> DataMemory:
         """Memory of the patches; see :class:`ObservationModel`."""
         size = settings.size
         n_patches = sum(
@@ -56,26 +64,56 @@ class PatchModel(ObservationModel):
             for shape in shapes
         )
         patches = 4 * n_patches * size**2
+        n_rotations = len(ViewGrid(settings.schedule[-1].n_rotations))
         return DataMemory(
             reading=patches + max(patches, preparation_bytes(settings, shapes)),
             held=patches * (2 if settings.halves else 1),
+            statistics=statistics_bytes(n_groups * n_rotations, size),
+            projections=max(
+                _projection_bytes(stage, size, n_groups) for stage in settings.schedule
+            ),
             # A copy of the patch, and the checks of it.
             chosen=size**2 * (4 + 4 + 1),
-            thread=block_bytes(settings.schedule[-1].n_rotations, size),
+            thread=block_bytes(n_rotations, size),
             n_observations=n_patches,
             patches_each=1.0,
         )
 
+    def projections(
+        self,
+        basis: VolumeBasis,
+        views: ViewGrid,
+        point_spreads: NDArray[np.float64] | None = None,
+    ) -> ProjectionOperator:
+        """Projections as images; see :class:`ObservationModel`."""
+        return ProjectionOperator(basis, views.rotations, point_spreads)
+
     def positions(
         self,
         pixels: NDArray[np.float32],
-        images: NDArray[np.float64],
-        shift_prior: NDArray[np.float64],
-        noise_variance: float,
-        rotation_prior: NDArray[np.float64] | None = None,
+        hypotheses: Hypotheses,
+        least_distance: float | None = None,
         threads: int | None = None,
         on_progress: Callable[[float], None] | None = None,
     ) -> Positions:
         """Most probable shifts of patches; see :class:`ObservationModel`."""
-        hypotheses = images, shift_prior, noise_variance, rotation_prior
-        return positions_on_four_grids(pixels, *hypotheses, threads, on_progress)
+        return positions_on_four_grids(
+            pixels, *hypotheses.in_images, threads, on_progress
+        )
+
+
+def _projection_bytes(stage: Stage, size: int, n_groups: int) -> int:
+    """Bytes of the projections, the operator and the normal equations of a stage."""
+    basis, n_rotations = (
+        VolumeBasis(size, stage.ell_max),
+        len(ViewGrid(stage.n_rotations)),
+    )
+    n_coefficients, n_pixels = basis.n_coefficients, size**2
+    images = 6 * n_groups * n_rotations * n_pixels
+    energies = 4 * n_rotations * (2 * size - 1) ** 2
+    samples = size**3 * ((stage.ell_max + 1) ** 2 + sum(basis.radial_counts))
+    matrix = n_pixels * n_coefficients
+    chunk = max(matrix, min(MATRIX_BYTES // 8, n_rotations * matrix))
+    equations = 4 * chunk + 3 * n_coefficients**2
+    operator = operator_bytes(basis, n_rotations, n_groups)
+    return operator + 8 * (images + max(energies, equations, samples))

@@ -15,8 +15,6 @@ import numpy as np
 
 from numbasaem.random_streams import Stream, random_stream
 
-from .statistics import Statistics
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -24,14 +22,18 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from numbasaem.aliases import OnProgress
+    from numbasaem.geometry.view_grid import ViewGrid
     from numbasaem.micrographs.optics_groups import OpticsGroups
     from numbasaem.micrographs.preparation import InputShape
     from numbasaem.micrographs.reading import Input
     from numbasaem.projection.operator import ProjectionOperator
+    from numbasaem.projection.steerable import ViewProjections
     from numbasaem.settings import Settings
     from numbasaem.volume.basis import VolumeBasis
 
+    from .hypotheses import Hypotheses
     from .pixel_sums import PixelSums
+    from .statistics import Statistics
 
 ChangePixels = Callable[["NDArray[np.float32]"], "NDArray[np.float32]"]
 """Function from the pixels of a prepared micrograph to those that the model sees."""
@@ -54,32 +56,37 @@ class Observations(Protocol):
     def __len__(self) -> int:
         """Number of observations to choose from."""
 
-    def compile(self) -> None:
-        """Compile what :meth:`expectation` runs, so that its first call is not slow."""
-
-    def projections(self, basis: VolumeBasis, n_rotations: int) -> ProjectionOperator:
-        """Projections in the rotations of the grid, as the data see them.
+    def projections(
+        self, basis: VolumeBasis, views: ViewGrid
+    ) -> ProjectionOperator | ViewProjections:
+        """Projections in the rotations of a grid, as the data see them.
 
         Parameters
         ----------
         basis : VolumeBasis
             Basis of the volume.
-        n_rotations : int
-            K.
+        views : ViewGrid
+            The rotations.
 
         Returns
         -------
-        ProjectionOperator
+        ProjectionOperator or ViewProjections
             Projections of each optics group of the data.
+        """
+
+    def compile(self, operator: Any) -> None:
+        """Compile what :meth:`expectation` runs, so that its first call is not slow.
+
+        Parameters
+        ----------
+        operator : ProjectionOperator or ViewProjections
+            Of :meth:`projections`.
         """
 
     def expectation(
         self,
         chosen: NDArray[np.intp],
-        images: NDArray[np.float64],
-        shift_prior: NDArray[np.float64],
-        noise_variance: float,
-        rotation_prior: NDArray[np.float64] | None = None,
+        hypotheses: Hypotheses,
         on_progress: Callable[[float], None] | None = None,
     ) -> Statistics:
         """Statistics of some observations: the E-step.
@@ -88,14 +95,8 @@ class Observations(Protocol):
         ----------
         chosen : intp, shape (n,)
             Their numbers, ascending.
-        images : float64, shape (n_groups * K, L, L)
-            Projections of the volume by :meth:`projections`.
-        shift_prior : float64, shape (2L, 2L)
-            rho of equation (17).
-        noise_variance : float
-            sigma**2 of the pixels.
-        rotation_prior : float64, shape (K,), optional
-            Probability of each rotation; uniform if left out.
+        hypotheses : Hypotheses
+            What may explain them, in projections by :meth:`projections`.
         on_progress : callable, optional
             Called with the share that is done.
 
@@ -187,6 +188,10 @@ class DataMemory:
         Memory while the micrographs are read: two copies and the largest file.
     held : int
         Memory of all observations and their halves.
+    statistics : int
+        Memory of one set of statistics.
+    projections : int
+        Memory of the projections of a stage, and of the equations of its M-step.
     chosen : int
         Memory of each observation of a minibatch.
     thread : int
@@ -199,6 +204,8 @@ class DataMemory:
 
     reading: int
     held: int
+    statistics: int
+    projections: int
     chosen: int
     thread: int
     n_observations: int
@@ -239,7 +246,7 @@ class ObservationModel(ABC):
 
     longest_step: float
     held_iterations: int
-    statistics: type[Statistics] = Statistics
+    statistics: type[Statistics]
 
     @abstractmethod
     def load(
@@ -278,7 +285,9 @@ class ObservationModel(ABC):
         """
 
     @abstractmethod
-    def memory(self, settings: Settings, shapes: Sequence[InputShape]) -> DataMemory:
+    def memory(
+        self, settings: Settings, shapes: Sequence[InputShape], n_groups: int
+    ) -> DataMemory:
         """Memory that data of such micrographs take in this process.
 
         Parameters
@@ -287,6 +296,8 @@ class ObservationModel(ABC):
             Settings of the reconstruction.
         shapes : sequence of InputShape
             Shapes of the inputs.
+        n_groups : int
+            Largest number of optics groups that there may be.
 
         Returns
         -------
@@ -295,13 +306,35 @@ class ObservationModel(ABC):
         """
 
     @abstractmethod
+    def projections(
+        self,
+        basis: VolumeBasis,
+        views: ViewGrid,
+        point_spreads: NDArray[np.float64] | None = None,
+    ) -> ProjectionOperator | ViewProjections:
+        """Projections in the form that the E-step of this model takes.
+
+        Parameters
+        ----------
+        basis : VolumeBasis
+            Basis of the volume, side L.
+        views : ViewGrid
+            The rotations, K of them.
+        point_spreads : float64, shape (G, 2L - 1, 2L - 1), optional
+            Point spread of each of G optics groups.
+
+        Returns
+        -------
+        ProjectionOperator or ViewProjections
+            Projections of each group.
+        """
+
+    @abstractmethod
     def positions(
         self,
         pixels: NDArray[np.float32],
-        images: NDArray[np.float64],
-        shift_prior: NDArray[np.float64],
-        noise_variance: float,
-        rotation_prior: NDArray[np.float64] | None = None,
+        hypotheses: Hypotheses,
+        least_distance: float | None = None,
         threads: int | None = None,
         on_progress: Callable[[float], None] | None = None,
     ) -> Positions:
@@ -311,10 +344,11 @@ class ObservationModel(ABC):
         ----------
         pixels : float32, shape (rows, columns)
             Prepared micrograph.
-        images : float64, shape (K, L, L)
-            Projections of the particle as the micrograph shows them.
-        shift_prior, noise_variance, rotation_prior
-            As in :meth:`Observations.expectation`.
+        hypotheses : Hypotheses
+            The particle as the micrograph shows it, in projections by
+            :meth:`projections`.
+        least_distance : float, optional
+            Smallest distance between particles' centres, pixels; L if left out.
         threads : int, optional
             Threads to run on; all that Numba may use if left out.
         on_progress : callable, optional

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from numbasaem.errors import expected
-from numbasaem.geometry.grids import disc
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -18,123 +17,76 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from numbasaem.micrographs.optics_groups import OpticsGroups
-    from numbasaem.projection.operator import ProjectionOperator
 
-MATRIX_BYTES = 32_000_000
-"""Bytes of the projection matrices from which A is summed up at a time."""
-_NO_IMAGES = np.empty((0, 0, 0))
+    from .hypotheses import Hypotheses
 
 
-@dataclass(frozen=True)
-class Statistics:
+@dataclass(frozen=True, kw_only=True)
+class Statistics(ABC):
     """Sufficient statistics of a set of patches; those of two sets add up.
 
-    The M-step uses nothing but :meth:`right_side`, :meth:`normal_matrix`,
-    :meth:`explained_energy` and the numbers. A class that keeps its statistics in
-    another space than that of pixels offers the same.
+    :class:`ImageStatistics` keeps those of patches, :class:`FeatureStatistics` those of
+    windows. The M-step uses nothing but what they have in common.
 
     Attributes
     ----------
-    visible_weight : float64, shape (n_rotations, L, L)
-        m_k: posterior weight with which each projection pixel was inside a patch. With
-        optics groups (n_groups * n_rotations, L, L), one group after the other.
-    weighted_patch : float64, shape of `visible_weight`
-        b_k: patches moved back onto the projection, weighted by their posterior.
     shift_mass : float64, shape (2L, 2L)
         Posterior of each shift of equation (17), summed over patches. The shifts that
         leave a patch empty are one state; they share its mass as they share its prior.
-    rotation_mass : float64, shape (n_rotations,)
-        Posterior of each rotation, summed over patches.
+    rotation_mass : float64, shape (K,)
+        Posterior of each rotation, summed over patches; of what is empty as its prior
+        is.
     log_likelihood : float
         Sum over patches of log p(I_p), natural, Gaussian constant included.
     patch_energy : float
         Sum over patches of ||I_p||**2.
     n_patches : float
         Number of patches seen; in the window model, that of windows over L**2.
-
-    Examples
-    --------
-    >>> from numbasaem import expectation
-    >>> patches = np.random.default_rng(0).random((6, 5, 5), dtype=np.float32)
-    >>> prior = np.full((10, 10), 0.01)
-    >>> halves = (patches[:3], patches[3:])
-    >>> first, second = (expectation(half, patches, prior, 1.0) for half in halves)
-    >>> (first + second).n_patches
-    6
     """
 
-    visible_weight: NDArray[np.float64]
-    weighted_patch: NDArray[np.float64]
     shift_mass: NDArray[np.float64]
     rotation_mass: NDArray[np.float64]
     log_likelihood: float
     patch_energy: float
     n_patches: float
 
-    def __add__(self, other: Statistics) -> Statistics:
-        """Statistics of both sets of patches together."""
-        if not isinstance(other, Statistics):
-            return NotImplemented
-        if self.visible_weight.shape != other.visible_weight.shape:
-            raise expected(
-                "statistics",
-                f"images of shape {self.visible_weight.shape}",
-                f"shape {other.visible_weight.shape}",
-            )
-        pairs = ((getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
-        return Statistics(*(a + b for a, b in pairs))
+    counts: ClassVar[frozenset[str]] = frozenset({"log_likelihood", "n_patches"})
+    """Names of the sums that stay when the same patches count several times."""
+    of_each_group: ClassVar[tuple[str, ...]]
+    """Names of the arrays that hold one part for each optics group."""
 
-    def scaled(self, factor: float) -> Statistics:
+    def __add__(self, other: Statistics) -> Self:
+        """Statistics of both sets of patches together."""
+        if type(other) is not type(self):
+            return NotImplemented
+        sums = {}
+        for name, own in self._sums().items():
+            added = getattr(other, name)
+            if np.shape(own) != np.shape(added):
+                wanted = f"{name} of shape {np.shape(own)}"
+                raise expected("statistics", wanted, f"shape {np.shape(added)}")
+            sums[name] = own + added
+        return replace(self, **sums)
+
+    def scaled(self, factor: float) -> Self:
         """Statistics of the same patches, each counted `factor` times.
 
         Parameters
         ----------
         factor : float
-            Factor of all sums but `log_likelihood` and `n_patches`.
+            Factor of all sums but those that `counts` names.
 
         Returns
         -------
         Statistics
             Statistics with their sums multiplied.
         """
-        return replace(
-            self,
-            visible_weight=self.visible_weight * factor,
-            weighted_patch=self.weighted_patch * factor,
-            shift_mass=self.shift_mass * factor,
-            rotation_mass=self.rotation_mass * factor,
-            patch_energy=self.patch_energy * factor,
-        )
+        sums = self._sums()
+        scaled = {name: factor * sums[name] for name in sums.keys() - self.counts}
+        return replace(self, **scaled)
 
-    @staticmethod
-    def of_nothing(n_rotations: int, size: int) -> Statistics:
-        """Statistics of no patch.
-
-        Parameters
-        ----------
-        n_rotations : int
-            Number of projections.
-        size : int
-            L, side of a projection, pixels.
-
-        Returns
-        -------
-        Statistics
-            Zeros.
-        """
-        images = np.zeros((n_rotations, size, size))
-        return Statistics(
-            visible_weight=images,
-            weighted_patch=images.copy(),
-            shift_mass=np.zeros((2 * size, 2 * size)),
-            rotation_mass=np.zeros(n_rotations),
-            log_likelihood=0.0,
-            patch_energy=0.0,
-            n_patches=0,
-        )
-
-    @staticmethod
-    def of_groups(groups: Sequence[Statistics]) -> Statistics:
+    @classmethod
+    def of_groups(cls, groups: Sequence[Self]) -> Self:
         """Statistics of optics groups, each under its own views of the volume.
 
         Parameters
@@ -145,17 +97,19 @@ class Statistics:
         Returns
         -------
         Statistics
-            Statistics of all patches, the images of the groups one after the other.
+            Statistics of all patches, the parts of the groups one after the other.
         """
-        first, *others = (
-            replace(group, visible_weight=_NO_IMAGES, weighted_patch=_NO_IMAGES)
-            for group in groups
-        )
-        return replace(
-            sum(others, start=first),
-            visible_weight=np.concatenate([group.visible_weight for group in groups]),
-            weighted_patch=np.concatenate([group.weighted_patch for group in groups]),
-        )
+        set_aside: dict[str, Any] = dict.fromkeys(cls.of_each_group, np.zeros(()))
+        first, *others = (replace(group, **set_aside) for group in groups)
+        joined: dict[str, Any] = {
+            name: np.concatenate([getattr(group, name) for group in groups])
+            for name in cls.of_each_group
+        }
+        return replace(sum(others, start=first), **joined)
+
+    def _sums(self) -> dict[str, Any]:
+        """All that adds up, by name."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @property
     def size(self) -> int:
@@ -178,11 +132,6 @@ class Statistics:
         )
 
     @property
-    def pixels_in_view(self) -> float:
-        """Number of pixels of a particle's disc that a patch shows, on average."""
-        return float(self.visible_weight[:, disc(self.size)].sum()) / self.n_patches
-
-    @property
     def evidence(self) -> float:
         """Log-likelihood less that of the likeliest white noise without particles.
 
@@ -196,12 +145,18 @@ class Statistics:
         white = -self.n_pixels * (1 + math.log(2 * math.pi * variance)) / 2
         return self.log_likelihood - white
 
-    def normal_matrix(self, operator: ProjectionOperator) -> NDArray[np.float64]:
+    @property
+    @abstractmethod
+    def pixels_in_view(self) -> float:
+        """Number of pixels of a particle's disc that a patch shows, on average."""
+
+    @abstractmethod
+    def normal_matrix(self, operator: Any) -> NDArray[np.float64]:
         """Matrix A of the linear equations (29).
 
         Parameters
         ----------
-        operator : ProjectionOperator
+        operator : ProjectionOperator or ViewProjections
             Projections in the rotations that these statistics refer to.
 
         Returns
@@ -218,54 +173,16 @@ class Statistics:
         -----
         On one thread, so that the sum is the same bits wherever it is taken.
         """
-        self._check(operator)
-        n_pixels, n_coefficients = self.size**2, operator.basis.n_coefficients
-        n_rotations = operator.n_rotations
-        weight = self.visible_weight.reshape(
-            operator.n_groups, n_rotations, n_pixels, 1
-        )
-        roots = np.sqrt(weight[:, :, operator.disc])
-        matrix = np.zeros((n_coefficients, n_coefficients))
-        step = max(1, MATRIX_BYTES // (8 * n_pixels * n_coefficients))
-        with threadpool_limits(1):
-            for group, root in enumerate(roots):
-                for start in range(0, n_rotations, step):
-                    stop = min(start + step, n_rotations)
-                    views = operator.matrices(start, stop, operator.disc, group)
-                    flat = (root[start:stop] * views).reshape(-1, n_coefficients)
-                    matrix += flat.T @ flat
-        return matrix
 
-    def right_side(self, operator: ProjectionOperator) -> NDArray[np.float64]:
-        """Right side y of the linear equations (29).
-
-        Parameters
-        ----------
-        operator : ProjectionOperator
-            Projections in the rotations that these statistics refer to.
-
-        Returns
-        -------
-        float64, shape (M,)
-            y = sum_k Phi_k^T b_k, equation (30).
-
-        Raises
-        ------
-        InputError
-            If the statistics are of other rotations or another size.
-        """
-        self._check(operator)
-        with threadpool_limits(1):
-            return operator.adjoint(self.weighted_patch)
-
+    @abstractmethod
     def normal_product(
-        self, operator: ProjectionOperator, coefficients: NDArray[np.float64]
+        self, operator: Any, coefficients: NDArray[np.float64]
     ) -> NDArray[np.float64]:
         """Product of the matrix A of (29) and a vector, without the matrix.
 
         Parameters
         ----------
-        operator : ProjectionOperator
+        operator : ProjectionOperator or ViewProjections
             Projections in the rotations that these statistics refer to.
         coefficients : float64, shape (M,)
             The vector.
@@ -278,21 +195,38 @@ class Statistics:
         Raises
         ------
         InputError
-            If the statistics are of other rotations or another size.
+            As :meth:`normal_matrix`.
         """
-        self._check(operator)
-        with threadpool_limits(1):
-            images = operator.project(coefficients)
-            return operator.adjoint(self.visible_weight * images)
 
+    @abstractmethod
+    def right_side(self, operator: Any) -> NDArray[np.float64]:
+        """Right side y of the linear equations (29).
+
+        Parameters
+        ----------
+        operator : ProjectionOperator or ViewProjections
+            Projections in the rotations that these statistics refer to.
+
+        Returns
+        -------
+        float64, shape (M,)
+            y = sum_k Phi_k^T b_k, equation (30).
+
+        Raises
+        ------
+        InputError
+            As :meth:`normal_matrix`.
+        """
+
+    @abstractmethod
     def explained_energy(
-        self, operator: ProjectionOperator, coefficients: NDArray[np.float64]
+        self, operator: Any, coefficients: NDArray[np.float64]
     ) -> float:
         """Energy of the patches that a volume explains.
 
         Parameters
         ----------
-        operator : ProjectionOperator
+        operator : ProjectionOperator or ViewProjections
             Projections in the rotations that these statistics refer to.
         coefficients : float64, shape (M,)
             The volume.
@@ -302,29 +236,15 @@ class Statistics:
         float
             2 x.y - x^T A x: `patch_energy` less this is the expected squared residual.
         """
-        images = operator.project(coefficients)
-        remainder = 2 * self.weighted_patch - self.visible_weight * images
-        return float(np.vdot(images, remainder))
-
-    def _check(self, operator: ProjectionOperator) -> None:
-        """Refuse the projections of other rotations or of another size."""
-        size = operator.basis.size
-        shape = (operator.n_groups * operator.n_rotations, size, size)
-        if self.visible_weight.shape != shape:
-            raise expected(
-                "statistics",
-                f"images of shape {shape}",
-                f"shape {self.visible_weight.shape}",
-            )
 
 
 def by_optics_group(
     optics: OpticsGroups | None,
     chosen: NDArray[np.intp],
-    images: NDArray[np.float64],
-    statistics_of: Callable[[NDArray[np.intp], NDArray[np.float64]], Statistics],
+    hypotheses: Hypotheses,
+    statistics_of: Callable[[NDArray[np.intp], Hypotheses], Statistics],
 ) -> Statistics:
-    """Statistics of observations, each under the images of its optics group.
+    """Statistics of observations, each under the projections of its optics group.
 
     Parameters
     ----------
@@ -332,10 +252,11 @@ def by_optics_group(
         Groups of all observations; None if there are none.
     chosen : intp, shape (n,)
         Numbers of the observations.
-    images : float64, shape (n_groups * n_rotations, L, L)
-        Projections as each group sees them.
+    hypotheses : Hypotheses
+        What may explain them, in the projections of all groups.
     statistics_of : callable
-        Function from observations, at least one, and images to statistics.
+        Function from observations, maybe none, and the hypotheses of one group to
+        statistics.
 
     Returns
     -------
@@ -343,32 +264,10 @@ def by_optics_group(
         Statistics of all.
     """
     if optics is None:
-        return statistics_of(chosen, images)
+        return statistics_of(chosen, hypotheses)
     group_of_chosen = optics.group[chosen]
-    groups = []
-    for number, group_images in enumerate(np.split(images, len(optics.point_spreads))):
-        members = chosen[group_of_chosen == number]
-        groups.append(
-            statistics_of(members, group_images)
-            if len(members)
-            else Statistics.of_nothing(*group_images.shape[:2])
-        )
-    return Statistics.of_groups(groups)
-
-
-def statistics_bytes(n_rotations: int, size: int) -> int:
-    """Memory of one set of statistics.
-
-    Parameters
-    ----------
-    n_rotations : int
-        Number of projections, of all optics groups.
-    size : int
-        L, side of a projection, pixels.
-
-    Returns
-    -------
-    int
-        Bytes of the images; the rest is small beside them.
-    """
-    return 2 * 8 * n_rotations * size**2
+    groups = [
+        statistics_of(chosen[group_of_chosen == number], hypotheses.of_group(number))
+        for number in range(len(optics.point_spreads))
+    ]
+    return type(groups[0]).of_groups(groups)

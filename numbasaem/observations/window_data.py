@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from numbasaem.errors import expected
 from numbasaem.micrographs.reading import MicrographReader
+from numbasaem.projection.steerable import ViewProjections
 
-from .patch_data import projections_through
-from .pixel_expectation import PixelExpectation, compile_window_kernels
+from .feature_statistics import FeatureStatistics
 from .pixel_sums import pixel_sums, variance_and_brightest
 from .protocol import DataSet
 from .shift_prior import visible_shifts
 from .statistics import by_optics_group
-from .window_tiles import Regions, pixels_of, region_windows, tiles_of, whole_windows
+from .window_expectation import WindowExpectation
+from .window_tiles import pixels_of, region_of, tiles_of, whole_windows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,19 +28,18 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from numbasaem.aliases import OnProgress
+    from numbasaem.geometry.view_grid import ViewGrid
     from numbasaem.micrographs.optics_groups import OpticsGroups
     from numbasaem.micrographs.preparation import Prepared
     from numbasaem.micrographs.reading import Input
-    from numbasaem.projection.operator import ProjectionOperator
     from numbasaem.settings import Settings
     from numbasaem.volume.basis import VolumeBasis
 
+    from .hypotheses import Hypotheses
     from .pixel_sums import PixelSums
     from .protocol import ChangePixels
     from .statistics import Statistics
 
-TILES_AT_ONCE = 8
-"""Tiles held with their margins at a time."""
 _SMALLEST_EMPTY = 1e-6
 """Share of neighbourhoods, so that the prior can move away from either end."""
 
@@ -53,10 +54,13 @@ class WindowSet(DataSet):
         The micrographs; `micrograph` counts their tiles.
     size : int
         L, side of a window, pixels.
+    reach : int
+        Particles closer than this, in pixels on both axes, exclude each other.
     """
 
     prepared: list[Prepared]
     size: int
+    reach: int
 
     def halves(self, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Two halves of the micrographs, or the upper and lower tiles of a single one.
@@ -83,15 +87,22 @@ class WindowSet(DataSet):
             is_chosen = np.isin(np.arange(len(self.micrograph)), chosen)
             for number, live in enumerate(usable):
                 shape, own = live.shape, np.zeros_like(live)
-                tiles = tiles_of(shape, self.size)
+                tiles = tiles_of(shape, self.size, self.reach)
                 for tile, of_run in zip(
                     tiles, is_chosen[self.micrograph == number], strict=True
                 ):
                     own[pixels_of(tile, shape, self.size)] = of_run
                 live &= own
         pixels = [micrograph.pixels for micrograph in self.prepared]
-        sums = self.pixel_sums
-        return Windows(pixels, usable, self.size, sums, threads, self.optics)
+        return Windows(
+            pixels,
+            usable,
+            self.size,
+            self.reach,
+            self.pixel_sums,
+            threads,
+            self.optics,
+        )
 
 
 def empty_probability(shift_prior: NDArray[np.float64]) -> float:
@@ -142,10 +153,14 @@ def load_windows(
             replace(micrograph, pixels=change(micrograph.pixels))
             for micrograph in prepared
         ]
-    n_tiles = [len(tiles_of(micrograph.pixels.shape, size)) for micrograph in prepared]
+    reach = reach_of(settings, reader.pixel_size)
+    n_tiles = [
+        len(tiles_of(micrograph.pixels.shape, size, reach)) for micrograph in prepared
+    ]
     return WindowSet(
         prepared=prepared,
         size=size,
+        reach=reach,
         micrograph=np.repeat(np.arange(len(prepared)), n_tiles),
         pixel_size=reader.pixel_size,
         sources=reader.sources,
@@ -155,6 +170,37 @@ def load_windows(
         ],
         optics=reader.optics,
     )
+
+
+def reach_of(settings: Settings, pixel_size: float | None) -> int:
+    """Distance in pixels from which two particles may both be.
+
+    Parameters
+    ----------
+    settings : Settings
+        Settings of the reconstruction.
+    pixel_size : float or None
+        Angstrom per pixel of the prepared micrographs.
+
+    Returns
+    -------
+    int
+        L, unless the settings tell the least distance of particles.
+
+    Raises
+    ------
+    InputError
+        If that distance is below one pixel, or the pixel size is not known.
+    """
+    if settings.least_distance is None:
+        return settings.size
+    if pixel_size is None:
+        wanted = "a pixel size with it, such as `pixel_size`"
+        raise expected("least_distance", wanted, "none")
+    if settings.least_distance < pixel_size:
+        wanted = f"at least one pixel, {pixel_size:g} A"
+        raise expected("least_distance", wanted, f"{settings.least_distance:g} A")
+    return math.ceil(settings.least_distance / pixel_size)
 
 
 class Windows:
@@ -168,6 +214,8 @@ class Windows:
         Pixels that the run may see; others are as good as not there.
     size : int
         L, side of a window.
+    reach : int
+        Particles closer than this, in pixels on both axes, exclude each other.
     sums : sequence of PixelSums
         Of all micrographs, also where the run sees a part of them.
     threads : int, optional
@@ -181,16 +229,18 @@ class Windows:
         micrographs: Sequence[NDArray[np.float32]],
         usable: Sequence[NDArray[np.bool_]],
         size: int,
+        reach: int,
         sums: Sequence[PixelSums],
         threads: int | None = None,
         optics: OpticsGroups | None = None,
     ) -> None:
-        self._micrographs, self._size, self._threads = micrographs, size, threads
+        self._micrographs, self._size, self._reach = micrographs, size, reach
+        self._threads = threads
         self._whole = [whole_windows(pixels, size) for pixels in usable]
         self._tiles = [
             (number, tile)
             for number, pixels in enumerate(micrographs)
-            for tile in tiles_of((len(pixels), pixels.shape[1]), size)
+            for tile in tiles_of((len(pixels), pixels.shape[1]), size, reach)
             if self._whole[number][tile].any()
         ]
         if not self._tiles:
@@ -206,72 +256,83 @@ class Windows:
         """How many tiles there are."""
         return len(self._tiles)
 
-    def compile(self) -> None:
+    def compile(self, operator: Any) -> None:
         """Compile the kernels; see :class:`Observations`."""
-        compile_window_kernels(self._size, whole_square=self._optics is not None)
+        basis = operator.basis
+        e_step = WindowExpectation(
+            operator.of_group(0),
+            np.ones(basis.n_coefficients),
+            noise_variance=1.0,
+            empty_prior=0.5,
+            rotation_prior=None,
+            reach=self._reach,
+        )
+        e_step.compile()
 
-    def projections(self, basis: VolumeBasis, n_rotations: int) -> ProjectionOperator:
+    def projections(self, basis: VolumeBasis, views: ViewGrid) -> ViewProjections:
         """Projections as the windows see them; see :class:`Observations`."""
-        return projections_through(self._optics, basis, n_rotations)
+        spreads = None if self._optics is None else self._optics.point_spreads
+        return ViewProjections(basis, views, spreads)
 
     def expectation(
         self,
         chosen: NDArray[np.intp],
-        images: NDArray[np.float64],
-        shift_prior: NDArray[np.float64],
-        noise_variance: float,
-        rotation_prior: NDArray[np.float64] | None = None,
+        hypotheses: Hypotheses,
         on_progress: Callable[[float], None] | None = None,
     ) -> Statistics:
-        """Statistics of the chosen tiles; see :class:`Observations`.
+        """Statistics of the chosen tiles; see :class:`Observations`."""
 
-        Of the shift prior only the probability of empty matters.
-        """
-        empty = empty_probability(shift_prior)
-
-        def of_group(
-            members: NDArray[np.intp], images: NDArray[np.float64]
-        ) -> Statistics:
-            e_step = PixelExpectation(images, noise_variance, empty, rotation_prior)
+        def of_group(members: NDArray[np.intp], hypotheses: Hypotheses) -> Statistics:
+            if not len(members):
+                return FeatureStatistics.of_nothing(hypotheses.operator)
+            e_step = window_e_step(hypotheses, self._reach)
             parts = []
-            for first in range(0, len(members), TILES_AT_ONCE):
-                regions = self._regions(members[first : first + TILES_AT_ONCE])
-                parts.append(e_step.statistics(regions, self._threads)[0])
+            for n_done, number in enumerate(members, start=1):
+                parts.append(self._of_tile(e_step, number))
                 if on_progress is not None:
-                    on_progress(min(1.0, (first + TILES_AT_ONCE) / len(members)))
+                    on_progress(n_done / len(members))
             return reduce(add, parts)
 
-        return by_optics_group(self._optics, chosen, images, of_group)
+        return by_optics_group(self._optics, chosen, hypotheses, of_group)
 
-    def _regions(self, chosen: NDArray[np.intp]) -> Regions:
-        """Copy tiles with the margin of their neighbourhoods, what is there of it."""
-        n_windows, margin = region_windows(self._size), self._size - 1
-        n_pixels = n_windows + margin
-        pixels = np.zeros((len(chosen), n_pixels, n_pixels), np.float32)
-        whole = np.zeros((len(chosen), n_windows, n_windows), bool)
-        counting = np.zeros_like(whole)
-        for at, number in enumerate(chosen):
-            micrograph, (rows, columns) = self._tiles[number]
-            corner = rows.start - margin, columns.start - margin
-            _paste(self._micrographs[micrograph], corner, pixels[at])
-            _paste(self._whole[micrograph], corner, whole[at])
-            inside = np.ix_(
-                margin + np.arange(rows.stop - rows.start),
-                margin + np.arange(columns.stop - columns.start),
-            )
-            counting[at][inside] = whole[at][inside]
-        return Regions(pixels, whole, counting)
+    def _of_tile(self, e_step: WindowExpectation, number: int) -> FeatureStatistics:
+        """Statistics of one tile, beside its neighbours."""
+        micrograph, tile = self._tiles[number]
+        pixels, whole = self._micrographs[micrograph], self._whole[micrograph]
+        windows, covered = region_of(
+            tile, (len(pixels), pixels.shape[1]), self._size, self._reach
+        )
+        counting = np.zeros_like(whole[windows])
+        inside = tuple(
+            slice(part.start - around.start, part.stop - around.start)
+            for part, around in zip(tile, windows, strict=True)
+        )
+        counting[inside] = whole[tile]
+        return e_step.statistics(
+            pixels[covered], whole[windows], counting, self._threads
+        )[0]
 
 
-def _paste(
-    source: NDArray[np.generic], corner: tuple[int, int], target: NDArray[np.generic]
-) -> None:
-    """Copy what `target` covers of `source` when its first entry lies at `corner`."""
-    here, there = [], []
-    for start, n_source, n_target in zip(
-        corner, source.shape, target.shape, strict=True
-    ):
-        low, high = max(start, 0), min(start + n_target, n_source)
-        there.append(slice(low, high))
-        here.append(slice(low - start, high - start))
-    target[tuple(here)] = source[tuple(there)]
+def window_e_step(hypotheses: Hypotheses, reach: int) -> WindowExpectation:
+    """E-step of windows under some hypotheses.
+
+    Parameters
+    ----------
+    hypotheses : Hypotheses
+        What may explain the windows, in the projections of one optics group.
+    reach : int
+        Particles closer than this, in pixels on both axes, exclude each other.
+
+    Returns
+    -------
+    WindowExpectation
+        The E-step.
+    """
+    return WindowExpectation(
+        hypotheses.operator,
+        hypotheses.volume_coefficients,
+        hypotheses.noise_variance,
+        empty_probability(hypotheses.shift_prior),
+        hypotheses.rotation_prior,
+        reach,
+    )

@@ -21,6 +21,7 @@ from numbasaem.threads import running_threads
 from .exponents import refuse_large_exponents, strongest_window
 from .feature_statistics import FeatureStatistics
 from .input_checks import checked_noise_variance, checked_rotation_prior
+from .shift_prior import uniform_shift_prior
 from .window_tiles import checked_micrograph
 
 if TYPE_CHECKING:
@@ -34,7 +35,9 @@ NEGLIGIBLE = 1e-5
 _FARTHEST = np.float32(1e30)
 """Divisor, base-2 logarithm, of what is not to count."""
 _N_CHUNKS = 64
-"""Chunks of blocks to share among threads."""
+"""Chunks of blocks to share among threads, where there are as many blocks."""
+_LONGEST_CHUNK = 64
+"""Blocks of a chunk: their pixels and features are in memory together."""
 
 
 def window_expectation(
@@ -165,12 +168,12 @@ class WindowExpectation:
         rotation_prior: ArrayLike | None,
         reach: int,
     ) -> None:
+        if not np.isfinite(x).all():
+            raise expected("x", "finite coefficients", "NaN or infinity")
         # Threads of BLAS go on waiting busily, beside those of the kernels.
         with threadpool_limits(1):
             coefficients = operator.coefficients(x)
             self._energies = operator.energies(coefficients)
-        if not np.isfinite(coefficients).all():
-            raise expected("x", "finite coefficients", "NaN or infinity")
         self.operator, self.size, self.reach = operator, operator.basis.size, reach
         self.noise_variance = checked_noise_variance(noise_variance)
         if not 0 < empty_prior < 1:
@@ -244,6 +247,7 @@ class WindowExpectation:
         InputError, NumericalError
             As :func:`window_expectation`.
         """
+        pixels = np.ascontiguousarray(pixels)
         self._check_pixels(pixels)
         with running_threads(threads) as n_threads:
             significand, exponent = self._evidence(pixels, whole)
@@ -266,19 +270,29 @@ class WindowExpectation:
         occupied = (1 - empty) * weight / max(weight.sum(), np.finfo(float).tiny)
         rows, columns = (slice(self.size // 2, self.size // 2 + n) for n in whole.shape)
         centres = pixels[rows, columns][counting].astype(np.float64)
+        energy = float(np.square(centres).sum())
+        variance = self.noise_variance
+        gaussian = energy / variance + n_windows * math.log(2 * math.pi * variance)
         log2_evidence = log2_sum[counting].astype(np.float64).sum()
         evidence = math.log(2) * log2_evidence + n_windows * math.log(self.empty_prior)
+        evidence /= (2 * self.reach - 1) ** 2
         statistics = FeatureStatistics(
             view_weight=weight,
             feature_sums=sums,
+            shift_mass=n_patches * uniform_shift_prior(self.size, empty),
             rotation_mass=n_patches * (occupied.ravel() + empty * self.rotation_prior),
-            evidence=float(evidence) / (2 * self.reach - 1) ** 2,
-            window_energy=float(np.square(centres).sum()),
-            empty_mass=n_patches * empty,
+            log_likelihood=float(evidence - gaussian / 2),
+            patch_energy=energy,
             n_patches=n_patches,
             n_weighed=n_weighed,
         )
         return statistics, posterior.astype(np.float32)
+
+    def compile(self) -> None:
+        """Compile what :meth:`statistics` runs, so that it is not slow at first."""
+        size = self.size
+        nothing, window = np.zeros((size, size), np.float32), np.ones((1, 1), bool)
+        self.statistics(nothing, window, window, 1)
 
     def _check_pixels(self, pixels: NDArray[np.float32]) -> None:
         """Refuse pixels that are not finite or too bright for float32 log-weights."""
@@ -347,26 +361,19 @@ class WindowExpectation:
         taken = _that_matter(posterior)
         block, n_taken = steerable.BLOCK, len(taken)
         n_blocks = max(1, -(-n_taken // block))
-        divisor = np.full(n_blocks * block, _FARTHEST, np.float32)
-        divisor[:n_taken] = log2_sum.ravel()[taken]
-        corners = np.zeros(n_blocks * block, np.intp)
+        divisor = np.full((n_blocks, block), _FARTHEST, np.float32)
+        divisor.ravel()[:n_taken] = log2_sum.ravel()[taken]
+        corners = np.zeros((n_blocks, block), np.intp)
         rows, columns = np.divmod(taken, posterior.shape[1])
-        corners[:n_taken] = rows * pixels.shape[1] + columns
-        rows, columns = np.nonzero(disc(self.size))
-        offsets = rows * pixels.shape[1] + columns
-        places = corners.reshape(n_blocks, 1, block) + offsets[:, np.newaxis]
-        n_groups, _, group = self._images.shape
-        features = np.empty((n_blocks, n_groups * group, block), np.float32)
-        windows = np.ascontiguousarray(pixels).ravel()[places]
-        kernels.window_features(self._lanes, self._images, windows, features)
-        length = -(-n_blocks // _N_CHUNKS)
-        n_chunks = -(-n_blocks // length)
+        corners.ravel()[:n_taken] = rows * pixels.shape[1] + columns
+        length = min(-(-n_blocks // _N_CHUNKS), _LONGEST_CHUNK)
         mass, sums = np.zeros(self._bias.shape), np.zeros(self._coefficients.shape)
-        n_at_once = min(n_threads, n_chunks)
-        chunk_mass = np.empty((n_at_once, *mass.shape))
-        chunk_sums = np.empty((n_at_once, *sums.shape))
-        for first in range(0, n_chunks, n_at_once):
-            n_now = min(n_at_once, n_chunks - first)
+        for first in range(0, n_blocks, n_threads * length):
+            now = slice(first, first + n_threads * length)
+            features = self._features(pixels, corners[now])
+            n_chunks = -(-len(features) // length)
+            chunk_mass = np.empty((n_chunks, *mass.shape))
+            chunk_sums = np.empty((n_chunks, *sums.shape))
             kernels.accumulate_steered(
                 self._counts,
                 self._lanes,
@@ -374,16 +381,48 @@ class WindowExpectation:
                 self._coefficients,
                 self._waves,
                 self._bias,
-                divisor.reshape(n_blocks, block),
+                divisor[now],
                 length,
-                first,
-                chunk_mass[:n_now],
-                chunk_sums[:n_now],
+                chunk_mass,
+                chunk_sums,
             )
-            for chunk in range(n_now):  # in order: the same bits always
+            for chunk in range(n_chunks):  # in order: the same bits always
                 mass += chunk_mass[chunk]
                 sums += chunk_sums[chunk]
         return mass, sums, n_taken
+
+    def _features(
+        self, pixels: NDArray[np.float32], corners: NDArray[np.intp]
+    ) -> NDArray[np.float32]:
+        """Features of the windows that begin at some pixels, in blocks."""
+        rows, columns = np.nonzero(disc(self.size))
+        offsets = rows * pixels.shape[1] + columns
+        places = corners[:, np.newaxis] + offsets[:, np.newaxis]
+        windows = pixels.ravel()[places]
+        n_groups, _, group = self._images.shape
+        shape = len(corners), n_groups * group, steerable.BLOCK
+        features = np.empty(shape, np.float32)
+        kernels.window_features(self._lanes, self._images, windows, features)
+        return features
+
+
+def chunk_bytes(n_features: int, size: int) -> int:
+    """Memory of the windows that a thread weighs at a time.
+
+    Parameters
+    ----------
+    n_features : int
+        2H, features of a window.
+    size : int
+        L, side of a window, pixels.
+
+    Returns
+    -------
+    int
+        Bytes of their pixels, where these are, and their features.
+    """
+    a_window = (8 + 4) * int(disc(size).sum()) + 4 * (n_features + steerable.GROUP)
+    return _LONGEST_CHUNK * steerable.BLOCK * a_window
 
 
 def _in_groups(images: NDArray[np.float64]) -> NDArray[np.float32]:

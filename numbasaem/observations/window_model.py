@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from math import prod
 from typing import TYPE_CHECKING
 
 from numbasaem.errors import expected
+from numbasaem.geometry.view_grid import ViewGrid
 from numbasaem.micrographs.preparation import preparation_bytes
+from numbasaem.projection.steerable import ViewProjections, operator_bytes
+from numbasaem.volume.basis import VolumeBasis
 
-from .pixel_expectation import pixel_expectation
+from .feature_statistics import FeatureStatistics
 from .protocol import DataMemory, ObservationModel, Positions
-from .window_data import TILES_AT_ONCE, empty_probability, load_windows
+from .window_data import load_windows, window_e_step
+from .window_expectation import chunk_bytes
 from .window_positions import peaks
-from .window_tiles import region_windows, tile_bounds, tile_bytes
+from .window_tiles import checked_micrograph, tile_windows, tiles_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,10 +31,11 @@ if TYPE_CHECKING:
     from numbasaem.micrographs.reading import Input
     from numbasaem.settings import Settings
 
+    from .hypotheses import Hypotheses
     from .protocol import ChangePixels, DataSet
 
 _WINDOW_BYTES = 60
-"""Bytes of each window that is worked on: its evidence, sums and weights."""
+"""Bytes of each window of a tile: its evidence, sums and weights."""
 
 
 class WindowModel(ObservationModel):
@@ -42,6 +48,7 @@ class WindowModel(ObservationModel):
     0.923, ten steps of 1 to 0.984.
     """
     held_iterations = 5
+    statistics = FeatureStatistics
 
     def load(
         self,
@@ -56,41 +63,55 @@ class WindowModel(ObservationModel):
             raise expected("model", "patch on a cluster", settings.model)
         return load_windows(inputs, settings, on_progress, change)
 
-    def memory(self, settings: Settings, shapes: Sequence[InputShape]) -> DataMemory:
-        """Memory of the micrographs, which stay as they are: tiles are copied."""
+    def memory(
+        self, settings: Settings, shapes: Sequence[InputShape], n_groups: int
+    ) -> DataMemory:
+        """Memory of the micrographs, and of a tile; see :class:`ObservationModel`."""
         size = settings.size
-        shape_of = [
-            shape.prepared for shape in shapes for _ in range(shape.n_micrographs)
-        ]
-        n_pixels = sum(prod(shape) for shape in shape_of)
+        n_pixels = sum(shape.n_micrographs * prod(shape.prepared) for shape in shapes)
         n_tiles = sum(
-            prod(len(tile_bounds(n, size)) for n in shape) for shape in shape_of
+            shape.n_micrographs * len(tiles_of(shape.prepared, size, size))
+            for shape in shapes
         )
         n_runs = 3 if settings.halves else 1
-        windows = min(n_tiles, TILES_AT_ONCE) * (region_windows(size) + size) ** 2
+        stage = settings.schedule[-1]
+        operator = operator_bytes(
+            VolumeBasis(size, stage.ell_max), ViewGrid(stage.n_rotations), n_groups
+        )
+        side = tile_windows(size, size) + 2 * size
         return DataMemory(
             reading=5 * n_pixels + preparation_bytes(settings, shapes),
-            held=(4 + 1 + 2 * n_runs) * n_pixels + _WINDOW_BYTES * windows,
+            held=(4 + 1 + 2 * n_runs) * n_pixels + _WINDOW_BYTES * side**2,
+            statistics=operator.statistics,
+            projections=operator.at_most,
             chosen=0,
-            thread=tile_bytes(settings.schedule[-1].n_rotations, size),
+            thread=chunk_bytes(operator.n_features, size) + operator.statistics,
             n_observations=n_tiles,
             patches_each=max(1, n_pixels // (size**2 * n_tiles)),
         )
 
+    def projections(
+        self,
+        basis: VolumeBasis,
+        views: ViewGrid,
+        point_spreads: NDArray[np.float64] | None = None,
+    ) -> ViewProjections:
+        """Projections as steerable features; see :class:`ObservationModel`."""
+        return ViewProjections(basis, views, point_spreads)
+
     def positions(
         self,
         pixels: NDArray[np.float32],
-        images: NDArray[np.float64],
-        shift_prior: NDArray[np.float64],
-        noise_variance: float,
-        rotation_prior: NDArray[np.float64] | None = None,
+        hypotheses: Hypotheses,
+        least_distance: float | None = None,
         threads: int | None = None,
         on_progress: Callable[[float], None] | None = None,
     ) -> Positions:
         """Peaks of the posterior of positions; see :class:`ObservationModel`."""
-        empty = empty_probability(shift_prior)
-        hypotheses = images, noise_variance, empty, rotation_prior
-        _, posterior = pixel_expectation(pixels, *hypotheses, threads)
+        size = hypotheses.operator.basis.size
+        pixels, whole = checked_micrograph(pixels, None, size)
+        e_step = window_e_step(hypotheses, math.ceil(least_distance or size))
+        _, posterior = e_step.statistics(pixels, whole, whole, threads)
         if on_progress is not None:
             on_progress(1.0)
-        return peaks(posterior, images.shape[-1])
+        return peaks(posterior, size)

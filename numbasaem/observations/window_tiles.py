@@ -2,82 +2,100 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from numbasaem.errors import expected
-from numbasaem.kernels.layout import SPECTRAL, SQUARE
-from numbasaem.kernels.llvm import LANES
-from numbasaem.kernels.windows import spectral
-from numbasaem.kernels.windows import statistics as windows
+from numbasaem.kernels.windows.steerable import BLOCK
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-FOURIER_FROM = spectral.faster_from(LANES)
-"""Smallest L whose products are taken through Fourier transforms."""
-_WIDEST = 16
-"""Rotations in step on the widest processors."""
+_SIDE = 18
+"""Side of a tile with its margins, in sizes of a window."""
 
 
-def region_windows(size: int) -> int:
-    """Number of windows along a side of a tile with its margin.
+def tile_windows(size: int, reach: int) -> int:
+    """Largest number of windows along a side of a tile, without its margins.
 
     Parameters
     ----------
     size : int
-        L, side of a window.
+        L, side of a window, pixels.
+    reach : int
+        Particles closer than this, in pixels on both axes, exclude each other: the
+        margin is one less.
 
     Returns
     -------
     int
-        Windows, so many that the margin is at most a sixth of them.
+        Windows, so many that those of a tile with its margins fill whole blocks, and
+        that the margins are small beside them.
     """
-    side = tile_windows(size)
-    return -(-12 * (size - 1) // side) * side
+    margin = reach - 1
+    return BLOCK * -(-(_SIDE * size + 2 * margin) // BLOCK) - 2 * margin
 
 
-def tile_bounds(n_pixels: int, size: int) -> list[tuple[int, int]]:
-    """Divide the windows along one axis of a micrograph evenly.
-
-    Parameters
-    ----------
-    n_pixels : int
-        Length of the axis.
-    size : int
-        L, side of a window.
-
-    Returns
-    -------
-    list of (int, int)
-        First window of each tile, and the window after its last.
-    """
-    n_windows = n_pixels - size + 1
-    n_tiles = -(-n_windows // (region_windows(size) - 2 * (size - 1)))
-    n_tiles = max(n_tiles, min(2, n_windows))  # so that every micrograph has halves
-    return list(pairwise(n_windows * i // n_tiles for i in range(n_tiles + 1)))
-
-
-def tiles_of(shape: tuple[int, int], size: int) -> list[tuple[slice, slice]]:
+def tiles_of(
+    shape: tuple[int, ...], size: int, reach: int
+) -> list[tuple[slice, slice]]:
     """Divide the windows of a micrograph into tiles, row by row.
 
     Parameters
     ----------
     shape : tuple of int
         Rows and columns of pixels.
-    size : int
-        L, side of a window.
+    size, reach : int
+        As in :func:`tile_windows`.
 
     Returns
     -------
     list of two slices
-        Rows and columns of each tile's windows.
+        Rows and columns of each tile's windows; of as many rows of tiles above the
+        middle as below it, so that a micrograph has halves.
     """
-    rows, columns = (tile_bounds(n, size) for n in shape)
-    return [(slice(*row), slice(*column)) for row in rows for column in columns]
+    side = tile_windows(size, reach)
+    n_rows, n_columns = (n - size + 1 for n in shape)
+    rows = _divided(n_rows, 2 * -(-n_rows // (2 * side)))
+    columns = _divided(n_columns, -(-n_columns // side))
+    return [(row, column) for row in rows for column in columns]
+
+
+def _divided(n: int, n_parts: int) -> list[slice]:
+    """Divide n windows along an axis as evenly as can be."""
+    bounds = (n * part // n_parts for part in range(n_parts + 1))
+    return [slice(*ends) for ends in pairwise(bounds) if ends[0] < ends[1]]
+
+
+def region_of(
+    tile: tuple[slice, slice], shape: tuple[int, int], size: int, reach: int
+) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """Windows of a tile with its margins, as far as there are any.
+
+    Parameters
+    ----------
+    tile : tuple of two slices
+        Rows and columns of the tile's windows.
+    shape : tuple of int
+        Rows and columns of the micrograph.
+    size, reach : int
+        As in :func:`tile_windows`.
+
+    Returns
+    -------
+    windows : tuple of two slices
+        Rows and columns of the windows.
+    pixels : tuple of two slices
+        Rows and columns of the pixels that they cover.
+    """
+    rows, columns = (
+        slice(max(0, part.start - reach + 1), min(n - size + 1, part.stop + reach - 1))
+        for part, n in zip(tile, shape, strict=True)
+    )
+    below, right = (slice(s.start, s.stop + size - 1) for s in (rows, columns))
+    return (rows, columns), (below, right)
 
 
 def pixels_of(
@@ -105,27 +123,6 @@ def pixels_of(
         for part, n in zip(tile, shape, strict=True)
     )
     return rows, columns
-
-
-def tile_windows(size: int) -> int:
-    """Windows along a side of the tiles that are worked on in one go.
-
-    Parameters
-    ----------
-    size : int
-        L, side of a window.
-
-    Returns
-    -------
-    int
-        Regions whose windows are a multiple of it leave no part of a tile idle.
-    """
-    return windows.tile_windows(SPECTRAL if is_spectral(size) else SQUARE, size)
-
-
-def is_spectral(size: int) -> bool:
-    """Whether products are taken through Fourier transforms."""
-    return LANES > 1 and FOURIER_FROM <= size <= spectral.LARGEST
 
 
 def whole_windows(usable: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:
@@ -187,55 +184,3 @@ def checked_micrograph(
     if not whole.any():
         raise expected("mask", f"{size} x {size} usable pixels", "none")
     return np.where(usable, pixels, np.float32(0)), whole
-
-
-@dataclass(frozen=True)
-class Regions:
-    """Pieces of micrographs, all of one shape.
-
-    Attributes
-    ----------
-    pixels : float32, shape (n_regions, rows, columns)
-        Pixels, finite.
-    whole : bool, shape (n_regions, rows - L + 1, columns - L + 1)
-        Windows that may hold a particle.
-    counting : bool, of the same shape
-        Those of them that are summed up; the others are there for their neighbours.
-    """
-
-    pixels: NDArray[np.float32]
-    whole: NDArray[np.bool_]
-    counting: NDArray[np.bool_]
-
-    def tiles(self, side: int, wanted: NDArray[np.bool_]) -> NDArray[np.int64]:
-        """Region, row and column of the tiles with a window that is wanted."""
-        rows, columns = (range(0, n, side) for n in wanted.shape[1:])
-        corners = [
-            (n, y, x)
-            for n in range(len(wanted))
-            for y in rows
-            for x in columns
-            if wanted[n, y : y + side, x : x + side].any()
-        ]
-        return np.array(corners, np.int64).reshape(-1, 3)
-
-
-def tile_bytes(n_rotations: int, size: int) -> int:
-    """Memory of a block of tiles: what it writes, and what its kernel works on.
-
-    Parameters
-    ----------
-    n_rotations : int
-        K.
-    size : int
-        L, side of a window, pixels.
-
-    Returns
-    -------
-    int
-        Bytes, on the widest processors.
-    """
-    n_padded = n_rotations + 2 * _WIDEST
-    slab = 8 * n_padded * (size**2 + 1)
-    side = tile_windows(size) + size
-    return slab + 4 * side**2 * (2 * _WIDEST * 3 + 4)

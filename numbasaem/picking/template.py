@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from numbasaem.errors import expected
-from numbasaem.geometry.rotations import rotation_grid
+from numbasaem.geometry.view_grid import ViewGrid
+from numbasaem.observations.hypotheses import Hypotheses
 from numbasaem.observations.models import observation_model
 from numbasaem.observations.patch_expectation import expectation
 from numbasaem.observations.protocol import Positions
 from numbasaem.observations.shift_prior import uniform_shift_prior
-from numbasaem.projection.operator import project
-from numbasaem.projection.point_spread import seen_through
+from numbasaem.projection.operator import ProjectionOperator
 from numbasaem.reconstruction.checkpoint import load_checkpoint
 from numbasaem.reconstruction.maximization import shift_prior_table
 from numbasaem.reconstruction.view_prior import rotation_prior
@@ -48,30 +49,49 @@ _FAR_LIKELIER = 10.0
 
 @dataclass(frozen=True)
 class ParticleTemplate:
-    """Projections of a particle and where, and in what noise, they are expected.
+    """A particle and where, and in what noise, it is expected.
 
     Attributes
     ----------
-    images : float64, shape (n_rotations, L, L)
-        Projections, in the units of the micrographs.
-    rotations : float64, shape (n_rotations, 3, 3)
-        Rotation of each.
+    basis : VolumeBasis
+        Basis of the volume, side L.
+    volume_coefficients : float64, shape (M,)
+        The particle, in the units of the micrographs.
+    views : ViewGrid
+        Rotations in which it is sought, K of them.
     shift_prior : float64, shape (2L, 2L)
         rho of equation (17).
     noise_variance : float
         sigma**2 of the micrographs' pixels.
-    rotation_prior : float64, shape (n_rotations,), or None
+    rotation_prior : float64, shape (K,), or None
         Probability of each rotation; None is the uniform prior.
     model : str
         Observation model that looks for it.
+    least_distance : float or None
+        Smallest distance between particles, angstrom; None is L pixels.
+    point_spread : float64, shape (2L - 1, 2L - 1), or None
+        What the micrograph shows of a point; None is a point.
     """
 
-    images: NDArray[np.float64]
-    rotations: NDArray[np.float64]
+    basis: VolumeBasis
+    volume_coefficients: NDArray[np.float64]
+    views: ViewGrid
     shift_prior: NDArray[np.float64]
     noise_variance: float
     rotation_prior: NDArray[np.float64] | None = None
     model: str = "patch"
+    least_distance: float | None = None
+    point_spread: NDArray[np.float64] | None = None
+
+    @cached_property
+    def images(self) -> NDArray[np.float64]:
+        """Projections as the micrograph shows them, float64 of shape (K, L, L)."""
+        operator = ProjectionOperator(self.basis, self.views.rotations, self._spreads)
+        return operator.project(self.volume_coefficients)
+
+    @property
+    def _spreads(self) -> NDArray[np.float64] | None:
+        return None if self.point_spread is None else self.point_spread[np.newaxis]
 
     def positions(
         self,
@@ -101,17 +121,19 @@ class ParticleTemplate:
         InputError
             If the micrograph is too small.
         """
-        candidates = observation_model(self.model).positions(
-            pixels,
-            self.images,
+        model = observation_model(self.model)
+        hypotheses = Hypotheses(
+            model.projections(self.basis, self.views, self._spreads),
+            self.volume_coefficients,
             self.shift_prior,
             self.noise_variance,
             self.rotation_prior,
-            threads,
-            on_progress,
+        )
+        candidates = model.positions(
+            pixels, hypotheses, threads=threads, on_progress=on_progress
         )
         centres, probability = candidates.centres, candidates.probability
-        kept = suppress_neighbours(centres, probability, self.images.shape[-1] / 2)
+        kept = suppress_neighbours(centres, probability, self.basis.size / 2)
         return Positions(centres[kept], probability[kept])
 
     def likeliest_rotations(
@@ -134,7 +156,7 @@ class ParticleTemplate:
         numbers = likeliest_rotations(
             pixels, centres, self.images, self.noise_variance, self.rotation_prior
         )
-        return self.rotations[numbers]
+        return self.views.rotations[numbers]
 
     def seen_through(self, spread: PointSpread | None) -> ParticleTemplate:
         """Template of the particle as a micrograph shows it.
@@ -151,7 +173,7 @@ class ParticleTemplate:
         """
         if spread is None:
             return self
-        return replace(self, images=seen_through(self.images, spread.values))
+        return replace(self, point_spread=spread.values)
 
 
 def template_of_run(folder: Path) -> tuple[ParticleTemplate, Settings]:
@@ -180,15 +202,15 @@ def template_of_run(folder: Path) -> tuple[ParticleTemplate, Settings]:
         raise expected(folder, "a run past the search among starts", "none yet")
     state = runs["full"]
     stage = settings.schedule[state.stage]
-    basis = VolumeBasis(settings.size, stage.ell_max)
-    rotations = rotation_grid(stage.n_rotations)
     template = ParticleTemplate(
-        images=project(basis, state.volume_coefficients, rotations),
-        rotations=rotations,
+        basis=VolumeBasis(settings.size, stage.ell_max),
+        volume_coefficients=state.volume_coefficients,
+        views=ViewGrid(stage.n_rotations),
         shift_prior=state.shift_prior,
         noise_variance=state.noise_variance,
         rotation_prior=rotation_prior(state, settings),
         model=settings.model,
+        least_distance=settings.least_distance,
     )
     return template, settings
 
@@ -223,39 +245,49 @@ def template_of_map(
     """
     cube = np.asarray(volume, dtype=np.float64)
     basis = VolumeBasis(len(cube), _ELL_MAX)
-    rotations = rotation_grid(_N_ROTATIONS)
-    images = project(basis, basis.expand(cube), rotations)
-    if not images.any():
+    volume_coefficients = basis.expand(cube)
+    if not volume_coefficients.any():
         raise expected(where, "a map with signal", "zeros")
+    views = ViewGrid(_N_ROTATIONS)
+    images = ProjectionOperator(basis, views.rotations).project(volume_coefficients)
     chosen = np.random.default_rng(seed).permutation(len(patches))[:_MOST_PATCHES]
-    (template, likelihood), (_, likelihood_of_negative) = (
-        _fitted(sign * images, rotations, patches[chosen]) for sign in (1, -1)
-    )
-    if likelihood_of_negative > likelihood + _FAR_LIKELIER:
+    fit, fit_of_negative = (_fitted(sign * images, patches[chosen]) for sign in (1, -1))
+    if fit_of_negative.log_likelihood > fit.log_likelihood + _FAR_LIKELIER:
         wanted = "a map as bright or dark as the particles; try the other `invert`"
         raise expected(where, wanted, "that its negative fits better")
-    return template
+    return ParticleTemplate(
+        basis=basis,
+        volume_coefficients=fit.contrast * volume_coefficients,
+        views=views,
+        shift_prior=fit.shift_prior,
+        noise_variance=fit.noise_variance,
+    )
 
 
-def _fitted(
-    images: NDArray[np.float64],
-    rotations: NDArray[np.float64],
-    patches: NDArray[np.float32],
-) -> tuple[ParticleTemplate, float]:
-    """Fit contrast, shift prior and noise; also the log-likelihood they reach."""
+class _Fit(NamedTuple):
+    """Contrast, prior and noise of highest likelihood."""
+
+    contrast: float
+    shift_prior: NDArray[np.float64]
+    noise_variance: float
+    log_likelihood: float
+
+
+def _fitted(images: NDArray[np.float64], patches: NDArray[np.float32]) -> _Fit:
+    """Fit contrast, shift prior and noise to patches."""
     size = patches.shape[1]
     variance = float(np.var(patches, dtype=np.float64))
-    images = images * np.sqrt(variance / np.mean(images**2))
+    contrast = float(np.sqrt(variance / np.mean(images**2)))
     prior = uniform_shift_prior(size, 0.5)
     for _ in range(_N_ITERATIONS):
-        statistics = expectation(patches, images, prior, variance)
-        along = float(np.vdot(images, statistics.weighted_patch))
-        energy = float(np.vdot(images**2, statistics.visible_weight))
+        seen = contrast * images
+        statistics = expectation(patches, seen, prior, variance)
+        along = float(np.vdot(seen, statistics.weighted_patch))
+        energy = float(np.vdot(seen**2, statistics.visible_weight))
         # Contrast does not change its sign on the way: the other one has its own fit.
-        contrast = max(along / energy, _LEAST_CONTRAST) if energy > 0 else 1.0
+        factor = max(along / energy, _LEAST_CONTRAST) if energy > 0 else 1.0
         prior = shift_prior_table(statistics)
-        residual = statistics.patch_energy - 2 * contrast * along + contrast**2 * energy
+        residual = statistics.patch_energy - 2 * factor * along + factor**2 * energy
         variance = residual / (statistics.n_patches * size**2)
-        images = images * contrast
-    template = ParticleTemplate(images, rotations, prior, variance)
-    return template, statistics.log_likelihood
+        contrast *= factor
+    return _Fit(contrast, prior, variance, statistics.log_likelihood)

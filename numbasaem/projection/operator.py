@@ -7,6 +7,7 @@ seen along z.
 
 from __future__ import annotations
 
+from copy import copy
 from functools import lru_cache
 
 import numpy as np
@@ -179,6 +180,39 @@ class ProjectionOperator:
         self.n_groups = len(self._image_bases)
         reached = [image_basis.any(axis=1) for image_basis in self._image_bases]
         self.disc: NDArray[np.bool_] = np.any(reached, axis=0)
+
+    def of_group(self, number: int) -> ProjectionOperator:
+        """Projections as one optics group shows them.
+
+        Parameters
+        ----------
+        number : int
+            Number of the group.
+
+        Returns
+        -------
+        ProjectionOperator
+            Of that group alone; what depends on the rotations is shared.
+        """
+        alone = copy(self)
+        alone._image_bases = [self._image_bases[number]]
+        alone.n_groups = 1
+        return alone
+
+    def mean_power(self, coefficients: ArrayLike) -> float:
+        """Mean square of the pixels of all projections of a volume.
+
+        Parameters
+        ----------
+        coefficients : array, shape (M,)
+            Real volume coefficients.
+
+        Returns
+        -------
+        float
+            Over the L x L pixels.
+        """
+        return float(np.mean(self.project(coefficients) ** 2))
 
     def project(self, coefficients: ArrayLike) -> NDArray[np.float64]:
         """Project a volume in every orientation, equation (16).

@@ -12,6 +12,8 @@ with an image whose features are c = <W, u cos N phi> and s = <W, u sin N phi>.
 
 from __future__ import annotations
 
+from copy import copy
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -22,6 +24,7 @@ from numbasaem.geometry.grids import disc, lattice, offsets
 from numbasaem.geometry.wigner import real_wigner
 
 from .operator import disc_profiles
+from .point_spread import image_filter
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -40,6 +43,9 @@ class SteerableBasis:
     ----------
     functions : BallFunctions
         Functions that span the volumes, M of them, side L.
+    point_spreads : float64, shape (G, 2L - 1, 2L - 1), optional
+        Point spread of each of G optics groups. Of each, its mean over all directions
+        counts, and what it leaves in the disc.
 
     Attributes
     ----------
@@ -52,41 +58,60 @@ class SteerableBasis:
     images : float64, shape (2H, L * L)
         u_{N,n}(r) cos N phi, then u_{N,n}(r) sin N phi, on the pixels, zero outside the
         disc and for sin at N = 0. Rows are the vectors of one order after the other.
-    expansion : float64, shape (2H, M)
-        p and q of the projections along z of the functions.
+    expansions : float64, shape (G, 2H, M)
+        p and q of the projections along z of the functions, as each optics group shows
+        them; G is 1 without any.
 
     Notes
     -----
     The radial vectors of an order are those of a singular value decomposition of the
-    profiles of all functions of abs(m) = N at the pixels of the disc.
+    profiles, in all optics groups, of all functions of abs(m) = N at the pixels of the
+    disc.
     """
 
-    def __init__(self, functions: BallFunctions) -> None:
+    def __init__(
+        self,
+        functions: BallFunctions,
+        point_spreads: NDArray[np.float64] | None = None,
+    ) -> None:
         size = self.size = functions.size
         y, x = lattice(offsets(size), 2)
         inside = disc(size)
         angle = np.arctan2(y, x)[inside]
-        parts = [
-            (cosines, sines, *_radial_vectors(order, profiles))
-            for order, (cosines, sines, profiles) in enumerate(disc_profiles(functions))
-        ]
+        _, ring = np.unique((y**2 + x**2)[inside], return_inverse=True)
+        filters: list[NDArray[np.float64] | None] = [None]
+        if point_spreads is not None:
+            pixels = np.flatnonzero(inside)
+            filters = [
+                image_filter(spread)[np.ix_(pixels, pixels)] for spread in point_spreads
+            ]
+        parts = []
+        for order, (cosines, sines, sharp) in enumerate(disc_profiles(functions)):
+            profiles = [
+                sharp
+                if of_group is None
+                else _seen_through(of_group, sharp, order * angle, ring)
+                for of_group in filters
+            ]
+            parts.append((cosines, sines, *_radial_vectors(order, np.array(profiles))))
         # Kernels are told of counts that do not grow from one order to the next.
         kept = [len(radial) for *_, radial, _ in parts]
         self.counts = tuple(np.maximum.accumulate(kept[::-1])[::-1].tolist())
-        self.n_half = sum(self.counts)
+        self.n_half: int = sum(self.counts)
         images = np.zeros((2, self.n_half, size, size))
-        expansion = np.zeros((2, self.n_half, functions.n_coefficients))
+        shape = len(filters), 2, self.n_half, functions.n_coefficients
+        expansions = np.zeros(shape)
         start = 0
-        for order, (cosines, sines, radial, mixture) in enumerate(parts):
+        for order, (cosines, sines, radial, mixtures) in enumerate(parts):
             rows = slice(start, start + len(radial))
             images[0, rows, inside] = (radial * np.cos(order * angle)).T
-            expansion[0, rows, cosines] = mixture.T
+            expansions[:, 0, rows, cosines] = mixtures.transpose(1, 0, 2)
             if order > 0:
                 images[1, rows, inside] = (radial * np.sin(order * angle)).T
-                expansion[1, rows, sines] = mixture.T
+                expansions[:, 1, rows, sines] = mixtures.transpose(1, 0, 2)
             start += self.counts[order]
         self.images = images.reshape(2 * self.n_half, size * size)
-        self.expansion = expansion.reshape(2 * self.n_half, -1)
+        self.expansions = expansions.reshape(len(filters), 2 * self.n_half, -1)
 
     @cached_property
     def orders(self) -> NDArray[np.intp]:
@@ -99,14 +124,35 @@ class SteerableBasis:
         return np.asarray(self.images @ self.images.T)
 
 
+def _seen_through(
+    disc_filter: NDArray[np.float64],
+    profiles: NDArray[np.float64],
+    phase: NDArray[np.float64],
+    ring: NDArray[np.intp],
+) -> NDArray[np.float64]:
+    """Radial profiles of an order behind a filter of the disc's pixels."""
+    cosine, sine = np.cos(phase), np.sin(phase)
+    along = ((profiles * cosine) @ disc_filter.T) * cosine
+    across = ((profiles * sine) @ disc_filter.T) * sine
+    mean = np.array([np.bincount(ring, row) for row in along + across])
+    return np.asarray((mean / np.bincount(ring))[:, ring])
+
+
 def _radial_vectors(
     order: int, profiles: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Orthonormal radial vectors of an order, and the profiles as sums of them."""
+    """Orthonormal radial vectors of an order, and the profiles as sums of them.
+
+    The profiles of n functions in G groups, (G, n, n_pixels), are mixtures, (G, n,
+    n_vectors), of the vectors, (n_vectors, n_pixels).
+    """
+    n_groups, n_functions, n_pixels = profiles.shape
     harmonic = np.sqrt(2) * (-1.0) ** order if order > 0 else 1.0
-    left, values, vectors = np.linalg.svd(harmonic * profiles, full_matrices=False)
+    flat = harmonic * profiles.reshape(-1, n_pixels)
+    left, values, vectors = np.linalg.svd(flat, full_matrices=False)
     kept = values > _CUT * values.max(initial=0)
-    return vectors[kept], (left * values).T[kept]
+    mixtures = (left * values)[:, kept]
+    return vectors[kept], mixtures.reshape(n_groups, n_functions, -1)
 
 
 class ViewProjections:
@@ -119,6 +165,8 @@ class ViewProjections:
     views : ViewGrid
         The rotations, K of them; opposite views share their coefficients p, and q but
         for its sign.
+    point_spreads : float64, shape (G, 2L - 1, 2L - 1), optional
+        Point spread of each of G optics groups, as in :class:`SteerableBasis`.
 
     Attributes
     ----------
@@ -128,18 +176,57 @@ class ViewProjections:
         The same views.
     features : SteerableBasis
         What the projections are made of.
+    groups : range
+        Numbers of the optics groups whose projections these are.
     """
 
-    def __init__(self, functions: BallFunctions, views: ViewGrid) -> None:
+    def __init__(
+        self,
+        functions: BallFunctions,
+        views: ViewGrid,
+        point_spreads: NDArray[np.float64] | None = None,
+    ) -> None:
         self.basis, self.views = functions, views
-        self.features = SteerableBasis(functions)
+        self.features = SteerableBasis(functions, point_spreads)
+        self.groups = range(len(self.features.expansions))
         self._wigner = real_wigner(views.view_rotations[::2], functions.ell_max)
 
     @property
     def n_pairs(self) -> int:
         """Pairs of opposite views."""
-        n_views: int = self.views.n_views
-        return n_views // 2
+        return int(self.views.n_views) // 2
+
+    @property
+    def n_rotations(self) -> int:
+        """K."""
+        return len(self.views)
+
+    @property
+    def n_groups(self) -> int:
+        """G, 1 without optics groups."""
+        return len(self.groups)
+
+    @property
+    def n_features(self) -> int:
+        """2H, features of an image."""
+        return 2 * self.features.n_half
+
+    def of_group(self, number: int) -> ViewProjections:
+        """Projections as one optics group shows them.
+
+        Parameters
+        ----------
+        number : int
+            Number of the group.
+
+        Returns
+        -------
+        ViewProjections
+            Of that group alone, made of the same features.
+        """
+        alone = copy(self)
+        alone.groups = self.groups[number : number + 1]
+        return alone
 
     def coefficients(self, volume_coefficients: ArrayLike) -> NDArray[np.float64]:
         """Coefficients p and q of the projections of a volume at psi = 0.
@@ -151,8 +238,8 @@ class ViewProjections:
 
         Returns
         -------
-        float64, shape (n_pairs, 2H)
-            Of the first view of each pair.
+        float64, shape (G * n_pairs, 2H)
+            Of the first view of each pair, one optics group after the other.
 
         Raises
         ------
@@ -167,22 +254,26 @@ class ViewProjections:
             self._wigner, self.basis.blocks(x), self.basis.blocks(turned), strict=True
         ):
             target[:] = wigner @ block
-        return np.asarray(turned @ self.features.expansion.T)
+        expansions = self.features.expansions
+        return np.concatenate([turned @ expansions[g].T for g in self.groups])
 
     def adjoint(self, coefficients: NDArray[np.float64]) -> NDArray[np.float64]:
         """Sum over pairs of Q_d^T times a vector; adjoint of :meth:`coefficients`.
 
         Parameters
         ----------
-        coefficients : float64, shape (n_pairs, 2H)
-            One for each pair.
+        coefficients : float64, shape (G * n_pairs, 2H)
+            One for each pair and optics group.
 
         Returns
         -------
         float64, shape (M,)
             The sum.
         """
-        turned = coefficients @ self.features.expansion
+        turned = np.zeros((self.n_pairs, self.basis.n_coefficients))
+        parts = np.split(coefficients, self.n_groups)
+        for group, part in zip(self.groups, parts, strict=True):
+            turned += part @ self.features.expansions[group]
         result = np.empty(self.basis.n_coefficients)
         for wigner, block, target in zip(
             self._wigner,
@@ -193,53 +284,113 @@ class ViewProjections:
             target[:] = np.einsum("dij,dis->js", wigner, block)
         return result
 
-    def matrices(self, start: int, stop: int) -> NDArray[np.float64]:
+    def matrices(self, pairs: slice, group: int = 0) -> NDArray[np.float64]:
         """Matrices Q_d from volume coefficients to p and q.
 
         Parameters
         ----------
-        start, stop : int
-            Pairs.
+        pairs : slice
+            Which pairs.
+        group : int
+            Optics group, 0 to G - 1.
 
         Returns
         -------
-        float64, shape (stop - start, 2H, M)
-            Of the first view of each pair.
+        float64, shape (n_pairs, 2H, M)
+            Of the first view of each of these pairs.
         """
-        expansion = self.features.expansion
-        result = np.empty((stop - start, *expansion.shape))
+        expansion = self.features.expansions[self.groups[group]]
+        n_pairs = len(range(self.n_pairs)[pairs])
+        result = np.empty((n_pairs, *expansion.shape))
         for wigner, block, target in zip(
             self._wigner,
             self.basis.blocks(expansion),
             self.basis.blocks(result),
             strict=True,
         ):
-            target[:] = np.einsum("dij,fis->dfjs", wigner[start:stop], block)
+            target[:] = np.einsum("dij,fis->dfjs", wigner[pairs], block)
         return result
+
+    def mean_power(self, volume_coefficients: ArrayLike) -> float:
+        """Mean square of the pixels of all projections of a volume.
+
+        Parameters
+        ----------
+        volume_coefficients : array, shape (M,)
+            Real volume coefficients.
+
+        Returns
+        -------
+        float
+            Over the L x L pixels.
+        """
+        energies = self.energies(self.coefficients(volume_coefficients))
+        return float(energies.mean()) / self.basis.size**2
 
     def energies(self, coefficients: NDArray[np.float64]) -> NDArray[np.float64]:
         """||P||**2 of each projection on the pixels.
 
         Parameters
         ----------
-        coefficients : float64, shape (n_pairs, 2H)
+        coefficients : float64, shape (G * n_pairs, 2H)
             By :meth:`coefficients`.
 
         Returns
         -------
-        float64, shape (n_views, n_angles)
+        float64, shape (G * n_views, n_angles)
             Of the rotations, views slowest.
         """
-        n_half, gram = self.features.n_half, self.features.gram
-        phases = self.views.angles[:, np.newaxis] * self.features.orders
-        cosine, sine = np.cos(phases), np.sin(phases)
-        energies = np.empty((self.n_pairs, 2, self.views.n_angles))
+        gram = self.features.gram
+        energies = np.empty((len(coefficients), 2, self.views.n_angles))
         for pair, both in enumerate(coefficients):
-            for mirrored in (0, 1):
-                p, q = both[:n_half], (1, -1)[mirrored] * both[n_half:]
-                turned = np.hstack([p * cosine - q * sine, p * sine + q * cosine])
-                energies[pair, mirrored] = np.einsum("af,af->a", turned @ gram, turned)
-        return energies.reshape(self.views.n_views, -1)
+            turned = self._turned(both)
+            energies[pair] = ((turned @ gram) * turned).sum(axis=-1)
+        return energies.reshape(-1, self.views.n_angles)
+
+    def gram_product(
+        self, weight: NDArray[np.float64], coefficients: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Product of every G_d of :meth:`weighted_gram` and a vector of its pair.
+
+        Parameters
+        ----------
+        weight : float64, shape (G * n_views, n_angles)
+            Weight of each rotation.
+        coefficients : float64, shape (G * n_pairs, 2H)
+            Vectors, one for each pair.
+
+        Returns
+        -------
+        float64, shape (G * n_pairs, 2H)
+            The products.
+        """
+        gram, (cosine, sine) = self.features.gram, self._waves
+        n_half = self.features.n_half
+        weight_of_pairs = weight.reshape(len(coefficients), 2, -1, 1)
+        products = np.empty_like(coefficients)
+        for pair, both in enumerate(coefficients):
+            seen = weight_of_pairs[pair] * (self._turned(both) @ gram)
+            p, q = seen[..., :n_half], seen[..., n_half:]
+            products[pair, :n_half] = (p * cosine + q * sine).sum(axis=(0, 1))
+            back = (q * cosine - p * sine).sum(axis=1)
+            products[pair, n_half:] = back[0] - back[1]
+        return products
+
+    @cached_property
+    def _waves(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Cos N psi and sin N psi of all angles, for each radial vector."""
+        phases = self.views.angles[:, np.newaxis] * self.features.orders
+        return np.cos(phases), np.sin(phases)
+
+    def _turned(self, both: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Coefficients of a pair's two views at all angles, (2, n_angles, 2H)."""
+        cosine, sine = self._waves
+        p, q = np.split(both, 2)
+        views = [
+            np.hstack([p * cosine - side * sine, p * sine + side * cosine])
+            for side in (q, -q)
+        ]
+        return np.array(views)
 
     def weighted_gram(self, weight: NDArray[np.float64]) -> NDArray[np.float64]:
         """Gram matrix of a pair's projections, weighted and turned back to psi = 0.
@@ -278,3 +429,60 @@ class ViewProjections:
             result[:n_half, n_half:] += sign * mixed
             result[n_half:, :n_half] += sign * mixed.T
         return result
+
+
+@dataclass(frozen=True)
+class OperatorBytes:
+    """Memory that :class:`ViewProjections` and what refers to them take.
+
+    Attributes
+    ----------
+    n_features : int
+        2H, about.
+    statistics : int
+        Bytes of sums of features and weights of all rotations.
+    at_most : int
+        Bytes of the operator and of the equations of an M-step.
+    """
+
+    n_features: int
+    statistics: int
+    at_most: int
+
+
+def operator_bytes(
+    functions: BallFunctions, views: ViewGrid, n_groups: int
+) -> OperatorBytes:
+    """Bytes that projections in views and angles take, before they are made.
+
+    Parameters
+    ----------
+    functions : BallFunctions
+        Functions that span the volumes.
+    views : ViewGrid
+        The rotations.
+    n_groups : int
+        Number of optics groups, 1 without any.
+
+    Returns
+    -------
+    OperatorBytes
+        Of as many radial vectors of each order as there are radial functions of the
+        degrees from it on, or rings of pixels if that is less.
+    """
+    n_coefficients, n_pairs = functions.n_coefficients, views.n_views // 2
+    counts = np.array(functions.radial_counts)
+    orders = np.arange(len(counts))
+    n_rings = functions.size**2 // 8 + 1
+    n_half = sum(
+        min(n_groups * int(counts[order::2].sum()), n_rings) for order in orders
+    )
+    n_features = 2 * n_half
+    wigner = n_pairs * int(((2 * orders + 1) ** 2).sum())
+    bases = n_groups * n_features * n_coefficients
+    images = n_features * (functions.size**2 + n_features)
+    equations = 4 * n_features * n_coefficients + 3 * n_coefficients**2
+    sums = n_groups * (n_pairs * n_features + len(views))
+    turned = 4 * views.n_angles * n_features
+    at_most = wigner + bases + images + equations + 4 * sums + turned
+    return OperatorBytes(n_features, 8 * sums, 8 * at_most)

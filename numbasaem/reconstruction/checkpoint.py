@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import h5py
 
 _KIND = b"numbasaem run, format "
-_FORMAT = _KIND + b"5, SHA-256 "
+_FORMAT = _KIND + b"6, SHA-256 "
 _SEAL_LENGTH = 512
 COPIES_OF_STATE = 3
 """Number of copies of what is kept: in use, in the file being made, and its image."""

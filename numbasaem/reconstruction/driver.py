@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from numbasaem.aliases import OnProgress, PathLike, no_progress
+from numbasaem.geometry.view_grid import ViewGrid
 from numbasaem.micrographs.preparation import preparation_of
 from numbasaem.micrographs.reading import list_inputs
 from numbasaem.observations.models import observation_model
+from numbasaem.volume.basis import VolumeBasis
 
 from .iterate import iterations
 from .journal import Journal
@@ -118,7 +120,7 @@ def reconstruct(
             halves = zip(HALVES, data.halves(settings.seed), strict=True)
             parts |= {half: data.part(which, planned.threads) for half, which in halves}
         on_progress("compiling kernels", 0.0)
-        parts["full"].compile()
+        _compile(parts["full"], settings)
         if on_plan is not None:
             on_progress("measuring the speed", 0.0)
             on_plan(make_plan(data, parts, planned, journal.n_done, memory))
@@ -129,6 +131,13 @@ def reconstruct(
         if folder is not None:
             write_result(folder, result)
     return result
+
+
+def _compile(data: Observations, settings: Settings) -> None:
+    """Compile what the E-step of every stage runs."""
+    for stage in {stage.ell_max: stage for stage in settings.schedule}.values():
+        basis = VolumeBasis(settings.size, stage.ell_max)
+        data.compile(data.projections(basis, ViewGrid(stage.n_rotations)))
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from numbasaem.aliases import no_progress
+from numbasaem.geometry.view_grid import ViewGrid
+from numbasaem.observations.hypotheses import Hypotheses
 from numbasaem.volume.basis import VolumeBasis
 from numbasaem.volume.symmetry import invariant_volumes
 
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
     from numbasaem.aliases import OnProgress
     from numbasaem.observations.protocol import Observations
+    from numbasaem.projection.operator import ProjectionOperator
+    from numbasaem.projection.steerable import ViewProjections
     from numbasaem.settings import Settings, Stage
 
     from .state import RunState
@@ -94,7 +98,7 @@ def _iterations_of_stage(
 ) -> Iterator[Iteration]:
     """Iterations that are left of the current stage."""
     basis = VolumeBasis(settings.size, stage.ell_max)
-    operator = data.projections(basis, stage.n_rotations)
+    operator = data.projections(basis, ViewGrid(stage.n_rotations))
     symmetric = invariant_volumes(basis, settings.symmetry)
     batches = minibatches(
         settings.batching,
@@ -107,27 +111,16 @@ def _iterations_of_stage(
         batches.restore(state.minibatches)
     while state.iteration < stage.n_iterations and not _stalled(state, settings):
         started = time.perf_counter()
-        views = rotation_prior(state, settings)
         chosen = batches.choose(state.generator)
+        hypotheses = hypotheses_of(state, operator, settings)
         fresh = data.expectation(
-            chosen,
-            operator.project(state.volume_coefficients),
-            state.shift_prior,
-            state.noise_variance,
-            views,
-            lambda share: on_progress("expectation", share),
+            chosen, hypotheses, lambda share: on_progress("expectation", share)
         )
-        q = expected_log_likelihood(
-            operator,
-            state.volume_coefficients,
-            state.shift_prior,
-            state.noise_variance,
-            fresh,
-            views,
-        )
+        q = expected_log_likelihood(hypotheses, fresh)
         # An empty patch says nothing of rotations: they keep their prior.
+        views = hypotheses.rotation_prior
         uninformed = fresh.empty_mass * (
-            1 / stage.n_rotations if views is None else views
+            1 / operator.n_rotations if views is None else views
         )
         state.rotation_mass = state.rotation_mass + fresh.rotation_mass - uninformed
         statistics = batches.combine(fresh)
@@ -163,6 +156,36 @@ def _iterations_of_stage(
         yield row
 
 
+def hypotheses_of(
+    state: RunState,
+    operator: ProjectionOperator | ViewProjections,
+    settings: Settings,
+) -> Hypotheses:
+    """What explains the data, by the current estimate of a run.
+
+    Parameters
+    ----------
+    state : RunState
+        State of the run.
+    operator : ProjectionOperator or ViewProjections
+        Projections of the current stage, as the data see them.
+    settings : Settings
+        Settings of the reconstruction.
+
+    Returns
+    -------
+    Hypotheses
+        Volume, priors and noise.
+    """
+    return Hypotheses(
+        operator,
+        state.volume_coefficients,
+        state.shift_prior,
+        state.noise_variance,
+        rotation_prior(state, settings),
+    )
+
+
 def _stalled(state: RunState, settings: Settings) -> bool:
     """Whether Q gained no more than epsilon in the stage's last iteration."""
     if settings.stopping is None or state.iteration < 2:
@@ -176,6 +199,8 @@ def _begin_stage(state: RunState, size: int, last: Stage, following: Stage) -> N
     basis = VolumeBasis(size, last.ell_max)
     state.volume_coefficients = basis.lift(state.volume_coefficients, following.ell_max)
     state.em_step = np.zeros_like(state.volume_coefficients)
-    state.rotation_mass = np.zeros(following.n_rotations)
-    state.view_weights = moved_view_weights(state.view_weights, following.n_rotations)
+    state.rotation_mass = np.zeros(len(ViewGrid(following.n_rotations)))
+    state.view_weights = moved_view_weights(
+        state.view_weights, last.n_rotations, following.n_rotations
+    )
     state.stage, state.iteration, state.minibatches = state.stage + 1, 0, {}

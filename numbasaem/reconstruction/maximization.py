@@ -17,6 +17,7 @@ from numbasaem.projection.steerable import ViewProjections
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+    from numbasaem.observations.hypotheses import Hypotheses
     from numbasaem.observations.statistics import Statistics
     from numbasaem.volume.basis import VolumeBasis
 
@@ -27,7 +28,7 @@ _SMALLEST_RIDGE = 1e-9
 def maximization(
     basis: VolumeBasis,
     rotations: ArrayLike | ViewGrid,
-    stats: Statistics | FeatureStatistics,
+    stats: Statistics,
     prior_precision: ArrayLike | None = None,
 ) -> NDArray[np.float64]:
     """Volume that maximizes the expected log-likelihood, equation (29).
@@ -38,7 +39,7 @@ def maximization(
         Basis of the volume, M coefficients.
     rotations : array, shape (K, 3, 3), or ViewGrid
         Rotations that `stats` refers to; a ViewGrid for those of windows.
-    stats : Statistics or FeatureStatistics
+    stats : Statistics
         Sufficient statistics of the E-step.
     prior_precision : array, shape (M,), optional
         Noise variance over prior variance of each coefficient: a Gaussian prior of
@@ -65,27 +66,27 @@ def maximization(
     >>> maximization(basis, rotations, stats).shape == (basis.n_coefficients,)
     True
     """
+    operator: ProjectionOperator | ViewProjections
     if isinstance(stats, FeatureStatistics):
         if not isinstance(rotations, ViewGrid):
             found = f"a {type(rotations).__name__}"
             raise expected("rotations", "a ViewGrid for statistics of windows", found)
-        views = ViewProjections(basis, rotations)
-        equations = stats.normal_matrix(views), stats.right_side(views)
+        operator = ViewProjections(basis, rotations)
     else:
         if isinstance(rotations, ViewGrid):
             rotations = rotations.rotations
-        equations = normal_equations(ProjectionOperator(basis, rotations), stats)
-    return solve(*equations, prior_precision)
+        operator = ProjectionOperator(basis, rotations)
+    return solve(*normal_equations(operator, stats), prior_precision)
 
 
 def normal_equations(
-    operator: ProjectionOperator, stats: Statistics
+    operator: ProjectionOperator | ViewProjections, stats: Statistics
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Matrix A and right side y of the linear equations (29).
 
     Parameters
     ----------
-    operator : ProjectionOperator
+    operator : ProjectionOperator or ViewProjections
         Projections in the K rotations that `stats` refers to.
     stats : Statistics
         Sufficient statistics of the E-step.
@@ -204,7 +205,7 @@ def n_unconstrained_dimensions(matrix: NDArray[np.float64]) -> int:
 
 
 def noise_variance(
-    operator: ProjectionOperator,
+    operator: ProjectionOperator | ViewProjections,
     coefficients: NDArray[np.float64],
     stats: Statistics,
 ) -> float:
@@ -212,7 +213,7 @@ def noise_variance(
 
     Parameters
     ----------
-    operator : ProjectionOperator
+    operator : ProjectionOperator or ViewProjections
         Projections in the rotations that `stats` refers to.
     coefficients : float64, shape (M,)
         Volume after the M-step.
@@ -229,46 +230,33 @@ def noise_variance(
     return (stats.patch_energy - explained) / stats.n_pixels
 
 
-def expected_log_likelihood(
-    operator: ProjectionOperator,
-    coefficients: NDArray[np.float64],
-    shift_prior: NDArray[np.float64],
-    variance: float,
-    stats: Statistics,
-    rotation_prior: NDArray[np.float64] | None = None,
-) -> float:
+def expected_log_likelihood(hypotheses: Hypotheses, stats: Statistics) -> float:
     """Expected complete log-likelihood Q of equations (22) and (25).
 
     Parameters
     ----------
-    operator : ProjectionOperator
-        Projections in the rotations that `stats` refers to.
-    coefficients : float64, shape (M,)
-        Volume at which Q is taken.
-    shift_prior : float64, shape (2L, 2L)
-        rho at which Q is taken.
-    variance : float
-        Noise variance at which Q is taken.
+    hypotheses : Hypotheses
+        Where Q is taken: volume, rho, noise variance and rotation prior.
     stats : Statistics
         Statistics under the current estimate.
-    rotation_prior : float64, shape (K,), optional
-        Probability of each rotation; uniform if left out.
 
     Returns
     -------
     float
         Q, natural logarithm, Gaussian constant included.
     """
+    operator, variance = hypotheses.operator, hypotheses.noise_variance
     n_pixels = stats.n_pixels
-    residual = noise_variance(operator, coefficients, stats) * n_pixels
+    explained = noise_variance(operator, hypotheses.volume_coefficients, stats)
+    residual = explained * n_pixels
     gaussian = residual / variance + n_pixels * np.log(2 * np.pi * variance)
     with np.errstate(divide="ignore"):
-        log_prior = np.where(stats.shift_mass > 0, np.log(shift_prior), 0.0)
+        log_prior = np.where(stats.shift_mass > 0, np.log(hypotheses.shift_prior), 0.0)
     prior = np.sum(stats.shift_mass * log_prior)
-    if rotation_prior is None:
+    if hypotheses.rotation_prior is None:
         views = -stats.n_patches * np.log(operator.n_rotations)
     else:
-        views = special.xlogy(stats.rotation_mass, rotation_prior).sum()
+        views = special.xlogy(stats.rotation_mass, hypotheses.rotation_prior).sum()
     return float(prior + views - gaussian / 2)
 
 

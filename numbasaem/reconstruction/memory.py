@@ -16,9 +16,6 @@ from numbasaem.geometry.views import KERNELS_KEPT, view_kernel_bytes
 from numbasaem.micrographs.optics_groups import LARGEST_COUNT
 from numbasaem.micrographs.reading import input_shapes
 from numbasaem.observations.models import observation_model
-from numbasaem.observations.statistics import MATRIX_BYTES, statistics_bytes
-from numbasaem.projection.operator import operator_bytes
-from numbasaem.volume.basis import VolumeBasis
 
 from .checkpoint import COPIES_OF_STATE
 from .minibatches import n_chosen, n_kept
@@ -28,7 +25,7 @@ if TYPE_CHECKING:
 
     from numbasaem.micrographs.preparation import InputShape
     from numbasaem.micrographs.reading import Input
-    from numbasaem.settings import Settings, Stage
+    from numbasaem.settings import Settings
 
 
 _PROCESS_BYTES = 320_000_000
@@ -162,14 +159,11 @@ def plan_memory(
         Plan on as many threads as the settings say.
     """
     n_threads = 0 if elsewhere else settings.threads or numba.get_num_threads()
-    data = observation_model(settings.model).memory(settings, shapes)
+    n_groups = _n_optics_groups(settings, shapes)
+    data = observation_model(settings.model).memory(settings, shapes, n_groups)
     counts = data.n_observations, data.patches_each
     in_use = data.held + _DRAWING_BYTES * data.n_observations
     in_use += n_chosen(settings, *counts) * data.chosen
-    n_groups = _n_optics_groups(settings, shapes)
-    set_bytes = statistics_bytes(
-        n_groups * settings.schedule[-1].n_rotations, settings.size
-    )
     # Besides those kept: one of an iteration, one of a block, and their sums.
     n_sets = 4 + COPIES_OF_STATE * n_kept(settings, *counts)
     return MemoryPlan(
@@ -177,11 +171,9 @@ def plan_memory(
         patches=_ELSEWHERE_BYTES * data.n_observations
         if elsewhere
         else max(data.reading, in_use),
-        projections=max(
-            _projections(stage, settings.size, n_groups) for stage in settings.schedule
-        ),
+        projections=data.projections,
         views=_view_kernels(settings),
-        statistics=n_sets * set_bytes,
+        statistics=n_sets * data.statistics,
         thread=data.thread,
         n_threads=n_threads,
     )
@@ -192,20 +184,6 @@ def _n_optics_groups(settings: Settings, shapes: Sequence[InputShape]) -> int:
     if not (settings.ctf or settings.whiten):
         return 1
     return min(LARGEST_COUNT, sum(shape.n_micrographs for shape in shapes))
-
-
-def _projections(stage: Stage, size: int, n_groups: int) -> int:
-    """Bytes of the projections, the operator and the normal equations of a stage."""
-    basis = VolumeBasis(size, stage.ell_max)
-    n_coefficients, n_pixels = basis.n_coefficients, size**2
-    images = 6 * n_groups * stage.n_rotations * n_pixels
-    energies = 4 * stage.n_rotations * (2 * size - 1) ** 2
-    samples = size**3 * ((stage.ell_max + 1) ** 2 + sum(basis.radial_counts))
-    matrix = n_pixels * n_coefficients
-    chunk = max(matrix, min(MATRIX_BYTES // 8, stage.n_rotations * matrix))
-    equations = 4 * chunk + 3 * n_coefficients**2
-    operator = operator_bytes(basis, stage.n_rotations, n_groups)
-    return operator + 8 * (images + max(energies, equations, samples))
 
 
 def _view_kernels(settings: Settings) -> int:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from numbasaem.geometry.view_grid import ViewGrid
+from numbasaem.observations.hypotheses import Hypotheses
 from numbasaem.observations.shift_prior import uniform_shift_prior
 from numbasaem.volume.basis import VolumeBasis
 
@@ -39,7 +41,9 @@ class Plan:
     size : int
         L, side of a patch, pixels.
     n_rotations : int
-        K, rotations that the posterior runs over.
+        K, rotations that the posterior runs over in the last stage.
+    angle_step_degrees : float
+        Step between them, degrees.
     n_runs : int
         1, or 3 with half maps.
     n_iterations : int
@@ -54,6 +58,7 @@ class Plan:
     n_patches: int
     size: int
     n_rotations: int
+    angle_step_degrees: float
     n_runs: int
     n_iterations: int
     memory_bytes: int
@@ -65,7 +70,8 @@ class Plan:
         runs = "" if self.n_runs == 1 else f" in {self.n_runs} runs"
         return (
             f"{self.n_micrographs} micrograph{plural}, {self.n_patches} patches of "
-            f"{self.size} x {self.size} pixels, {self.n_rotations} rotations, "
+            f"{self.size} x {self.size} pixels, {self.n_rotations} rotations "
+            f"{self.angle_step_degrees:.0f} degrees apart, "
             f"{self.n_iterations} iterations{runs}; "
             f"{self.memory_bytes / 1e9:.2f} GB at most, "
             f"about {timedelta(seconds=round(self.seconds))} by a trial"
@@ -113,11 +119,13 @@ def make_plan(
             once = n_seen * per_observation + per_iteration
             seconds += searched * stage.n_iterations * once
     n_left = max(n_total - n_done, 0)
+    views = ViewGrid(settings.schedule[-1].n_rotations)
     return Plan(
         n_micrographs=data.n_micrographs,
         n_patches=round(len(parts["full"]) * parts["full"].patches_each),
         size=settings.size,
-        n_rotations=settings.schedule[-1].n_rotations,
+        n_rotations=len(views),
+        angle_step_degrees=views.angle_step_degrees,
         n_runs=len(parts),
         n_iterations=n_left,
         memory_bytes=memory.total,
@@ -129,7 +137,7 @@ def _trial(
     data: Observations, size: int, ell_max: int, n_rotations: int
 ) -> tuple[float, float]:
     """Seconds that an iteration takes for each observation, and besides."""
-    operator = data.projections(VolumeBasis(size, ell_max), n_rotations)
+    operator = data.projections(VolumeBasis(size, ell_max), ViewGrid(n_rotations))
     n_timed = min(len(data), math.ceil(_TRIAL_PATCHES / data.patches_each))
     coefficients = np.random.default_rng(0).standard_normal(
         operator.basis.n_coefficients
@@ -138,10 +146,11 @@ def _trial(
 
     def seconds(n_observations: int) -> float:
         began = time.perf_counter()
-        images = operator.project(coefficients)
-        images *= np.sqrt(data.variance / np.mean(images**2))
-        chosen = np.arange(n_observations)
-        statistics = data.expectation(chosen, images, prior, data.variance)
+        volume = coefficients * np.sqrt(
+            data.variance / operator.mean_power(coefficients)
+        )
+        hypotheses = Hypotheses(operator, volume, prior, data.variance)
+        statistics = data.expectation(np.arange(n_observations), hypotheses)
         normal_equations(operator, statistics)
         return time.perf_counter() - began
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from numbasaem.assessment.alignment import align
 from numbasaem.assessment.fsc import HalfMapCorrelation, half_map_correlation
-from numbasaem.geometry.rotations import rotation_grid
+from numbasaem.geometry.view_grid import ViewGrid
 from numbasaem.io import written_whole
 from numbasaem.io.chimerax import write_chimerax_script
 from numbasaem.io.mrc import write_volume
@@ -140,7 +140,7 @@ def result_of_runs(
         volume=volumes[0],
         volume_coefficients=coefficients[0],
         basis=basis,
-        rotations=rotation_grid(settings.schedule[-1].n_rotations),
+        rotations=ViewGrid(settings.schedule[-1].n_rotations).rotations,
         shift_prior=full.shift_prior,
         noise_variance=full.noise_variance,
         history=tuple(sorted(history, key=lambda row: row.total_done)),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from numbasaem.geometry.view_grid import ViewGrid
 from numbasaem.observations.shift_prior import uniform_shift_prior
 from numbasaem.random_streams import Stream, random_stream
 from numbasaem.volume.basis import VolumeBasis
@@ -50,12 +51,13 @@ def random_start(
     volume = basis.expand(generator.standard_normal((size, size, size)))
     symmetric = invariant_volumes(basis, settings.symmetry)
     volume = symmetric @ (symmetric.T @ volume)
-    images = data.projections(basis, first.n_rotations).project(volume)
+    views = ViewGrid(first.n_rotations)
+    power = data.projections(basis, views).mean_power(volume)
     return RunState(
-        volume_coefficients=volume * np.sqrt(variance / np.mean(images**2)),
+        volume_coefficients=volume * np.sqrt(variance / power),
         shift_prior=uniform_shift_prior(size, FIRST_EMPTY_PROBABILITY),
         noise_variance=variance,
-        rotation_mass=np.zeros(first.n_rotations),
+        rotation_mass=np.zeros(len(views)),
         view_weights=uniform_view_weights(first.n_rotations),
         generator=random_stream(settings.seed, Stream.MINIBATCHES, run),
         stage=0,

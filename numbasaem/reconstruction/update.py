@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from numbasaem.observations.statistics import Statistics
     from numbasaem.projection.operator import ProjectionOperator
+    from numbasaem.projection.steerable import ViewProjections
     from numbasaem.settings import Settings
 
     from .state import RunState
@@ -60,7 +61,7 @@ class Update(NamedTuple):
 
 
 def maximize(
-    operator: ProjectionOperator,
+    operator: ProjectionOperator | ViewProjections,
     symmetric: NDArray[np.float64],
     state: RunState,
     statistics: Statistics,
@@ -71,7 +72,7 @@ def maximize(
 
     Parameters
     ----------
-    operator : ProjectionOperator
+    operator : ProjectionOperator or ViewProjections
         Projections in the rotations that the statistics refer to.
     symmetric : float64, shape (M, n)
         Volumes whose combinations have the symmetry of the run.
@@ -128,7 +129,10 @@ def maximize(
     if state.stage > 0 or state.iteration >= model.held_iterations:
         state.shift_prior = _mix_in_uniform(shift_prior_table(statistics))
     if settings.views == "learned" and state.iteration >= _BLIND_ITERATIONS:
-        state.view_weights = learned_view_weights(state.view_weights, statistics, step)
+        n_rotations = settings.schedule[state.stage].n_rotations
+        state.view_weights = learned_view_weights(
+            state.view_weights, n_rotations, statistics, step
+        )
     state.noise_variance = settings.noise_variance or _floor_noise_variance(
         noise_variance(operator, maximum, statistics), state.noise_variance, statistics
     )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from numbasaem.geometry.view_grid import ViewGrid
 from numbasaem.geometry.views import view_kernel
 
 if TYPE_CHECKING:
@@ -30,12 +31,15 @@ def rotation_prior(state: RunState, settings: Settings) -> NDArray[np.float64] |
     Returns
     -------
     float64, shape (K,), or None
-        Probability of each rotation; None stands for the uniform prior.
+        Probability of each rotation, the same at all in-plane angles; None stands for
+        the uniform prior.
     """
     if settings.views == "uniform":
         return None
-    prior = view_kernel(len(state.view_weights)) @ state.view_weights
-    return np.asarray(prior / prior.sum())
+    n_rotations = settings.schedule[state.stage].n_rotations
+    prior = view_kernel(n_rotations) @ state.view_weights
+    n_angles = ViewGrid(n_rotations).n_angles
+    return np.repeat(prior / prior.sum() / n_angles, n_angles)
 
 
 def uniform_view_weights(n_rotations: int) -> NDArray[np.float64]:
@@ -44,25 +48,31 @@ def uniform_view_weights(n_rotations: int) -> NDArray[np.float64]:
     Parameters
     ----------
     n_rotations : int
-        K.
+        About how many rotations the grid has.
 
     Returns
     -------
-    float64, shape (K,)
+    float64, shape (n_views,)
         Weights; they sum to 1.
     """
-    return np.full(n_rotations, 1 / n_rotations)
+    n_views = ViewGrid(n_rotations).n_views
+    return np.full(n_views, 1 / n_views)
 
 
 def learned_view_weights(
-    view_weights: NDArray[np.float64], statistics: Statistics, step: float
+    view_weights: NDArray[np.float64],
+    n_rotations: int,
+    statistics: Statistics,
+    step: float,
 ) -> NDArray[np.float64]:
     """Take a step of EM for the weights of view directions, a mixture of known kernels.
 
     Parameters
     ----------
-    view_weights : float64, shape (K,)
+    view_weights : float64, shape (n_views,)
         Weights under which the statistics were taken.
+    n_rotations : int
+        About how many rotations the grid has.
     statistics : Statistics
         Statistics of an iteration; patches count as far as they are not empty.
     step : float
@@ -70,34 +80,34 @@ def learned_view_weights(
 
     Returns
     -------
-    float64, shape (K,)
+    float64, shape (n_views,)
         New weights; they sum to 1.
     """
-    kernel = view_kernel(len(view_weights))
+    kernel = view_kernel(n_rotations)
     prior = kernel @ view_weights
-    odds = np.maximum(statistics.rotation_mass / prior - statistics.empty_mass, 0)
+    mass = statistics.rotation_mass.reshape(len(view_weights), -1).sum(axis=1)
+    odds = np.maximum(mass / prior - statistics.empty_mass, 0)
     weights = view_weights * (odds @ kernel) ** step
     return np.asarray(weights / weights.sum())
 
 
 def moved_view_weights(
-    view_weights: NDArray[np.float64], n_rotations: int
+    view_weights: NDArray[np.float64], before: int, after: int
 ) -> NDArray[np.float64]:
     """Weights of the same view directions on a grid of another number of rotations.
 
     Parameters
     ----------
-    view_weights : float64, shape (K,)
-        Weights on the grid of K rotations.
-    n_rotations : int
-        Number of rotations of the other grid.
+    view_weights : float64, shape (n_views,)
+        Weights on the grid of about `before` rotations.
+    before, after : int
+        About how many rotations the grids have.
 
     Returns
     -------
-    float64, shape (n_rotations,)
+    float64, shape (n_views after,)
         Weights on the other grid; unchanged if the number is the same.
     """
-    if n_rotations == len(view_weights):
+    if after == before:
         return view_weights
-    weights = view_kernel(n_rotations, len(view_weights)) @ view_weights
-    return np.asarray(weights)
+    return np.asarray(view_kernel(after, before) @ view_weights)

@@ -13,7 +13,7 @@ import numpy as np
 from numbasaem.aliases import PathLike
 from numbasaem.assessment.fsc import Resolution, is_mostly_negative, resolution
 from numbasaem.errors import InputError, expected
-from numbasaem.geometry.rotations import rotation_grid
+from numbasaem.geometry.view_grid import ViewGrid
 from numbasaem.io.mrc import read_volume
 from numbasaem.io.relion import read_fsc
 from numbasaem.micrographs.preparation import preparation_of
@@ -131,11 +131,11 @@ class RunRecord:
     def views(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """View directions and the number of particles seen from each.
 
-        float64, shape (K, 3): (x, y, z) in the map; float64, shape (K,). A projection
-        is along z after the rotation R, which is R^T z in the map: the last row of R.
+        float64, shape (n_views, 3): (x, y, z) in the map; float64, shape (n_views,).
         """
-        mass = self.full.rotation_mass
-        return rotation_grid(len(mass))[:, 2], np.maximum(mass, 0.0)
+        views = ViewGrid(self.settings.schedule[self.full.stage].n_rotations)
+        mass = self.full.rotation_mass.reshape(views.n_views, -1).sum(axis=1)
+        return views.directions, np.maximum(mass, 0.0)
 
     @cached_property
     def excerpt(self) -> Excerpt | None:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from numbasaem.geometry.view_grid import ViewGrid
+from numbasaem.reconstruction.iterate import hypotheses_of
 from numbasaem.reconstruction.result import HALVES
-from numbasaem.reconstruction.view_prior import rotation_prior
 from numbasaem.volume.basis import VolumeBasis
 
 if TYPE_CHECKING:
@@ -117,12 +118,10 @@ def evidence_of_groups(
     """
     stage = settings.schedule[state.stage]
     basis = VolumeBasis(settings.size, stage.ell_max)
-    operator = data.projections(basis, stage.n_rotations)
-    images = operator.project(state.volume_coefficients)
-    hypotheses = images, state.shift_prior, state.noise_variance
-    views = rotation_prior(state, settings)
+    operator = data.projections(basis, ViewGrid(stage.n_rotations))
+    hypotheses = hypotheses_of(state, operator, settings)
     groups = [
-        data.expectation(group, *hypotheses, views)
+        data.expectation(group, hypotheses)
         for group in np.array_split(np.arange(len(data)), min(_N_GROUPS, len(data)))
     ]
     n_pixels = np.array([group.n_patches for group in groups]) * settings.size**2

@@ -162,7 +162,6 @@ def accumulate_steered(  # type: ignore[no-untyped-def]
     bias,
     divisor,
     chunk_length,
-    first_chunk,
     mass,
     sums,
 ):
@@ -179,8 +178,8 @@ def accumulate_steered(  # type: ignore[no-untyped-def]
         Of :func:`window_features`, the first 2H of which are used.
     divisor : float32, shape (n_blocks, BLOCK)
         log2 of what the weights of each window are divided by.
-    chunk_length, first_chunk : int
-        Blocks of a chunk; number of the first chunk done.
+    chunk_length : int
+        Blocks of a chunk.
     mass : float64, shape (n_chunks, n_pairs, 2, n_angles / 4, 4)
         Output: weight of each rotation.
     sums : float64, shape (n_chunks, n_pairs, 2H)
@@ -205,7 +204,7 @@ def accumulate_steered(  # type: ignore[no-untyped-def]
         room = np.empty(2 * waves.shape[1] * BLOCK, np.float32)
         flat_mass, flat_sums = mass[chunk].reshape(n_pairs, -1), sums[chunk]
         flat_mass[:], flat_sums[:] = 0, 0
-        start = (first_chunk + chunk) * chunk_length
+        start = chunk * chunk_length
         for block in range(start, min(start + chunk_length, len(features))):
             for pair in range(n_pairs):
                 lane_mass[:], lane_sums[:] = 0, 0
