@@ -33,16 +33,6 @@ class ImageStatistics(Statistics):
         optics groups (n_groups * K, L, L), one group after the other.
     weighted_patch : float64, shape of `visible_weight`
         b_k: patches moved back onto the projection, weighted by their posterior.
-
-    Examples
-    --------
-    >>> from numbasaem import expectation
-    >>> patches = np.random.default_rng(0).random((6, 5, 5), dtype=np.float32)
-    >>> prior = np.full((10, 10), 0.01)
-    >>> halves = (patches[:3], patches[3:])
-    >>> first, second = (expectation(half, patches, prior, 1.0) for half in halves)
-    >>> (first + second).n_patches
-    6
     """
 
     visible_weight: NDArray[np.float64]

@@ -42,6 +42,16 @@ class Statistics(ABC):
         Sum over patches of ||I_p||**2.
     n_patches : float
         Number of patches seen; in the window model, that of windows over L**2.
+
+    Examples
+    --------
+    >>> from numbasaem import expectation
+    >>> patches = np.random.default_rng(0).random((6, 5, 5), dtype=np.float32)
+    >>> prior = np.full((10, 10), 0.01)
+    >>> halves = (patches[:3], patches[3:])
+    >>> first, second = (expectation(half, patches, prior, 1.0) for half in halves)
+    >>> isinstance(first, Statistics), (first + second).n_patches
+    (True, 6)
     """
 
     shift_mass: NDArray[np.float64]
