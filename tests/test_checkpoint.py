@@ -91,7 +91,7 @@ def test_checkpoint__round_trip(
         volume_coefficients=np.arange(4.0),
         shift_prior=np.full((2, 2), 0.25),
         noise_variance=0.5,
-        rotation_mass=np.arange(3.0),
+        view_mass=np.arange(3.0),
         view_weights=np.full(3, 1 / 3),
         generator=generator,
         stage=1,
@@ -113,7 +113,7 @@ def test_checkpoint__round_trip(
     np.testing.assert_array_equal(found.em_step, state.em_step)
     np.testing.assert_array_equal(found.volume_coefficients, np.arange(4.0))
     np.testing.assert_array_equal(found.shift_prior, np.full((2, 2), 0.25))
-    np.testing.assert_array_equal(found.rotation_mass, np.arange(3.0))
+    np.testing.assert_array_equal(found.view_mass, np.arange(3.0))
     assert found.generator.random() == generator.random()
     assert same(found.minibatches, state.minibatches)
 

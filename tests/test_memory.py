@@ -13,7 +13,6 @@ import pytest
 
 from numbasaem import cli
 from numbasaem.errors import InputError
-from numbasaem.geometry.view_grid import ViewGrid
 from numbasaem.io.mrc import write_micrograph
 from numbasaem.micrographs.preparation import InputShape
 from numbasaem.micrographs.reading import input_shapes, list_inputs
@@ -77,19 +76,6 @@ def test_plan__grows_with_what_takes_memory() -> None:
     assert plan_memory(seen, shapes * 3).statistics == 3 * plan.statistics
     kept = few.model_copy(update={"batching": "incremental"})
     assert plan_memory(kept, shapes).statistics > 5 * plan.statistics
-
-
-def test_plan__holds_the_kernels_of_learned_views() -> None:
-    uniform = Settings(size=11, threads=1, rotations=20_000, starts=1)
-    shapes = [InputShape(1, (1000, 1000), (1000, 1000))]
-    learned = uniform.model_copy(update={"views": "learned"})
-    kernel = 8 * ViewGrid(20_000).n_views ** 2
-    more = plan_memory(learned, shapes).total - plan_memory(uniform, shapes).total
-    assert kernel <= more < 1.1 * kernel
-    marching = learned.model_copy(update={"rotations": (5000, 10_000, 20_000)})
-    few, many, most = (ViewGrid(n).n_views for n in (5000, 10_000, 20_000))
-    between = 8 * (few * many + many * most)
-    assert plan_memory(marching, shapes).views > kernel + between
 
 
 def test_plan__without_patches_where_others_hold_them(tmp_path: Path) -> None:

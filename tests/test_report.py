@@ -243,7 +243,7 @@ def test_report__shows_what_is_excluded(tmp_path: Path) -> None:
 def test_report__of_a_run_that_finds_no_particle(copy: Path) -> None:
     path = copy / "run.h5"
     description, runs = load_checkpoint(path)
-    runs["full"].rotation_mass[:] = 0
+    runs["full"].view_mass[:] = 0
     runs["full"].shift_prior = uniform_shift_prior(SIZE, 1.0)
     save_checkpoint(path, description, runs)
     excerpt = read_record(copy).excerpt

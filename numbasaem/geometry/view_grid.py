@@ -61,6 +61,24 @@ class ViewGrid:
         self.step: float = (8 * math.pi**2 / n) ** (1 / 3)
         self.n_angles: int = 4 * max(1, round(2 * math.pi / self.step / 4))
         self.n_views: int = 2 * max(1, round(n / self.n_angles / 2))
+        self._n, self._turn = n, np.eye(3)
+
+    def turned(self, rotation: NDArray[np.float64]) -> ViewGrid:
+        """Grid of the same steps, turned against the molecule.
+
+        Parameters
+        ----------
+        rotation : float64, shape (3, 3)
+            Every rotation R of the grid becomes R times this one.
+
+        Returns
+        -------
+        ViewGrid
+            The turned grid; its directions are those of the grid turned back.
+        """
+        other = ViewGrid(self._n)
+        other._turn = self._turn @ rotation
+        return other
 
     def __len__(self) -> int:
         """Number of rotations K."""
@@ -86,7 +104,8 @@ class ViewGrid:
         offset = 2 * np.pi / self.n_angles * (i / _PLASTIC % 1)
         euler = np.stack([longitude, np.arccos(z), offset], axis=1)
         first = Rotation.from_euler("ZYZ", euler).inv().as_matrix()
-        return np.stack([first, _X_HALF_TURN @ first], axis=1).reshape(-1, 3, 3)
+        pairs = np.stack([first, _X_HALF_TURN @ first], axis=1).reshape(-1, 3, 3)
+        return np.asarray(pairs @ self._turn)
 
     @property
     def directions(self) -> NDArray[np.float64]:

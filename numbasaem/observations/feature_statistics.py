@@ -76,10 +76,14 @@ class FeatureStatistics(Statistics):
         )
 
     @property
+    def particle_mass(self) -> float:
+        """Posterior expected number of particles; see :class:`Statistics`."""
+        return float(self.view_weight.sum())
+
+    @property
     def pixels_in_view(self) -> float:
         """Number of pixels of a particle's disc that a patch shows, on average."""
-        n_pixels = int(disc(self.size).sum())
-        return float(self.view_weight.sum()) * n_pixels / self.n_patches
+        return self.particle_mass * int(disc(self.size).sum()) / self.n_patches
 
     def right_side(self, operator: ViewProjections) -> NDArray[np.float64]:
         """Right side y = sum_d Q_d^T h_d; see :class:`Statistics`."""

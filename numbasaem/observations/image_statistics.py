@@ -68,6 +68,11 @@ class ImageStatistics(Statistics):
         )
 
     @property
+    def particle_mass(self) -> float:
+        """Posterior expected number of particles; see :class:`Statistics`."""
+        return float(self.visible_weight.sum()) / self.size**2
+
+    @property
     def pixels_in_view(self) -> float:
         """Number of pixels of a particle's disc that a patch shows, on average."""
         return float(self.visible_weight[:, disc(self.size)].sum()) / self.n_patches

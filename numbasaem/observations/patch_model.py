@@ -37,6 +37,7 @@ class PatchModel(ObservationModel):
 
     longest_step = 8.0
     held_iterations = 0
+    brightest = None
     statistics = ImageStatistics
 
     def load(

@@ -240,12 +240,16 @@ class ObservationModel(ABC):
     held_iterations : int
         Number of first iterations of a run that keep the first empty probability: under
         a volume that explains nothing, all patches look empty.
+    brightest : float or None
+        Power of the projections that the prior of the volume expects, over that of the
+        pixels; None is no prior, as in the paper.
     statistics : type
         Class of its statistics, a dataclass.
     """
 
     longest_step: float
     held_iterations: int
+    brightest: float | None
     statistics: type[Statistics]
 
     @abstractmethod

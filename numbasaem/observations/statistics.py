@@ -157,6 +157,11 @@ class Statistics(ABC):
 
     @property
     @abstractmethod
+    def particle_mass(self) -> float:
+        """Posterior expected number of particles, as far as they are in view."""
+
+    @property
+    @abstractmethod
     def pixels_in_view(self) -> float:
         """Number of pixels of a particle's disc that a patch shows, on average."""
 

@@ -48,6 +48,12 @@ class WindowModel(ObservationModel):
     0.923, ten steps of 1 to 0.984.
     """
     held_iterations = 5
+    brightest = 10.0
+    """Far above any particle's, so that it decides what no window tells, and no more.
+
+    Without it a volume grows without bound in what the rotations of an iteration do not
+    see, and no window resembles it in those of the next.
+    """
     statistics = FeatureStatistics
 
     def load(

@@ -18,7 +18,7 @@ from numbasaem.observations.shift_prior import uniform_shift_prior
 from numbasaem.projection.operator import ProjectionOperator
 from numbasaem.reconstruction.checkpoint import load_checkpoint
 from numbasaem.reconstruction.maximization import shift_prior_table
-from numbasaem.reconstruction.view_prior import rotation_prior
+from numbasaem.reconstruction.view_prior import grid_of, rotation_prior
 from numbasaem.settings import Settings
 from numbasaem.volume.basis import VolumeBasis
 
@@ -202,13 +202,14 @@ def template_of_run(folder: Path) -> tuple[ParticleTemplate, Settings]:
         raise expected(folder, "a run past the search among starts", "none yet")
     state = runs["full"]
     stage = settings.schedule[state.stage]
+    views = grid_of(state, settings)
     template = ParticleTemplate(
         basis=VolumeBasis(settings.size, stage.ell_max),
         volume_coefficients=state.volume_coefficients,
-        views=ViewGrid(stage.n_rotations),
+        views=views,
         shift_prior=state.shift_prior,
         noise_variance=state.noise_variance,
-        rotation_prior=rotation_prior(state, settings),
+        rotation_prior=rotation_prior(state, views, settings),
         model=settings.model,
         least_distance=settings.least_distance,
     )

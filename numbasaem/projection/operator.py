@@ -17,6 +17,7 @@ from numbasaem.errors import expected
 from numbasaem.geometry.ball_functions import BallFunctions
 from numbasaem.geometry.grids import NYQUIST, disc, lattice, offsets
 from numbasaem.geometry.rotations import check_rotations
+from numbasaem.geometry.view_grid import ViewGrid
 from numbasaem.geometry.wigner import real_wigner
 
 from .coupling import coupling_coefficients
@@ -180,6 +181,24 @@ class ProjectionOperator:
         self.n_groups = len(self._image_bases)
         reached = [image_basis.any(axis=1) for image_basis in self._image_bases]
         self.disc: NDArray[np.bool_] = np.any(reached, axis=0)
+
+    def at(self, views: ViewGrid) -> ProjectionOperator:
+        """Projections of the same volumes in other rotations.
+
+        Parameters
+        ----------
+        views : ViewGrid
+            The rotations.
+
+        Returns
+        -------
+        ProjectionOperator
+            Behind the same point spreads.
+        """
+        other = copy(self)
+        other.n_rotations = len(views)
+        other._wigner = real_wigner(views.rotations, self.basis.ell_max)
+        return other
 
     def of_group(self, number: int) -> ProjectionOperator:
         """Projections as one optics group shows them.

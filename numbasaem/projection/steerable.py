@@ -211,6 +211,25 @@ class ViewProjections:
         """2H, features of an image."""
         return 2 * self.features.n_half
 
+    def at(self, views: ViewGrid) -> ViewProjections:
+        """Projections of the same volumes in other rotations.
+
+        Parameters
+        ----------
+        views : ViewGrid
+            The rotations.
+
+        Returns
+        -------
+        ViewProjections
+            Made of the same features.
+        """
+        other = copy(self)
+        other.views = views
+        other._wigner = real_wigner(views.view_rotations[::2], self.basis.ell_max)
+        vars(other).pop("_waves", None)
+        return other
+
     def of_group(self, number: int) -> ViewProjections:
         """Projections as one optics group shows them.
 

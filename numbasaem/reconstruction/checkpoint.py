@@ -78,7 +78,7 @@ def save_checkpoint(
             group["volume_coefficients"] = state.volume_coefficients
             group["em_step"] = state.em_step
             group["shift_prior"] = state.shift_prior
-            group["rotation_mass"] = state.rotation_mass
+            group["view_mass"] = state.view_mass
             group["view_weights"] = state.view_weights
             group["history"] = np.array([_numbers(row) for row in state.history], _ROW)
             _write(group.create_group("minibatches"), state.minibatches)
@@ -241,7 +241,7 @@ def _run_state(group: h5py.Group, statistics: type[Statistics]) -> RunState:
         volume_coefficients=group["volume_coefficients"][()],
         shift_prior=group["shift_prior"][()],
         noise_variance=float(group.attrs["noise_variance"]),
-        rotation_mass=group["rotation_mass"][()],
+        view_mass=group["view_mass"][()],
         view_weights=group["view_weights"][()],
         generator=generator,
         stage=stage,

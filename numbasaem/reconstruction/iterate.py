@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from numbasaem.aliases import no_progress
+from numbasaem.geometry.rotations import random_rotations
 from numbasaem.geometry.view_grid import ViewGrid
+from numbasaem.geometry.views import nearest_directions
 from numbasaem.observations.hypotheses import Hypotheses
 from numbasaem.volume.basis import VolumeBasis
 from numbasaem.volume.symmetry import invariant_volumes
@@ -17,13 +19,16 @@ from .maximization import expected_log_likelihood
 from .minibatches import minibatches
 from .state import Iteration, RunPlace
 from .update import likelihood_fell, maximize, overshot, step_back
-from .view_prior import moved_view_weights, rotation_prior
+from .view_prior import grid_of, moved_view_weights, rotation_prior
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from numpy.typing import NDArray
+
     from numbasaem.aliases import OnProgress
     from numbasaem.observations.protocol import Observations
+    from numbasaem.observations.statistics import Statistics
     from numbasaem.projection.operator import ProjectionOperator
     from numbasaem.projection.steerable import ViewProjections
     from numbasaem.settings import Settings, Stage
@@ -97,8 +102,8 @@ def _iterations_of_stage(
     place: RunPlace,
 ) -> Iterator[Iteration]:
     """Iterations that are left of the current stage."""
-    basis = VolumeBasis(settings.size, stage.ell_max)
-    operator = data.projections(basis, ViewGrid(stage.n_rotations))
+    basis, grid = VolumeBasis(settings.size, stage.ell_max), grid_of(state, settings)
+    views, operator = grid, data.projections(basis, grid)
     symmetric = invariant_volumes(basis, settings.symmetry)
     batches = minibatches(
         settings.batching,
@@ -112,26 +117,30 @@ def _iterations_of_stage(
     while state.iteration < stage.n_iterations and not _stalled(state, settings):
         started = time.perf_counter()
         chosen = batches.choose(state.generator)
-        hypotheses = hypotheses_of(state, operator, settings)
+        if settings.batching == "stochastic":
+            # Rotations that stay let a few views part with all particles, each fitted
+            # by itself; other schemes add up or compare iterations.
+            views = grid.turned(random_rotations(1, state.generator)[0])
+            operator = operator.at(views)
+        hypotheses = hypotheses_of(state, operator, views, settings)
         fresh = data.expectation(
             chosen, hypotheses, lambda share: on_progress("expectation", share)
         )
         q = expected_log_likelihood(hypotheses, fresh)
-        # An empty patch says nothing of rotations: they keep their prior.
-        views = hypotheses.rotation_prior
-        uninformed = fresh.empty_mass * (
-            1 / operator.n_rotations if views is None else views
+        state.view_mass = state.view_mass + nearest_directions(
+            views, grid, _mass_of_views(fresh, hypotheses, views)
         )
-        state.rotation_mass = state.rotation_mass + fresh.rotation_mass - uninformed
         statistics = batches.combine(fresh)
-        comparable = stage.step is None and len(chosen) == len(data)
+        comparable = stage.step is None and settings.batching == "full"
         if comparable and overshot(state, fresh):
             update = step_back(state)
         else:
             # The last step is plain: no iteration follows that could take it back.
             last = comparable and state.iteration + 1 == stage.n_iterations
             step = 1.0 if last or likelihood_fell(state, fresh) else stage.step
-            update = maximize(operator, symmetric, state, statistics, step, settings)
+            update = maximize(
+                operator, symmetric, state, views, statistics, step, settings
+            )
         state.minibatches = batches.state()
         state.iteration += 1
         row = Iteration(
@@ -156,9 +165,21 @@ def _iterations_of_stage(
         yield row
 
 
+def _mass_of_views(
+    statistics: Statistics, hypotheses: Hypotheses, views: ViewGrid
+) -> NDArray[np.float64]:
+    """Posterior of each view, of particles alone: what is empty says nothing."""
+    n_rotations = len(views)
+    prior = hypotheses.rotation_prior
+    uninformed = np.full(n_rotations, 1 / n_rotations) if prior is None else prior
+    mass = statistics.rotation_mass - statistics.empty_mass * uninformed
+    return np.asarray(mass.reshape(views.n_views, -1).sum(axis=1))
+
+
 def hypotheses_of(
     state: RunState,
     operator: ProjectionOperator | ViewProjections,
+    views: ViewGrid,
     settings: Settings,
 ) -> Hypotheses:
     """What explains the data, by the current estimate of a run.
@@ -169,6 +190,8 @@ def hypotheses_of(
         State of the run.
     operator : ProjectionOperator or ViewProjections
         Projections of the current stage, as the data see them.
+    views : ViewGrid
+        Their rotations.
     settings : Settings
         Settings of the reconstruction.
 
@@ -182,7 +205,7 @@ def hypotheses_of(
         state.volume_coefficients,
         state.shift_prior,
         state.noise_variance,
-        rotation_prior(state, settings),
+        rotation_prior(state, views, settings),
     )
 
 
@@ -199,8 +222,7 @@ def _begin_stage(state: RunState, size: int, last: Stage, following: Stage) -> N
     basis = VolumeBasis(size, last.ell_max)
     state.volume_coefficients = basis.lift(state.volume_coefficients, following.ell_max)
     state.em_step = np.zeros_like(state.volume_coefficients)
-    state.rotation_mass = np.zeros(len(ViewGrid(following.n_rotations)))
-    state.view_weights = moved_view_weights(
-        state.view_weights, last.n_rotations, following.n_rotations
-    )
+    before, after = ViewGrid(last.n_rotations), ViewGrid(following.n_rotations)
+    state.view_mass = np.zeros(after.n_views)
+    state.view_weights = moved_view_weights(state.view_weights, before, after)
     state.stage, state.iteration, state.minibatches = state.stage + 1, 0, {}

@@ -6,13 +6,11 @@ Each stage of the work states its own memory; here it is added up.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numba
 
 from numbasaem.errors import expected
-from numbasaem.geometry.views import KERNELS_KEPT, view_kernel_bytes
 from numbasaem.micrographs.optics_groups import LARGEST_COUNT
 from numbasaem.micrographs.reading import input_shapes
 from numbasaem.observations.models import observation_model
@@ -50,8 +48,6 @@ class MemoryPlan:
         the largest file, while they are read.
     projections : int
         Projections, their operator, and the equations of the M-step.
-    views : int
-        Kernels of view directions, where they are learned.
     statistics : int
         All sufficient statistics that are kept, and the checkpoint made of them.
     thread : int
@@ -63,7 +59,6 @@ class MemoryPlan:
     process: int
     patches: int
     projections: int
-    views: int
     statistics: int
     thread: int
     n_threads: int
@@ -71,7 +66,7 @@ class MemoryPlan:
     @property
     def total(self) -> int:
         """Sum of all parts, of all threads."""
-        fixed = self.process + self.patches + self.projections + self.views
+        fixed = self.process + self.patches + self.projections
         return fixed + self.statistics + self.n_threads * self.thread
 
     def __str__(self) -> str:
@@ -80,7 +75,6 @@ class MemoryPlan:
             "program": self.process,
             "patches": self.patches,
             "projections": self.projections,
-            "view directions": self.views,
             "statistics": self.statistics,
             f"{self.n_threads} blocks at once": self.n_threads * self.thread,
         }
@@ -172,7 +166,6 @@ def plan_memory(
         if elsewhere
         else max(data.reading, in_use),
         projections=data.projections,
-        views=_view_kernels(settings),
         statistics=n_sets * data.statistics,
         thread=data.thread,
         n_threads=n_threads,
@@ -184,14 +177,3 @@ def _n_optics_groups(settings: Settings, shapes: Sequence[InputShape]) -> int:
     if not (settings.ctf or settings.whiten):
         return 1
     return min(LARGEST_COUNT, sum(shape.n_micrographs for shape in shapes))
-
-
-def _view_kernels(settings: Settings) -> int:
-    """Bytes of the kernels of view directions that are kept, if these are learned."""
-    if settings.views == "uniform":
-        return 0
-    counts = [stage.n_rotations for stage in settings.schedule]
-    shapes = {(n, n) for n in counts}
-    shapes |= {(after, before) for before, after in pairwise(counts)}
-    largest = sorted((view_kernel_bytes(*shape) for shape in shapes), reverse=True)
-    return sum(largest[:KERNELS_KEPT])

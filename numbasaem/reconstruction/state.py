@@ -96,10 +96,10 @@ class RunState:
         Current rho.
     noise_variance : float
         Current sigma**2.
-    rotation_mass : float64, shape (K,)
-        Posterior of each rotation, summed over the particles in the patches of the
-        current stage's iterations.
-    view_weights : float64, shape (K,)
+    view_mass : float64, shape (n_views,)
+        Posterior of each view direction, summed over the particles in the patches of
+        the current stage's iterations.
+    view_weights : float64, shape (n_views,)
         Current prior of view directions, as weights of the columns of
         :func:`numbasaem.geometry.views.view_kernel`.
     generator : numpy.random.Generator
@@ -119,7 +119,7 @@ class RunState:
     volume_coefficients: NDArray[np.float64]
     shift_prior: NDArray[np.float64]
     noise_variance: float
-    rotation_mass: NDArray[np.float64]
+    view_mass: NDArray[np.float64]
     view_weights: NDArray[np.float64]
     generator: np.random.Generator
     stage: int

@@ -26,6 +26,7 @@ from .view_prior import learned_view_weights
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from numbasaem.geometry.view_grid import ViewGrid
     from numbasaem.observations.statistics import Statistics
     from numbasaem.projection.operator import ProjectionOperator
     from numbasaem.projection.steerable import ViewProjections
@@ -64,6 +65,7 @@ def maximize(
     operator: ProjectionOperator | ViewProjections,
     symmetric: NDArray[np.float64],
     state: RunState,
+    views: ViewGrid,
     statistics: Statistics,
     step: float | None,
     settings: Settings,
@@ -78,6 +80,8 @@ def maximize(
         Volumes whose combinations have the symmetry of the run.
     state : RunState
         In/out: state of the run.
+    views : ViewGrid
+        Those rotations.
     statistics : Statistics
         Statistics of the patches.
     step : float or None
@@ -106,7 +110,11 @@ def maximize(
         warn("no particle in the patches of an iteration; the volume stays as it was")
         state.em_step = np.zeros_like(before)
         return Update(0.0, symmetric.shape[1])
+    model = observation_model(settings.model)
     equations = normal_equations(operator, statistics)
+    if model.brightest is not None:
+        precision = _prior_precision(equations[0], statistics, model.brightest, state)
+        np.einsum("ii->i", equations[0])[:] += precision
     matrix, right_side = restricted_equations(symmetric, *equations)
     n_unconstrained = n_unconstrained_dimensions(matrix)
     if n_unconstrained > 0:
@@ -121,7 +129,6 @@ def maximize(
         raise NumericalError("M-step", "a finite volume", f"one of norm {norm:g}")
     maximum = symmetric @ weights
     em_step = maximum - before
-    model = observation_model(settings.model)
     if step is None:
         step = _adapted_step(state, em_step, equations[0], model.longest_step)
     state.em_step, state.step = em_step, step
@@ -129,9 +136,8 @@ def maximize(
     if state.stage > 0 or state.iteration >= model.held_iterations:
         state.shift_prior = _mix_in_uniform(shift_prior_table(statistics))
     if settings.views == "learned" and state.iteration >= _BLIND_ITERATIONS:
-        n_rotations = settings.schedule[state.stage].n_rotations
         state.view_weights = learned_view_weights(
-            state.view_weights, n_rotations, statistics, step
+            state, views, statistics, step, settings
         )
     state.noise_variance = settings.noise_variance or _floor_noise_variance(
         noise_variance(operator, maximum, statistics), state.noise_variance, statistics
@@ -217,6 +223,23 @@ def likelihood_fell(state: RunState, statistics: Statistics) -> bool:
         "a plain step of EM follows"
     )
     return True
+
+
+def _prior_precision(
+    matrix: NDArray[np.float64],
+    statistics: Statistics,
+    brightest: float,
+    state: RunState,
+) -> float:
+    """Noise variance over the prior variance of each coefficient of the volume.
+
+    Independent coefficients of that variance have projections of `brightest` times the
+    power of the pixels, since the diagonal of A is the energy of each, summed up over
+    the particles.
+    """
+    energy = brightest * statistics.patch_energy / statistics.n_patches
+    particles = max(statistics.particle_mass, np.finfo(float).tiny)
+    return float(state.noise_variance * np.trace(matrix) / (particles * energy))
 
 
 def _relative_change(before: NDArray[np.float64], after: NDArray[np.float64]) -> float:

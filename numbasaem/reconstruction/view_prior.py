@@ -18,13 +18,17 @@ if TYPE_CHECKING:
     from .state import RunState
 
 
-def rotation_prior(state: RunState, settings: Settings) -> NDArray[np.float64] | None:
-    """Prior of the rotations of a run.
+def rotation_prior(
+    state: RunState, views: ViewGrid, settings: Settings
+) -> NDArray[np.float64] | None:
+    """Prior of the rotations of an E-step.
 
     Parameters
     ----------
     state : RunState
         Current state.
+    views : ViewGrid
+        The rotations, K of them.
     settings : Settings
         Settings of the reconstruction.
 
@@ -36,78 +40,97 @@ def rotation_prior(state: RunState, settings: Settings) -> NDArray[np.float64] |
     """
     if settings.views == "uniform":
         return None
-    n_rotations = settings.schedule[state.stage].n_rotations
-    prior = view_kernel(n_rotations) @ state.view_weights
-    n_angles = ViewGrid(n_rotations).n_angles
-    return np.repeat(prior / prior.sum() / n_angles, n_angles)
+    prior = view_kernel(views, grid_of(state, settings)) @ state.view_weights
+    return np.repeat(prior / prior.sum() / views.n_angles, views.n_angles)
 
 
-def uniform_view_weights(n_rotations: int) -> NDArray[np.float64]:
+def grid_of(state: RunState, settings: Settings) -> ViewGrid:
+    """Grid of the current stage, whose directions the state's arrays refer to.
+
+    Parameters
+    ----------
+    state : RunState
+        Current state.
+    settings : Settings
+        Settings of the reconstruction.
+
+    Returns
+    -------
+    ViewGrid
+        The grid, not turned.
+    """
+    return ViewGrid(settings.schedule[state.stage].n_rotations)
+
+
+def uniform_view_weights(views: ViewGrid) -> NDArray[np.float64]:
     """Equal weights of all view directions.
 
     Parameters
     ----------
-    n_rotations : int
-        About how many rotations the grid has.
+    views : ViewGrid
+        Grid of the directions.
 
     Returns
     -------
     float64, shape (n_views,)
         Weights; they sum to 1.
     """
-    n_views = ViewGrid(n_rotations).n_views
-    return np.full(n_views, 1 / n_views)
+    return np.full(views.n_views, 1 / views.n_views)
 
 
 def learned_view_weights(
-    view_weights: NDArray[np.float64],
-    n_rotations: int,
+    state: RunState,
+    views: ViewGrid,
     statistics: Statistics,
     step: float,
+    settings: Settings,
 ) -> NDArray[np.float64]:
     """Take a step of EM for the weights of view directions, a mixture of known kernels.
 
     Parameters
     ----------
-    view_weights : float64, shape (n_views,)
-        Weights under which the statistics were taken.
-    n_rotations : int
-        About how many rotations the grid has.
+    state : RunState
+        State with the weights under which the statistics were taken.
+    views : ViewGrid
+        Rotations that the statistics refer to.
     statistics : Statistics
         Statistics of an iteration; patches count as far as they are not empty.
     step : float
         Length of the step, 1 for EM; it is taken in the logarithm.
+    settings : Settings
+        Settings of the reconstruction.
 
     Returns
     -------
     float64, shape (n_views,)
         New weights; they sum to 1.
     """
-    kernel = view_kernel(n_rotations)
-    prior = kernel @ view_weights
-    mass = statistics.rotation_mass.reshape(len(view_weights), -1).sum(axis=1)
+    kernel = view_kernel(views, grid_of(state, settings))
+    prior = kernel @ state.view_weights
+    prior /= prior.sum()
+    mass = statistics.rotation_mass.reshape(views.n_views, -1).sum(axis=1)
     odds = np.maximum(mass / prior - statistics.empty_mass, 0)
-    weights = view_weights * (odds @ kernel) ** step
+    weights = state.view_weights * (odds @ kernel) ** step
     return np.asarray(weights / weights.sum())
 
 
 def moved_view_weights(
-    view_weights: NDArray[np.float64], before: int, after: int
+    view_weights: NDArray[np.float64], before: ViewGrid, after: ViewGrid
 ) -> NDArray[np.float64]:
-    """Weights of the same view directions on a grid of another number of rotations.
+    """Weights of the same view directions on another grid.
 
     Parameters
     ----------
     view_weights : float64, shape (n_views,)
-        Weights on the grid of about `before` rotations.
-    before, after : int
-        About how many rotations the grids have.
+        Weights on the grid before.
+    before, after : ViewGrid
+        The grids.
 
     Returns
     -------
     float64, shape (n_views after,)
-        Weights on the other grid; unchanged if the number is the same.
+        Weights on the other grid; unchanged if it has as many rotations.
     """
-    if after == before:
+    if len(after) == len(before):
         return view_weights
     return np.asarray(view_kernel(after, before) @ view_weights)

@@ -134,8 +134,7 @@ class RunRecord:
         float64, shape (n_views, 3): (x, y, z) in the map; float64, shape (n_views,).
         """
         views = ViewGrid(self.settings.schedule[self.full.stage].n_rotations)
-        mass = self.full.rotation_mass.reshape(views.n_views, -1).sum(axis=1)
-        return views.directions, np.maximum(mass, 0.0)
+        return views.directions, np.maximum(self.full.view_mass, 0.0)
 
     @cached_property
     def excerpt(self) -> Excerpt | None:

@@ -118,8 +118,9 @@ def evidence_of_groups(
     """
     stage = settings.schedule[state.stage]
     basis = VolumeBasis(settings.size, stage.ell_max)
-    operator = data.projections(basis, ViewGrid(stage.n_rotations))
-    hypotheses = hypotheses_of(state, operator, settings)
+    views = ViewGrid(stage.n_rotations)
+    operator = data.projections(basis, views)
+    hypotheses = hypotheses_of(state, operator, views, settings)
     groups = [
         data.expectation(group, hypotheses)
         for group in np.array_split(np.arange(len(data)), min(_N_GROUPS, len(data)))
