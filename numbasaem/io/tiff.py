@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from numbasaem.aliases import PathLike
@@ -17,14 +19,17 @@ from .sections import Sections
 
 SUFFIXES = (".tif", ".tiff")
 """Suffixes of the names of TIFF files."""
+WHITE_IS_ZERO, BLACK_IS_ZERO = 0, 1
+"""Values of the tag PhotometricInterpretation that stand for grey values."""
 
 
 def read_tiff(path: PathLike) -> Sections:
-    """Open the micrographs of a TIFF file: one for each page.
+    """Open the micrographs of a TIFF file: one for each page that is no preview.
 
     Rows are counted from the bottom, as IMOD does: TIFF stores the top row first, MRC
-    the bottom one, and the hand of a molecule must not depend on the format. TIFF has
-    no trustworthy field for the pixel size.
+    the bottom one, and the hand of a molecule must not depend on the format. Bright
+    pixels become large numbers, whichever the file has as 0. TIFF has no trustworthy
+    field for the pixel size.
 
     Parameters
     ----------
@@ -44,25 +49,30 @@ def read_tiff(path: PathLike) -> Sections:
     """
     import tifffile
 
-    count, _, _ = read_tiff_shape(path)
+    indices, _ = _micrographs(path)
 
     def page(number: int) -> NDArray[Any]:
         try:
-            with _errors_raised():
-                image = tifffile.imread(path, key=number)
+            with _errors_raised(), tifffile.TiffFile(path) as file:
+                stored: Any = file.pages[indices[number]]
+                image = stored.asarray()
+                photometric = _photometric(stored)
+                bits = stored.bitspersample
         except Exception as error:  # The parser raises whatever a damaged tag leads to.
             found = f"{type(error).__name__}: {error}"
             raise expected(path, "whole TIFF pages", found) from error
         if image.ndim != 2 or image.dtype.kind not in "iuf":
             found = f"{image.dtype} of shape {image.shape}"
             raise expected(path, "an image of real numbers", found)
+        if photometric == WHITE_IS_ZERO:
+            image = _turned(image, bits)
         return image[::-1]
 
-    return Sections(path, count, page)
+    return Sections(path, len(indices), page)
 
 
 def read_tiff_shape(path: PathLike) -> tuple[int, int, int]:
-    """Read number and shape of the pages of a TIFF file, not their pixels.
+    """Read number and shape of the micrographs of a TIFF file, not their pixels.
 
     Parameters
     ----------
@@ -72,13 +82,19 @@ def read_tiff_shape(path: PathLike) -> tuple[int, int, int]:
     Returns
     -------
     (int, int, int)
-        Number of pages, and rows and columns of the first.
+        Number of micrographs, and their rows and columns.
 
     Raises
     ------
     InputError
         If the file is missing, is not TIFF, is damaged or holds colours.
     """
+    indices, shape = _micrographs(path)
+    return len(indices), *shape
+
+
+def _micrographs(path: PathLike) -> tuple[list[int], tuple[int, int]]:
+    """Indices of the pages that hold micrographs, and the rows and columns of these."""
     import tifffile
 
     place = Path(path)
@@ -87,16 +103,40 @@ def read_tiff_shape(path: PathLike) -> tuple[int, int, int]:
         raise expected(path, "a TIFF file", found)
     try:
         with _errors_raised(), tifffile.TiffFile(place) as file:
-            first = file.pages.first
-            shape = len(file.pages), int(first.imagelength), int(first.imagewidth)
-            samples = first.samplesperpixel
+            pages: list[Any] = list(file.pages)
+            shapes = [(int(page.imagelength), int(page.imagewidth)) for page in pages]
+            aside = [bool(page.is_reduced or page.is_mask) for page in pages]
+            samples = [int(page.samplesperpixel) for page in pages]
+            photometric = [_photometric(page) for page in pages]
     except Exception as error:  # As above.
         found = f"{type(error).__name__}: {error}"
         raise expected(path, "a TIFF file", found) from error
-    if samples != 1:
+    whole = [n for n in range(len(shapes)) if not aside[n]] or list(range(len(shapes)))
+    # Not every program marks its previews as such.
+    shape = max((shapes[n] for n in whole), key=prod)
+    indices = [n for n in whole if shapes[n] == shape]
+    for n in indices:
         wanted = "one grey value a pixel; convert it to greyscale"
-        raise expected(path, wanted, f"SamplesPerPixel {samples}, a colour image")
-    return shape
+        if samples[n] != 1:
+            found = f"SamplesPerPixel {samples[n]}, a colour image"
+            raise expected(path, wanted, found)
+        if photometric[n] not in (WHITE_IS_ZERO, BLACK_IS_ZERO):
+            found = f"PhotometricInterpretation {photometric[n]}"
+            raise expected(path, wanted, found)
+    return indices, shape
+
+
+def _photometric(page: Any) -> int:
+    """What the numbers of a page mean; black is 0 where it does not say."""
+    tag = page.tags.get("PhotometricInterpretation")
+    return BLACK_IS_ZERO if tag is None else int(tag.value)
+
+
+def _turned(image: NDArray[Any], bits: int) -> NDArray[Any]:
+    """Numbers of a page that has white as 0, turned so that it is the largest."""
+    if image.dtype.kind == "u":
+        return np.subtract((1 << bits) - 1, image, dtype=np.float64)
+    return np.negative(image, dtype=np.float64)
 
 
 class _Raiser(logging.Handler):
