@@ -16,9 +16,9 @@ import tifffile
 from numbasaem.errors import RunWarning
 from numbasaem.io.mrc import read_micrographs, write_micrograph
 from numbasaem.io.relion import read_micrograph_table
-from numbasaem.io.tiff import read_tiff
+from numbasaem.io.tiff import read_tiff, read_tiff_shape
 from numbasaem.micrographs import reading as inputs
-from numbasaem.micrographs.reading import list_inputs
+from numbasaem.micrographs.reading import input_shapes, list_inputs
 from numbasaem.micrographs.sources import MicrographFile, list_micrographs
 from numbasaem.observations import patch_cutting
 from numbasaem.observations.patch_cutting import cut_patches
@@ -27,6 +27,7 @@ from numbasaem.settings import Settings
 from tests.helpers import noise, refusal
 
 IMAGE = noise(22, 27, seed=3)
+GREYS = np.random.default_rng(3).integers(0, 255, (22, 27), np.uint8)
 SIZE = 5
 
 OPTICS = """\
@@ -158,11 +159,73 @@ def test_read_tiff__the_bottom_row_is_the_first(
     assert pixel_size is None
 
 
-def test_read_tiff__pages_and_compression(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("compression", "predictor"),
+    [
+        ("zlib", False),
+        ("lzw", False),
+        ("lzw", True),
+        ("zstd", False),
+        ("packbits", False),
+        ("lzma", False),
+    ],
+)
+@pytest.mark.parametrize("dtype", [np.float32, np.uint16, np.uint8])
+def test_read_tiff__pages_and_compression(
+    tmp_path: Path, compression: str, predictor: bool, dtype: type
+) -> None:
     path = tmp_path / "a.tif"
-    pages = np.stack([IMAGE, IMAGE + 1])
-    tifffile.imwrite(path, pages, compression="zlib", photometric="minisblack")
+    pages: Any = np.stack([GREYS, GREYS[:, ::-1]]).astype(dtype)
+    options: Any = {"compression": compression, "predictor": predictor}
+    tifffile.imwrite(path, pages, photometric="minisblack", **options)
     np.testing.assert_array_equal(read_tiff(path), pages[:, ::-1])
+
+
+def test_read_tiff__jpeg(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    smooth = np.add.outer(np.arange(64), np.arange(80)).astype(np.uint8)
+    tifffile.imwrite(path, smooth, photometric="minisblack", compression="jpeg")
+    (image,) = read_tiff(path)
+    np.testing.assert_allclose(image, smooth[::-1], atol=3)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16, np.float32])
+def test_read_tiff__white_is_zero(tmp_path: Path, dtype: type) -> None:
+    path = tmp_path / "a.tif"
+    pixels: Any = GREYS.astype(dtype)
+    tifffile.imwrite(path, pixels, photometric="miniswhite")
+    (image,) = read_tiff(path)
+    largest = np.iinfo(dtype).max if np.dtype(dtype).kind == "u" else 0
+    np.testing.assert_array_equal(image, largest - pixels[::-1].astype(np.float32))
+
+
+@pytest.mark.parametrize("marked", [True, False])
+@pytest.mark.parametrize("first", [True, False])
+def test_read_tiff__without_previews(tmp_path: Path, marked: bool, first: bool) -> None:
+    path = tmp_path / "a.tif"
+    preview = np.zeros((5, 6, 3) if marked else (5, 6), np.uint8)
+    kind: Any = {"photometric": "rgb", "subfiletype": 1} if marked else {}
+
+    def write_preview(file: tifffile.TiffWriter) -> None:
+        file.write(preview, **kind)
+
+    with tifffile.TiffWriter(path) as file:
+        if first:
+            write_preview(file)
+        file.write(GREYS, photometric="minisblack")
+        if not first:
+            write_preview(file)
+        file.write(GREYS + 1, photometric="minisblack")
+    pages = np.stack([GREYS, GREYS + 1])
+    np.testing.assert_array_equal(read_tiff(path), pages[:, ::-1])
+    assert read_tiff_shape(path) == pages.shape
+
+
+def test_read_tiff__palette(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    colours = np.zeros((3, 256), np.uint16)
+    tifffile.imwrite(path, GREYS, photometric="palette", colormap=colours)
+    assert "one grey value a pixel" in refusal(read_tiff, path)
 
 
 def test_read_tiff__unusable(tmp_path: Path) -> None:
@@ -210,8 +273,11 @@ def test_list_micrographs__relion(
     assert [file.optics_group for file in listed.files] == [1, 2]
     assert listed.optics is not None
     assert list(listed.optics["rlnVoltage"]) == [300, 200]
-    data = load(project / "micrographs.star")
     # the list's pixel size, not the 1.0 of the headers
+    said = r"one\.mrc: pixel size 1\.25 A as listed, in place of 1 A in the header"
+    with pytest.warns(RunWarning, match=said) as warned:
+        data = load(project / "micrographs.star")
+    assert len(warned) == 1
     assert data.pixel_size == 1.25
     wanted = cut_patches(IMAGE, SIZE)
     np.testing.assert_array_equal(data.patches, np.concatenate([wanted] * 2))
@@ -282,6 +348,22 @@ def test_pixel_size__given_overrules_the_headers_and_says_so_once(
         assert load(pattern, pixel_size=1.4).pixel_size == 1.4
     assert len(warned) == 1
     load(pattern, pixel_size=1.0)  # nothing to say
+
+
+def test_pixel_size__given_overrules_a_header_of_unequal_sides(tmp_path: Path) -> None:
+    path = tmp_path / "a.mrc"
+    with mrcfile.new(path) as file:
+        file.set_data(IMAGE)
+        file.header["cella"] = (IMAGE.shape[1], 2 * IMAGE.shape[0], 1)
+    assert refusal(load, path) == (
+        f"{path}: expected the same sampling along each axis, or `pixel_size`, "
+        "found 1 x 2 angstrom"
+    )
+    said = r"pixel size 1\.4 A as given, in place of 1 x 2 angstrom in the header"
+    with pytest.warns(RunWarning, match=said):
+        data = load(path, pixel_size=1.4)
+    assert data.pixel_size == data.sources[0]["pixel_size"] == 1.4
+    assert input_shapes(list_inputs([path]), Settings(size=SIZE, pixel_size=1.4))
 
 
 def test_pixel_size__of_the_patches_after_downsampling(tmp_path: Path) -> None:

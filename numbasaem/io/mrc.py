@@ -6,7 +6,7 @@ import bz2
 import gzip
 import zlib
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,17 +17,34 @@ from numbasaem.errors import InputError, expected, warn
 from . import written_whole
 from .sections import Image, Sections, checked_samples
 
+Spacing = float | tuple[float, ...] | None
+"""Angstrom between samples as a header states them.
+
+One number if it is the same along each axis, else one for each, x first; None where the
+header does not say.
+"""
+
 HEADER_BYTES = 1024
 """Length of a header, bytes, without its extension."""
 DTYPE_OF_MODE = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
 """Types of the samples by the modes that are read."""
+IMOD_STAMP = slice(152, 156), 1146047817
+"""Bytes of a header that IMOD marks as its own, and the number it writes there."""
+IMOD_FLAGS = slice(156, 160)
+"""Bytes of a header that hold IMOD's flags."""
+SIGNED_BYTES, HALF_BYTES = 1, 16
+"""Flags of IMOD: samples of mode 0 are signed; each byte holds two of them."""
+MACHINE_STAMP = slice(212, 214)
+"""Bytes of a header that tell the byte order."""
+ORDER_OF_STAMP = {b"\x11\x11": ">", b"DD": "<", b"DA": "<"}
+"""Byte orders by the machine stamps of MRC2014."""
 SAME_LENGTH = 1e-3
 """Largest relative difference of equal lengths: headers hold float32."""
 COMPRESSED = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open}
 """Functions that open compressed files, by the first bytes of these."""
 
 
-def read_micrographs(path: PathLike) -> tuple[Sections, float | None]:
+def read_micrographs(path: PathLike) -> tuple[Sections, Spacing]:
     """Open the micrographs of one file: one, or every section of a stack.
 
     Parameters
@@ -41,22 +58,21 @@ def read_micrographs(path: PathLike) -> tuple[Sections, float | None]:
     micrographs : Sections
         The sections, ``image[y, x]`` in float32, square or not, each read when it is
         asked for.
-    pixel_size : float or None
-        Angstrom per pixel; None where the header does not say.
+    pixel_size : Spacing
+        Angstrom per pixel; both sides, x first, where the header has them unequal.
 
     Raises
     ------
     InputError
-        If the file is missing, is not MRC, is cut short or of another mode, or if its
-        pixels are not square; when a section is read, if it is constant or has a pixel
-        that is not finite.
+        If the file is missing, is not MRC, is cut short or of another mode; when a
+        section is read, if it is constant or has a pixel that is not finite.
     """
     header, stored = _read(path)
-    size = _voxel_size(path, header, ("x", "y"))
+    size = _spacing(header, ("x", "y"))
     return Sections(path, len(stored), stored.__getitem__), size
 
 
-def read_header(path: PathLike) -> tuple[tuple[int, int, int], float | None]:
+def read_header(path: PathLike) -> tuple[tuple[int, int, int], Spacing]:
     """Read shape and pixel size of the micrographs of one file, not their pixels.
 
     Parameters
@@ -68,16 +84,16 @@ def read_header(path: PathLike) -> tuple[tuple[int, int, int], float | None]:
     -------
     shape : (int, int, int)
         Micrographs, rows and columns.
-    pixel_size : float or None
-        Angstrom per pixel; None where the header does not say.
+    pixel_size : Spacing
+        As of :func:`read_micrographs`.
 
     Raises
     ------
     InputError
-        If the file is missing or is not MRC, or if its pixels are not square.
+        If the file is missing or is not MRC.
     """
     header, _ = _read(path, samples=False)
-    return _shape(header), _voxel_size(path, header, ("x", "y"))
+    return _shape(header), _spacing(header, ("x", "y"))
 
 
 def read_volume(path: PathLike) -> tuple[Image, float | None]:
@@ -118,8 +134,26 @@ def read_volume(path: PathLike) -> tuple[Image, float | None]:
         stored_as = ", ".join(map(str, axes[::-1]))
         warn(f"{path}: axes MAPC, MAPR, MAPS are {stored_as}; permuted")
     volume = stored.transpose([axes.index(axis) for axis in (3, 2, 1)])
-    size = _voxel_size(path, header, ("x", "y", "z"))
+    size = _spacing(header, ("x", "y", "z"))
+    if isinstance(size, tuple):
+        raise expected(path, "the same sampling along each axis", spacing_text(size))
     return checked_samples(str(path), volume, "voxels"), size
+
+
+def spacing_text(lengths: tuple[float, ...]) -> str:
+    """Put unequal sides of a pixel or voxel into words.
+
+    Parameters
+    ----------
+    lengths : tuple of float
+        Angstrom along each axis.
+
+    Returns
+    -------
+    str
+        Such as "1.2 x 1 angstrom".
+    """
+    return " x ".join(f"{length:.4g}" for length in lengths) + " angstrom"
 
 
 def write_micrograph(
@@ -227,26 +261,61 @@ def _header(path: PathLike, raw: bytes) -> Any:
     if len(raw) < HEADER_BYTES:
         found = f"{len(raw)} bytes, less than its header"
         raise expected(path, "an MRC file", found)
+    headers = [
+        np.frombuffer(raw, HEADER_DTYPE.newbyteorder(order))[0]
+        for order in _byte_orders(raw)
+    ]
     # The byte order whose mode and dimensions make sense; files in the field carry
     # wrong machine stamps, and those older than MRC2014 none.
-    for order in "<>":
-        header = np.frombuffer(raw, HEADER_DTYPE.newbyteorder(order))[0]
-        shape = _shape(header)
-        if 0 <= int(header["mode"]) <= 101 and all(0 < n < 1 << 20 for n in shape):
-            break
-    else:
+    header = next((header for header in headers if _makes_sense(header)), None)
+    if header is None:
         raise expected(path, "an MRC file", "a header that is not MRC")
     if int(header["mode"]) not in DTYPE_OF_MODE:
         modes = ", ".join(map(str, DTYPE_OF_MODE))
         raise expected(path, f"MRC mode {modes}", f"mode {header['mode']}")
+    if int(header["mode"]) == 0 and (_imod_flags(header) or 0) & HALF_BYTES:
+        raise expected(path, "samples of whole bytes", "two in each byte (4 bits)")
     return header
+
+
+def _byte_orders(raw: bytes) -> str:
+    """Both byte orders, that of the machine stamp first."""
+    return "><" if ORDER_OF_STAMP.get(raw[MACHINE_STAMP]) == ">" else "<>"
+
+
+def _makes_sense(header: Any) -> bool:
+    """Whether mode and dimensions are those of a file, not of swapped bytes."""
+    in_range = all(0 < length < 1 << 20 for length in _shape(header))
+    return in_range and 0 <= int(header["mode"]) <= 101
+
+
+def _imod_flags(header: Any) -> int | None:
+    """Flags of a header that IMOD wrote, None for one of another program."""
+    raw = header.tobytes()
+    number = np.dtype("i4").newbyteorder(_order(header))
+    place, stamp = IMOD_STAMP
+    if np.frombuffer(raw[place], number)[0] != stamp:
+        return None
+    return int(np.frombuffer(raw[IMOD_FLAGS], number)[0])
+
+
+def _has_unsigned_bytes(header: Any) -> bool:
+    """Whether samples of mode 0 are 0 to 255, by IMOD's flag or by their extremes.
+
+    MRC2014 has them signed, as programs write them that say nothing.
+    """
+    flags = _imod_flags(header)
+    if flags is not None:
+        return not flags & SIGNED_BYTES
+    return bool(header["dmin"] >= 0 and 127 < header["dmax"] <= 255)
 
 
 def _layout(header: Any) -> tuple[np.dtype[Any], tuple[int, int, int], int, int]:
     """Type and shape of the samples, where they begin and where they end, in bytes."""
-    order = header.dtype["mode"].byteorder
     code = DTYPE_OF_MODE[int(header["mode"])]
-    dtype = np.dtype(code).newbyteorder("<" if order in "<=" else ">")
+    if code == "i1" and _has_unsigned_bytes(header):
+        code = "u1"
+    dtype = np.dtype(code).newbyteorder(_order(header))
     shape = _shape(header)
     begin = HEADER_BYTES + max(int(header["nsymbt"]), 0)
     end = begin + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
@@ -281,8 +350,13 @@ def _shape(header: Any) -> tuple[int, int, int]:
     return int(header["nz"]), int(header["ny"]), int(header["nx"])
 
 
-def _voxel_size(path: PathLike, header: Any, axes: tuple[str, ...]) -> float | None:
-    """Angstrom per sample, the same along these axes; None if the header has none."""
+def _order(header: Any) -> Literal["<", ">"]:
+    """Byte order of a header and its samples, ``<`` or ``>``."""
+    return "<" if header.dtype["mode"].byteorder in "<=" else ">"
+
+
+def _spacing(header: Any, axes: tuple[str, ...]) -> Spacing:
+    """Angstrom per sample along these axes."""
     lengths = []
     for axis in axes:
         intervals = int(header[f"m{axis}"])
@@ -291,6 +365,5 @@ def _voxel_size(path: PathLike, header: Any, axes: tuple[str, ...]) -> float | N
     if not all(np.isfinite(lengths)) or min(lengths) <= 0:
         return None
     if max(lengths) > min(lengths) * (1 + SAME_LENGTH):
-        found = " x ".join(f"{length:.4g}" for length in lengths) + " angstrom"
-        raise expected(path, "the same sampling along each axis", found)
+        return tuple(lengths)
     return lengths[0]

@@ -55,7 +55,7 @@ def read_tiff(path: PathLike) -> Sections:
         try:
             with _errors_raised(), tifffile.TiffFile(path) as file:
                 stored: Any = file.pages[indices[number]]
-                image = stored.asarray()
+                image: NDArray[Any] = stored.asarray()
                 photometric = _photometric(stored)
                 bits = stored.bitspersample
         except Exception as error:  # The parser raises whatever a damaged tag leads to.
@@ -134,9 +134,9 @@ def _photometric(page: Any) -> int:
 
 def _turned(image: NDArray[Any], bits: int) -> NDArray[Any]:
     """Numbers of a page that has white as 0, turned so that it is the largest."""
-    if image.dtype.kind == "u":
-        return np.subtract((1 << bits) - 1, image, dtype=np.float64)
-    return np.negative(image, dtype=np.float64)
+    largest = (1 << bits) - 1 if image.dtype.kind == "u" else 0
+    turned: NDArray[Any] = np.subtract(largest, image, dtype=np.float64)
+    return turned
 
 
 class _Raiser(logging.Handler):

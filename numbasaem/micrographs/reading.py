@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from numbasaem.aliases import OnProgress, PathLike
 from numbasaem.errors import expected, warn
+from numbasaem.io.mrc import spacing_text
 
 from .ctf import ContrastTransferFunction
 from .optics_groups import group_point_spreads
@@ -21,6 +22,7 @@ from .preparation import InputShape, Preparation, Prepared, preparation_of
 from .sources import MicrographFile, list_micrographs
 
 if TYPE_CHECKING:
+    from numbasaem.io.mrc import Spacing
     from numbasaem.settings import Settings
 
     from .optics_groups import OpticsGroups, PointSpread
@@ -53,7 +55,6 @@ class MicrographReader:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._given = settings.pixel_size
         self._preparation = preparation_of(settings)
         self._pixel_sizes = PixelSizes(settings.pixel_size)
         self.sources: list[dict[str, Any]] = []
@@ -95,7 +96,7 @@ class MicrographReader:
         for number, item in enumerate(inputs):
             on_progress("reading micrographs", number / len(inputs))
             if isinstance(item, MicrographFile):
-                pixel_size = self._given or item.header()[1]
+                pixel_size = self._pixel_sizes.of(item, item.header()[1])
                 source = source_of_file(item) | {"pixel_size": pixel_size}
                 self.sources.append(source)
                 yield from prepared_micrographs(
@@ -104,7 +105,7 @@ class MicrographReader:
             else:
                 name = _name(number)
                 self.sources.append(_source_of_array(name, item))
-                yield self._preparation(name, item, self._given)
+                yield self._preparation(name, item, self._pixel_sizes.given)
 
     @property
     def optics(self) -> OpticsGroups | None:
@@ -167,8 +168,8 @@ def input_shapes(inputs: Sequence[Input], settings: Settings) -> list[InputShape
     for number, item in enumerate(inputs):
         if isinstance(item, MicrographFile):
             where = str(item.path)
-            (count, *shape), stated_size = item.header()
-            pixel_size = settings.pixel_size or stated_size
+            (count, *shape), in_header = item.header()
+            pixel_size = settings.pixel_size or stated_pixel_size(item, in_header)
         else:
             where, count, shape = _name(number), 1, list(np.shape(item))
             if len(shape) != 2:
@@ -187,22 +188,28 @@ class PixelSizes:
     chosen : float or None
         Angstrom per pixel, if the user states it; it overrules files that disagree, and
         the log says so once.
+
+    Attributes
+    ----------
+    given : float or None
+        `chosen`.
+    common : float or None
+        Angstrom per pixel of all files so far.
     """
 
     def __init__(self, chosen: float | None) -> None:
-        self.common = chosen
-        self._chosen = chosen is not None
+        self.given = self.common = chosen
         self._said = False
 
-    def of(self, path: object, stated: float | None) -> float:
+    def of(self, file: MicrographFile, in_header: Spacing) -> float:
         """Pixel size of a file.
 
         Parameters
         ----------
-        path : path-like
-            The file, as errors name it.
-        stated : float or None
-            Angstrom per pixel that the file states.
+        file : MicrographFile
+            The file.
+        in_header : Spacing
+            Angstrom per pixel that its header states.
 
         Returns
         -------
@@ -212,31 +219,94 @@ class PixelSizes:
         Raises
         ------
         InputError
-            If it is unknown or differs from that of the files before.
+            If it is unknown, if the header has unequal sides, if the list's is that of
+            the movie and the header has another, or if it differs from that of the
+            files before.
         """
-        if self._chosen:
-            assert self.common is not None
-            if not self._said and (stated is None or self._differs(stated)):
-                in_header = "none" if stated is None else f"{stated:g} A"
-                warn(
-                    f"{path}: pixel size {self.common:g} A as given, in place of "
-                    f"{in_header} in the header"
-                )
-                self._said = True
-            return self.common
+        if self.given is not None:
+            listed = file.listed_pixel_size
+            overruled = listed or in_header
+            if not same_pixel_size(self.given, overruled):
+                place = "list" if listed else "header"
+                self._say_once(file, f"{self.given:g} A as given", overruled, place)
+            return self.given
+        stated = stated_pixel_size(file, in_header)
         if stated is None:
             wanted = "a pixel size (CELLA) above 0 in the header, or `pixel_size`"
-            raise expected(path, wanted, "0 or none")
+            raise expected(file.path, wanted, "0 or none")
+        if in_header is not None and not same_pixel_size(stated, in_header):
+            if file.listed_before_binning:
+                wanted = f"pixels of {stated:g} A as in the list, or `pixel_size`"
+                raise expected(file.path, wanted, f"{_text(in_header)} in the header")
+            self._say_once(file, f"{stated:g} A as listed", in_header, "header")
         if self.common is None:
             self.common = stated
-        if self._differs(stated):
+        if not same_pixel_size(stated, self.common):
             wanted = f"the pixel size of the others, {self.common:g} A, or `pixel_size`"
-            raise expected(path, wanted, f"{stated:g} A")
+            raise expected(file.path, wanted, f"{stated:g} A")
         return self.common
 
-    def _differs(self, stated: float) -> bool:
-        assert self.common is not None
-        return abs(stated / self.common - 1) > _SAME_PIXEL_SIZE
+    def _say_once(
+        self, file: MicrographFile, holds: str, overruled: Spacing, place: str
+    ) -> None:
+        """Warn, at the first file, that another pixel size holds than one it states."""
+        if not self._said:
+            instead = f"in place of {_text(overruled)} in the {place}"
+            warn(f"{file.path}: pixel size {holds}, {instead}")
+            self._said = True
+
+
+def stated_pixel_size(file: MicrographFile, in_header: Spacing) -> float | None:
+    """Pixel size that the list states of a file, or else its header.
+
+    Parameters
+    ----------
+    file : MicrographFile
+        The file.
+    in_header : Spacing
+        Angstrom per pixel that its header states.
+
+    Returns
+    -------
+    float or None
+        Angstrom per pixel, None if neither says.
+
+    Raises
+    ------
+    InputError
+        If the header has unequal sides, and the list none.
+    """
+    if file.listed_pixel_size is not None:
+        return file.listed_pixel_size
+    if isinstance(in_header, tuple):
+        wanted = "the same sampling along each axis, or `pixel_size`"
+        raise expected(file.path, wanted, spacing_text(in_header))
+    return in_header
+
+
+def same_pixel_size(one: float, other: Spacing) -> bool:
+    """Whether a pixel size is, but for rounding, the one that a file states.
+
+    Parameters
+    ----------
+    one : float
+        Angstrom per pixel.
+    other : Spacing
+        Angstrom per pixel that a file states.
+
+    Returns
+    -------
+    bool
+        False where the file states none, or unequal sides.
+    """
+    return isinstance(other, float) and abs(other / one - 1) <= _SAME_PIXEL_SIZE
+
+
+def _text(stated: Spacing) -> str:
+    """Pixel size that a file states, in words."""
+    if stated is None:
+        return "none"
+    return spacing_text(stated) if isinstance(stated, tuple) else f"{stated:g} A"
 
 
 def prepared_micrographs(
@@ -263,8 +333,8 @@ def prepared_micrographs(
     InputError
         If the file cannot be read or prepared or its pixel size is unusable.
     """
-    sections, stated_size = file.open()
-    pixel_size = pixel_sizes.of(file.path, stated_size)
+    sections, in_header = file.open()
+    pixel_size = pixel_sizes.of(file, in_header)
     for number, image in enumerate(sections, start=1):
         several = len(sections) > 1
         where = f"{file.path} section {number}" if several else str(file.path)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from numbasaem.aliases import PathLike
 from numbasaem.errors import InputError, expected
-from numbasaem.io.mrc import read_header, read_micrographs
+from numbasaem.io.mrc import Spacing, read_header, read_micrographs
 from numbasaem.io.relion import MicrographTable, read_micrograph_table
 from numbasaem.io.sections import Sections
 from numbasaem.io.tiff import SUFFIXES, read_tiff, read_tiff_shape
@@ -37,6 +37,8 @@ class MicrographFile:
         Name in tables.
     listed_pixel_size : float or None
         Angstrom per pixel, where a list states it.
+    listed_before_binning : bool
+        Whether the list states it of the movie, which may have been binned since.
     optics_group : int
         Row of the list's optics table that holds for it; 1 without a list.
     ctf : ContrastTransferFunction or None
@@ -48,35 +50,35 @@ class MicrographFile:
     listed_pixel_size: float | None = None
     optics_group: int = 1
     ctf: ContrastTransferFunction | None = None
+    listed_before_binning: bool = False
 
-    def open(self) -> tuple[Sections, float | None]:
+    def open(self) -> tuple[Sections, Spacing]:
         """Open the file.
 
         Returns
         -------
         micrographs : Sections
             Micrographs, each read when it is asked for.
-        pixel_size : float or None
-            Angstrom per pixel: that of the list, else of the header.
+        pixel_size : Spacing
+            Angstrom per pixel as the header states it.
 
         Raises
         ------
         InputError
             If the file cannot be read.
         """
-        if self._is_tiff:
-            return read_tiff(self.path), self.listed_pixel_size
-        sections, pixel_size = read_micrographs(self.path)
-        return sections, self.listed_pixel_size or pixel_size
+        if self.is_tiff:
+            return read_tiff(self.path), None
+        return read_micrographs(self.path)
 
-    def header(self) -> tuple[tuple[int, int, int], float | None]:
+    def header(self) -> tuple[tuple[int, int, int], Spacing]:
         """Read the header alone.
 
         Returns
         -------
         shape : (int, int, int)
             Micrographs, rows and columns.
-        pixel_size : float or None
+        pixel_size : Spacing
             As of :meth:`open`.
 
         Raises
@@ -84,13 +86,13 @@ class MicrographFile:
         InputError
             If the file cannot be read.
         """
-        if self._is_tiff:
-            return read_tiff_shape(self.path), self.listed_pixel_size
-        shape, pixel_size = read_header(self.path)
-        return shape, self.listed_pixel_size or pixel_size
+        if self.is_tiff:
+            return read_tiff_shape(self.path), None
+        return read_header(self.path)
 
     @property
-    def _is_tiff(self) -> bool:
+    def is_tiff(self) -> bool:
+        """Whether its name is that of a TIFF file."""
         return self.path.name.lower().endswith(SUFFIXES)
 
 

@@ -255,7 +255,7 @@ def load_remotely(
     preparation = preparation_of(settings)
     pixel_sizes = PixelSizes(settings.pixel_size)
     asked = [
-        StoredFile(file, preparation, pixel_sizes.of(file.path, file.header()[1]))
+        StoredFile(file, preparation, pixel_sizes.of(file, file.header()[1]))
         for file in files
     ]
     with _answering(client):

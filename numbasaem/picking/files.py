@@ -123,7 +123,7 @@ def pick_with_map(
     density, voxel_size = read_volume(volume)
     first = listed.files[0]
     pixel_sizes = PixelSizes(pixel_size)
-    pixels = pixel_sizes.of(first.path, first.open()[1])
+    pixels = pixel_sizes.of(first, first.header()[1])
     raw = voxel_size is not None and voxel_size > _COARSER * pixels
     preparation = Preparation(
         size=len(density),
