@@ -41,6 +41,8 @@ def command(
 ) -> None:
     """Compare a map with a reference over rotation, translation and hand.
 
+    Maps of other voxels or boxes are compared at the coarser voxels of the two.
+
     Or a table of picks (.star, .txt) with the particles that there are.
     """
     if volume.suffix.lower() in (".star", ".txt"):
@@ -80,10 +82,12 @@ def _evaluate_map(
     if tolerance_px is not None:
         raise expected("tolerance_px", "a table of picks with it", f"a map, {volume}")
     from numbasaem.assessment.alignment import evaluate_against
+    from numbasaem.assessment.common_grid import Map, on_common_grid
     from numbasaem.io.mrc import read_volume, write_volume
 
-    judged, _ = read_volume(volume)
-    truth, voxel_size = read_volume(reference)
+    judged, truth, voxel_size = on_common_grid(
+        Map(volume, *read_volume(volume)), Map(reference, *read_volume(reference))
+    )
     with ProgressDisplay() as display:
         display.step("aligning", 0.0)
         comparison = evaluate_against(judged, truth)

@@ -1,4 +1,4 @@
-"""Fourier cropping: fewer samples of the same field of view, nothing aliased."""
+"""Samples at another distance, nothing aliased: cropped in Fourier space, or anew."""
 
 from __future__ import annotations
 
@@ -45,6 +45,56 @@ def fourier_crop(
     for axis, length in enumerate(shape):
         array = fourier_crop_axis(array, length, axis)
     return array
+
+
+def resampled(
+    array: NDArray[np.floating], step: float, size: int
+) -> NDArray[np.float64]:
+    """Sample a square image or a cubic volume at another distance, in another box.
+
+    What lay at index ``n // 2`` of an axis of n samples lies at ``size // 2``.
+    Frequencies that either sampling cannot hold are left out.
+
+    Parameters
+    ----------
+    array : array, shape (n, n) or (n, n, n)
+        Real samples.
+    step : float
+        Distance of the new samples, in units of that of the old.
+    size : int
+        Number of new samples along each axis.
+
+    Returns
+    -------
+    float64, shape (size, size) or (size, size, size)
+        Real samples; the mean over the outermost old ones where the new box is wider.
+    """
+    before = len(array)
+    offsets = np.arange(before) - before // 2
+    places = step * (np.arange(size) - size // 2)
+    # 1 + 1e-9: a frequency that is Nyquist of the new samples is kept despite rounding.
+    highest = min(before / 2, before / (2 * step) * (1 + 1e-9))
+    frequency = np.arange(int(highest) + 1)
+    weight = np.where((frequency == 0) | (2 * frequency == before), 1, 2) / before
+    at_new, at_old = (
+        np.exp(2j * np.pi / before * np.multiply.outer(where, frequency))
+        for where in (places, offsets)
+    )
+    interpolation = (weight * at_new @ at_old.conj().T).real
+    outside = (places < offsets[0] - 0.5) | (places > offsets[-1] + 0.5)
+    interpolation[outside] = 0
+    level = _border_mean(array) if outside.any() else 0.0
+    samples = np.asarray(array, dtype=np.float64) - level
+    for axis in range(array.ndim):
+        samples = np.moveaxis(np.tensordot(interpolation, samples, (1, axis)), 0, axis)
+    return np.ascontiguousarray(samples + level)
+
+
+def _border_mean(array: NDArray[np.floating]) -> float:
+    """Mean over the outermost samples."""
+    border = np.ones(array.shape, dtype=bool)
+    border[(slice(1, -1),) * array.ndim] = False
+    return float(array[border].mean(dtype=np.float64))
 
 
 def fourier_crop_axis(
