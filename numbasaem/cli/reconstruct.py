@@ -102,7 +102,9 @@ def command(
         output.write_report(out, as_json)
     if picks is not None:
         with ProgressDisplay() as display:
-            particles = files.pick_with_run(micrographs, out, display.step)
+            particles = files.pick_with_run(
+                micrographs, out, display.step, settings.pixel_size
+            )
         output.write_picks(picks, particles, as_json)
 
 

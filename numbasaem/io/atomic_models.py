@@ -16,8 +16,14 @@ from .mrc import read_volume
 
 PHANTOM = "shepp-logan"
 """Name that stands for the phantom."""
-MAP_SUFFIXES = (".mrc", ".map", ".mrc.gz", ".map.gz")
-MODEL_SUFFIXES = (".pdb", ".cif", ".pdb.gz", ".cif.gz")
+MAP_SUFFIXES = tuple(
+    f".{kind}{packed}"
+    for packed in ("", ".gz", ".bz2")
+    for kind in ("mrc", "map", "ccp4")
+)
+MODEL_SUFFIXES = tuple(
+    f".{kind}{packed}" for packed in ("", ".gz") for kind in ("pdb", "ent", "cif")
+)
 
 FINEST_RESOLUTION = 5.0
 """Resolution, angstrom, that is drawn unless a coarser one is asked for."""
@@ -41,8 +47,9 @@ def load_volume(
     Parameters
     ----------
     source : str or path-like
-        ``shepp-logan``, a map (``.mrc``, ``.map``, either with ``.gz``) or an atomic
-        model (``.pdb``, ``.cif``, either with ``.gz``; see :func:`density_from_model`).
+        ``shepp-logan``, a map (``.mrc``, ``.map``, ``.ccp4``, also with ``.gz`` or
+        ``.bz2``) or an atomic model (``.pdb``, ``.ent``, ``.cif``, also with ``.gz``;
+        see :func:`density_from_model`).
     size : int
         Number of voxels per axis that is needed. The phantom is sampled at this size;
         a model is sampled at least as finely; a map must have that many.
@@ -93,7 +100,7 @@ def density_from_model(
     Parameters
     ----------
     path : path-like
-        A ``.pdb`` or ``.cif`` (mmCIF) file, gzip-compressed or not.
+        A ``.pdb``, ``.ent`` or ``.cif`` (mmCIF) file, gzip-compressed or not.
     size : int, optional
         Voxels per axis; by default the fewest that hold the model, an odd number.
     voxel_size : float, optional

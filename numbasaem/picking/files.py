@@ -4,35 +4,53 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from numbasaem.aliases import OnProgress, PathLike
+from numbasaem.errors import InputError, expected, warn
 from numbasaem.geometry.rotations import relion_angles
 from numbasaem.io.mrc import read_volume
+from numbasaem.io.relion import with_pixel_size
+from numbasaem.micrographs.fourier_crop import resampled
 from numbasaem.micrographs.preparation import Preparation, preparation_of
-from numbasaem.micrographs.reading import PixelSizes, prepared_micrographs
+from numbasaem.micrographs.reading import (
+    PixelSizes,
+    file_of_source,
+    prepared_micrographs,
+    same_pixel_size,
+)
 from numbasaem.micrographs.sources import list_micrographs
 from numbasaem.observations.patch_cutting import (
     cut_patches,
     untouched_particles,
     untouched_patches,
 )
+from numbasaem.reconstruction.checkpoint import load_checkpoint
 
 from .tables import PickedParticles
 from .template import template_of_map, template_of_run
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from numbasaem.micrographs.sources import MicrographList
+    from numpy.typing import NDArray
+
+    from numbasaem.micrographs.sources import MicrographFile, MicrographList
+    from numbasaem.settings import Settings
 
     from .template import ParticleTemplate
 
 _COARSER = 1.01
-"""Ratio of voxel to pixel from which micrographs are downsampled to meet a map."""
+"""Ratio of voxel to pixel from which micrographs are downsampled to meet a map.
+
+Where it is that of pixel to voxel, the map is resampled.
+"""
+_SMALLEST_BOX = 5
+"""Smallest side of a map, pixels of the micrographs."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +80,8 @@ def pick_with_run(
     on_progress : callable
         Called with what is being done and the share of it that is done.
     pixel_size : float, optional
-        Angstrom per pixel, in place of what run and files say.
+        Angstrom per pixel of the micrographs, in place of what the files say; without
+        it, the one given to the run overrules headers like those of its micrographs.
 
     Returns
     -------
@@ -73,13 +92,38 @@ def pick_with_run(
     ------
     InputError
         If the folder holds no readable run that has begun, or a micrograph cannot be
-        used.
+        used or has other pixels than those of a run that did not downsample.
     """
     listed = list_micrographs(sources)
     template, settings = template_of_run(run)
-    pixel_sizes = PixelSizes(pixel_size or settings.pixel_size)
-    picker = _Picker(template, preparation_of(settings), pixel_sizes)
-    return _picked(listed, picker, on_progress)
+    origins = load_checkpoint(run / "run.h5")[0]["sources"]
+    first = listed.files[0]
+    given = pixel_size or _given_to_run(settings, origins, first)
+    pixel_sizes = PixelSizes(given)
+    pixels = pixel_sizes.of(first, first.header()[1])
+    preparation = preparation_of(settings)
+    of_run = origins[0].get("pixel_size") or settings.pixel_size
+    downsamples = preparation.pixel_size is not None
+    if not (downsamples or of_run is None or same_pixel_size(pixels, of_run)):
+        wanted = f"pixels of {of_run:g} A, those of {run}"
+        raise expected(first.path, wanted, f"{pixels:g} A")
+    return _picked(listed, _Picker(template, preparation, pixel_sizes), on_progress)
+
+
+def _given_to_run(
+    settings: Settings, origins: Sequence[Mapping[str, Any]], file: MicrographFile
+) -> float | None:
+    """Pixel size given to a run, if its micrographs have headers like this file's."""
+    if settings.pixel_size is None or "pixel_size" not in origins[0]:
+        return settings.pixel_size
+    in_header = file.header()[1]
+    if in_header is None:
+        return settings.pixel_size
+    try:
+        of_run = file_of_source(origins[0]).header()[1]
+    except InputError:  # It was moved or deleted since.
+        return None
+    return settings.pixel_size if in_header == of_run else None
 
 
 def pick_with_map(
@@ -92,7 +136,8 @@ def pick_with_map(
     """Find the particle of a map.
 
     Micrographs of smaller pixels than the map's voxels are prepared as raw ones are:
-    mended, downsampled to those voxels, flattened, cleaned and normalised.
+    mended, downsampled to those voxels, flattened, cleaned and normalised. A map of
+    smaller voxels than the micrographs' pixels is resampled to these.
 
     Parameters
     ----------
@@ -124,6 +169,10 @@ def pick_with_map(
     first = listed.files[0]
     pixel_sizes = PixelSizes(pixel_size)
     pixels = pixel_sizes.of(first, first.header()[1])
+    if voxel_size is None:
+        warn(f"{volume}: no voxel size in the header; taken to be {pixels:g} A")
+    elif voxel_size * _COARSER < pixels:
+        density = _resampled(volume, density, voxel_size, pixels)
     raw = voxel_size is not None and voxel_size > _COARSER * pixels
     preparation = Preparation(
         size=len(density),
@@ -143,12 +192,24 @@ def pick_with_map(
     return _picked(listed, picker, on_progress)
 
 
+def _resampled(
+    name: PathLike, density: NDArray[np.floating], voxel_size: float, pixel_size: float
+) -> NDArray[np.floating]:
+    """Sample a map as coarsely as micrographs, in as wide a box."""
+    size = ceil(len(density) * voxel_size / pixel_size - 0.01)
+    if size < _SMALLEST_BOX:
+        wanted = f"a map of at least {_SMALLEST_BOX} pixels of {pixel_size:g} A a side"
+        raise expected(name, wanted, f"{len(density)} voxels of {voxel_size:g} A")
+    return resampled(density, pixel_size / voxel_size, size)
+
+
 def _picked(
     listed: MicrographList, picker: _Picker, on_progress: OnProgress
 ) -> PickedParticles:
     template, size = picker.template, picker.preparation.size
     names: list[str] = []
     groups: list[int] = []
+    heights: list[int] = []
     coordinates, views, probabilities = [], [], []
     for file in listed.files:
         several = len(file.open()[0]) > 1
@@ -166,6 +227,7 @@ def _picked(
             probabilities.append(particles.probability[live])
             names += [name] * len(centres)
             groups += [file.optics_group] * len(centres)
+            heights += [micrograph.original_shape[0]] * len(centres)
     pixel_size = picker.pixel_sizes.common
     assert pixel_size is not None
     binning = (picker.preparation.pixel_size or pixel_size) / pixel_size
@@ -175,7 +237,10 @@ def _picked(
         angles=relion_angles(np.concatenate(views)),
         probability=np.concatenate(probabilities),
         optics_groups=groups,
+        micrograph_heights=heights,
         pixel_size=pixel_size,
         box=round(size * binning),
-        optics=listed.optics,
+        optics=None
+        if listed.optics is None
+        else with_pixel_size(listed.optics, pixel_size),
     )

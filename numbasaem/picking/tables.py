@@ -12,6 +12,8 @@ from numbasaem.aliases import PathLike
 from numbasaem.errors import expected
 from numbasaem.io.coordinates import read_topaz, write_boxes, write_topaz
 from numbasaem.io.relion import COORDINATES, read_particles, write_particles
+from numbasaem.io.tiff import SUFFIXES as TIFF_SUFFIXES
+from numbasaem.io.tiff import read_tiff_shape
 from numbasaem.micrographs.sources import list_micrographs
 
 from .scores import Match, match_by_micrograph
@@ -40,6 +42,8 @@ class PickedParticles:
         RELION's rot, tilt and psi of the likeliest view, degrees.
     probability : float64, shape (n,)
         Figure of merit; see :class:`numbasaem.picking.algorithm.Picks`.
+    micrograph_heights : list of int, length n
+        Rows of each particle's micrograph as it was given.
     optics_groups : list of int, length n
         Row of `optics` of each particle's micrograph.
     pixel_size : float
@@ -54,6 +58,7 @@ class PickedParticles:
     coordinates: NDArray[np.float64]
     angles: NDArray[np.float64]
     probability: NDArray[np.float64]
+    micrograph_heights: list[int]
     optics_groups: list[int]
     pixel_size: float
     box: int
@@ -108,7 +113,10 @@ def write_picks(path: Path, picks: PickedParticles) -> None:
         _check_one_micrograph(path, len(set(picks.micrograph_names)))
         write_boxes(path, picks.coordinates, picks.box)
     elif suffix == ".txt":
-        write_topaz(path, picks.micrograph_names, picks.coordinates, picks.probability)
+        centres = _as_topaz_counts(
+            picks.micrograph_names, picks.coordinates, picks.micrograph_heights
+        )
+        write_topaz(path, picks.micrograph_names, centres, picks.probability)
     else:
         write_particles(
             path,
@@ -141,13 +149,32 @@ def match_tables(found: Path, true: Path, tolerance_px: float) -> Match:
     Raises
     ------
     InputError
-        If a table cannot be read or the tolerance is not positive.
+        If a table cannot be read or the tolerance is not positive, or if a TIFF
+        micrograph of a ``.star``, of which a ``.txt`` counts rows from the top, is not
+        there to tell how many it has.
     """
     if not tolerance_px > 0:
         raise expected("tolerance_px", "a number of pixels above 0", tolerance_px)
+    as_topaz = ".txt" in (found.suffix.lower(), true.suffix.lower())
     return match_by_micrograph(
-        _centres_by_micrograph(found), _centres_by_micrograph(true), tolerance_px
+        _centres_by_micrograph(found, as_topaz),
+        _centres_by_micrograph(true, as_topaz),
+        tolerance_px,
     )
+
+
+def _as_topaz_counts(
+    names: Sequence[str], centres: NDArray[np.float64], heights: Sequence[int]
+) -> NDArray[np.float64]:
+    """Centres (y, x) with rows of TIFF files counted from the top, as Topaz does."""
+    is_tiff = np.array([_is_tiff(name) for name in names], dtype=bool)
+    turned = np.array(centres, dtype=np.float64).reshape(-1, 2)
+    turned[is_tiff, 0] = np.array(heights)[is_tiff] - 1 - turned[is_tiff, 0]
+    return turned
+
+
+def _is_tiff(name: str) -> bool:
+    return name.lower().endswith(TIFF_SUFFIXES)
 
 
 def _check_name(path: Path, made: Path | None = None) -> None:
@@ -162,8 +189,24 @@ def _check_one_micrograph(path: Path, n_micrographs: int) -> None:
         raise expected(path, "one micrograph, or a .star or .txt", n_micrographs)
 
 
-def _centres_by_micrograph(path: Path) -> dict[str, NDArray[np.float64]]:
-    """Coordinates (n, 2) of a table, by micrograph."""
+def _heights(table: Path, names: Sequence[str]) -> list[int]:
+    """Rows of the TIFF micrographs that a table names, and 0 for others."""
+    heights = dict.fromkeys(names, 0)
+    for name in filter(_is_tiff, heights):
+        file = name.rpartition("@")[2]
+        places = (table.parent / file, Path(file))
+        place = next((place for place in places if place.exists()), None)
+        if place is None:
+            wanted = f"{file} beside it: Topaz counts rows of TIFF from the top"
+            raise expected(table, wanted, "no such file")
+        heights[name] = read_tiff_shape(place)[1]
+    return [heights[name] for name in names]
+
+
+def _centres_by_micrograph(
+    path: Path, as_topaz: bool = False
+) -> dict[str, NDArray[np.float64]]:
+    """Coordinates (n, 2) of a table, by micrograph; on request as Topaz counts rows."""
     if path.suffix.lower() == ".txt":
         names, centres, _ = read_topaz(path)  # names without suffix
         stems = np.array([Path(name).name for name in names], dtype=object)
@@ -173,4 +216,6 @@ def _centres_by_micrograph(path: Path) -> dict[str, NDArray[np.float64]]:
         stems = np.array([Path(name).stem for name in names], dtype=object)
         x, y = (table[column].to_numpy(np.float64) for column in COORDINATES)
         centres = np.stack([y, x], axis=1)
+        if as_topaz:
+            centres = _as_topaz_counts(names, centres, _heights(path, names))
     return {stem: centres[stems == stem] for stem in set(stems)}
