@@ -25,9 +25,9 @@ from numbasaem.io.mrc import (
     write_micrograph,
     write_volume,
 )
-from numbasaem.io.relion import read_particles, with_pixel_size, write_micrograph_table
+from numbasaem.io.relion import read_particles, write_micrograph_table
 from numbasaem.micrographs.fourier_crop import fourier_crop, resampled
-from numbasaem.micrographs.reading import PixelSizes
+from numbasaem.micrographs.pixel_sizes import PixelSizes, with_pixel_size
 from numbasaem.micrographs.sources import MicrographFile
 from numbasaem.picking.scores import match_picks
 from numbasaem.simulation.files import simulate_to_folder

@@ -266,36 +266,6 @@ def write_particles(
     write_tables(path, {"optics": optics, "particles": particles})
 
 
-def with_pixel_size(optics: pd.DataFrame, pixel_size: float) -> pd.DataFrame:
-    """Optics table that states a pixel size for the micrographs of every group.
-
-    Parameters
-    ----------
-    optics : pandas.DataFrame
-        One row per optics group.
-    pixel_size : float
-        Angstrom per pixel of the micrographs.
-
-    Returns
-    -------
-    pandas.DataFrame
-        The same table, its other pixel sizes in proportion.
-    """
-    import pandas as pd
-
-    table = optics.copy()
-    column = next((c for c in MICROGRAPH_PIXEL_SIZES if c in table), None)
-    if column is not None:
-        # Text and zeros, which a pixel size in place of the list's may stand for.
-        stated = pd.to_numeric(table[column], errors="coerce").where(lambda a: a > 0)
-        ratio = (pixel_size / stated).fillna(1.0)
-        others = {*MICROGRAPH_PIXEL_SIZES, "rlnImagePixelSize"} & set(table) - {column}
-        for other in others:
-            table[other] = pd.to_numeric(table[other], errors="coerce") * ratio
-    table[column or MICROGRAPH_PIXEL_SIZES[0]] = pixel_size
-    return table
-
-
 def optics_table(pixel_size: float, voltage: float | None = None) -> pd.DataFrame:
     """Table of one optics group.
 

@@ -14,15 +14,14 @@ from numpy.typing import NDArray
 
 from numbasaem.aliases import OnProgress, PathLike
 from numbasaem.errors import expected, warn
-from numbasaem.io.mrc import spacing_text
 
 from .ctf import ContrastTransferFunction
 from .optics_groups import group_point_spreads
+from .pixel_sizes import PixelSizes, stated_pixel_size
 from .preparation import InputShape, Preparation, Prepared, preparation_of
 from .sources import MicrographFile, list_micrographs
 
 if TYPE_CHECKING:
-    from numbasaem.io.mrc import Spacing
     from numbasaem.settings import Settings
 
     from .optics_groups import OpticsGroups, PointSpread
@@ -31,9 +30,6 @@ Input = NDArray[np.floating] | MicrographFile
 """Input of a run: a micrograph's pixels, or a file of one or more micrographs."""
 Micrographs = Sequence[Input | PathLike]
 """Micrographs as a user names them; see :func:`list_inputs`."""
-
-_SAME_PIXEL_SIZE = 1e-3
-"""Relative difference of pixel sizes that are the same: headers hold float32."""
 
 _MUCH_OUTSIDE = 0.1
 """Share of a particle's energy outside its box above which a user is warned."""
@@ -178,135 +174,6 @@ def input_shapes(inputs: Sequence[Input], settings: Settings) -> list[InputShape
         prepared = preparation.prepared_shape(where, tuple(shape), pixel_size)
         shapes.append(InputShape(count, tuple(shape), prepared))
     return shapes
-
-
-class PixelSizes:
-    """The one pixel size of all micrographs.
-
-    Parameters
-    ----------
-    chosen : float or None
-        Angstrom per pixel, if the user states it; it overrules files that disagree, and
-        the log says so once.
-
-    Attributes
-    ----------
-    given : float or None
-        `chosen`.
-    common : float or None
-        Angstrom per pixel of all files so far.
-    """
-
-    def __init__(self, chosen: float | None) -> None:
-        self.given = self.common = chosen
-        self._said = False
-
-    def of(self, file: MicrographFile, in_header: Spacing) -> float:
-        """Pixel size of a file.
-
-        Parameters
-        ----------
-        file : MicrographFile
-            The file.
-        in_header : Spacing
-            Angstrom per pixel that its header states.
-
-        Returns
-        -------
-        float
-            Angstrom per pixel that holds.
-
-        Raises
-        ------
-        InputError
-            If it is unknown, if the header has unequal sides, if the list's is that of
-            the movie and the header has another, or if it differs from that of the
-            files before.
-        """
-        if self.given is not None:
-            listed = file.listed_pixel_size
-            overruled = listed or in_header
-            if not same_pixel_size(self.given, overruled):
-                place = "list" if listed else "header"
-                self._say_once(file, f"{self.given:g} A as given", overruled, place)
-            return self.given
-        stated = stated_pixel_size(file, in_header)
-        if stated is None:
-            wanted = "a pixel size (CELLA) above 0 in the header, or `pixel_size`"
-            raise expected(file.path, wanted, "0 or none")
-        if in_header is not None and not same_pixel_size(stated, in_header):
-            if file.listed_before_binning:
-                wanted = f"pixels of {stated:g} A as in the list, or `pixel_size`"
-                raise expected(file.path, wanted, f"{_text(in_header)} in the header")
-            self._say_once(file, f"{stated:g} A as listed", in_header, "header")
-        if self.common is None:
-            self.common = stated
-        if not same_pixel_size(stated, self.common):
-            wanted = f"the pixel size of the others, {self.common:g} A, or `pixel_size`"
-            raise expected(file.path, wanted, f"{stated:g} A")
-        return self.common
-
-    def _say_once(
-        self, file: MicrographFile, holds: str, overruled: Spacing, place: str
-    ) -> None:
-        """Warn, at the first file, that another pixel size holds than one it states."""
-        if not self._said:
-            instead = f"in place of {_text(overruled)} in the {place}"
-            warn(f"{file.path}: pixel size {holds}, {instead}")
-            self._said = True
-
-
-def stated_pixel_size(file: MicrographFile, in_header: Spacing) -> float | None:
-    """Pixel size that the list states of a file, or else its header.
-
-    Parameters
-    ----------
-    file : MicrographFile
-        The file.
-    in_header : Spacing
-        Angstrom per pixel that its header states.
-
-    Returns
-    -------
-    float or None
-        Angstrom per pixel, None if neither says.
-
-    Raises
-    ------
-    InputError
-        If the header has unequal sides, and the list none.
-    """
-    if file.listed_pixel_size is not None:
-        return file.listed_pixel_size
-    if isinstance(in_header, tuple):
-        wanted = "the same sampling along each axis, or `pixel_size`"
-        raise expected(file.path, wanted, spacing_text(in_header))
-    return in_header
-
-
-def same_pixel_size(one: float, other: Spacing) -> bool:
-    """Whether a pixel size is, but for rounding, the one that a file states.
-
-    Parameters
-    ----------
-    one : float
-        Angstrom per pixel.
-    other : Spacing
-        Angstrom per pixel that a file states.
-
-    Returns
-    -------
-    bool
-        False where the file states none, or unequal sides.
-    """
-    return isinstance(other, float) and abs(other / one - 1) <= _SAME_PIXEL_SIZE
-
-
-def _text(stated: Spacing) -> str:
-    """Pixel size that a file states, in words."""
-    if stated is None:
-        return "none"
-    return spacing_text(stated) if isinstance(stated, tuple) else f"{stated:g} A"
 
 
 def prepared_micrographs(

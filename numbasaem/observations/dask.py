@@ -25,11 +25,9 @@ import numpy as np
 
 from numbasaem import __version__
 from numbasaem.errors import expected
+from numbasaem.micrographs.pixel_sizes import PixelSizes
 from numbasaem.micrographs.preparation import preparation_of
-from numbasaem.micrographs.reading import (
-    PixelSizes,
-    optics_of,
-)
+from numbasaem.micrographs.reading import optics_of
 from numbasaem.micrographs.sources import MicrographFile
 from numbasaem.projection.operator import ProjectionOperator
 

@@ -21,11 +21,8 @@ from threadpoolctl import threadpool_limits
 
 from numbasaem import __version__
 from numbasaem.errors import InputError, expected
-from numbasaem.micrographs.reading import (
-    PixelSizes,
-    prepared_micrographs,
-    source_of_file,
-)
+from numbasaem.micrographs.pixel_sizes import PixelSizes
+from numbasaem.micrographs.reading import prepared_micrographs, source_of_file
 from numbasaem.threads import running_threads
 
 from .exact_sums import PACKED_BYTES, PartialSums

@@ -14,15 +14,14 @@ from numbasaem.aliases import OnProgress, PathLike
 from numbasaem.errors import InputError, expected, warn
 from numbasaem.geometry.rotations import relion_angles
 from numbasaem.io.mrc import read_volume
-from numbasaem.io.relion import with_pixel_size
 from numbasaem.micrographs.fourier_crop import resampled
-from numbasaem.micrographs.preparation import Preparation, preparation_of
-from numbasaem.micrographs.reading import (
+from numbasaem.micrographs.pixel_sizes import (
     PixelSizes,
-    file_of_source,
-    prepared_micrographs,
     same_pixel_size,
+    with_pixel_size,
 )
+from numbasaem.micrographs.preparation import Preparation, preparation_of
+from numbasaem.micrographs.reading import file_of_source, prepared_micrographs
 from numbasaem.micrographs.sources import list_micrographs
 from numbasaem.observations.patch_cutting import (
     cut_patches,

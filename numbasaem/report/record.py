@@ -16,12 +16,9 @@ from numbasaem.errors import InputError, expected
 from numbasaem.geometry.view_grid import ViewGrid
 from numbasaem.io.mrc import read_volume
 from numbasaem.io.relion import read_fsc
+from numbasaem.micrographs.pixel_sizes import PixelSizes
 from numbasaem.micrographs.preparation import preparation_of
-from numbasaem.micrographs.reading import (
-    PixelSizes,
-    file_of_source,
-    prepared_micrographs,
-)
+from numbasaem.micrographs.reading import file_of_source, prepared_micrographs
 from numbasaem.observations.patch_cutting import untouched_particles
 from numbasaem.observations.protocol import Positions
 from numbasaem.picking.template import template_of_run
