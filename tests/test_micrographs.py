@@ -295,10 +295,7 @@ def test_list_micrographs__relion(
         (lambda s: s[s.index("data_micrographs") :], "a table data_optics"),
         (lambda s: s[: s.index("data_micrographs")], "a table data_micrographs"),
         (lambda s: s.replace("_rlnMicrographName", "_rlnName"), "rlnMicrographName"),
-        (lambda s: s.replace("_rlnMicrographPixelSize", "_rlnX"), "OriginalPixelSize"),
         (lambda s: s.replace("two.mrc 2", "two.mrc 3"), "rlnOpticsGroup in data_opti"),
-        (lambda s: s.replace("2 1.25", "2 1.5"), "found 1.25 A and 1.5 A"),
-        (lambda s: s.replace("1.25", "0"), "found 0 A"),
         (lambda s: s.replace("1.25", "wide"), "numbers in rlnMicrographPixelSize"),
         (lambda s: s.replace("two.mrc", "three.mrc"), "no MotionCorr/three.mrc"),
     ],
@@ -323,7 +320,35 @@ def test_read_micrograph_table__older_name_of_the_pixel_size(project: Path) -> N
     path = project / "micrographs.star"
     text = OPTICS.replace("MicrographPixelSize", "MicrographOriginalPixelSize")
     path.write_text(text + MICROGRAPHS)
-    assert read_micrograph_table(path).pixel_size == 1.25
+    table = read_micrograph_table(path)
+    assert list(table.pixel_sizes) == [1.25, 1.25]
+    assert table.before_binning
+    # it may be that of a movie before binning: no match for the header's 1 A
+    line = refusal(load, path)
+    assert "expected pixels of 1.25 A as in the list, or `pixel_size`" in line
+    assert "found 1 A in the header" in line
+
+
+@pytest.mark.parametrize(
+    ("change", "without"),
+    [
+        (lambda s: s.replace("2 1.25", "2 1.5"), "of the others, 1.25 A, or `pixel_s"),
+        (lambda s: s.replace("1.25", "0"), 1.0),
+        (lambda s: s.replace("_rlnMicrographPixelSize", "_rlnX"), 1.0),
+        (lambda s: s.replace("_rlnMicrographP", "_rlnMicrographOriginalP"), "1 A in"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*in place of:numbasaem.errors.RunWarning")
+def test_pixel_size__given_overrules_a_list_that_is_no_good(
+    project: Path, change: Callable[[str], str], without: float | str
+) -> None:
+    path = project / "micrographs.star"
+    path.write_text(change(OPTICS + MICROGRAPHS))
+    if isinstance(without, str):
+        assert without in refusal(load, path)
+    else:
+        assert load(path).pixel_size == without  # of the headers
+    assert load(path, pixel_size=1.5).pixel_size == 1.5
 
 
 # --- pixel sizes -------------------------------------------------------------------

@@ -87,8 +87,10 @@ class MicrographTable:
         One row per micrograph.
     optics : pandas.DataFrame
         One row per optics group.
-    pixel_size : float
-        Angstrom per pixel of the micrographs.
+    pixel_sizes : sequence of float or None
+        Angstrom per pixel of each micrograph; None where the list does not say.
+    before_binning : bool
+        Whether these are the movies', as the list has no others.
     ctf_parameters : sequence of dict or None
         Parameters of each micrograph's contrast transfer function, by our names; None
         where the list has no defocus.
@@ -96,7 +98,8 @@ class MicrographTable:
 
     micrographs: pd.DataFrame
     optics: pd.DataFrame
-    pixel_size: float
+    pixel_sizes: Sequence[float | None]
+    before_binning: bool
     ctf_parameters: Sequence[dict[str, float] | None]
 
 
@@ -116,8 +119,8 @@ def read_micrograph_table(path: PathLike) -> MicrographTable:
     Raises
     ------
     InputError
-        If the file is missing or damaged, lacks the optics table or a column, or
-        its groups differ in pixel size.
+        If the file is missing or damaged, or lacks the optics table, a column or
+        micrographs.
     """
     tables = read_tables(path)
     for name in ("optics", "micrographs"):
@@ -132,19 +135,25 @@ def read_micrograph_table(path: PathLike) -> MicrographTable:
     for group in micrographs["rlnOpticsGroup"]:
         if group not in known:
             raise expected(path, "each rlnOpticsGroup in data_optics", f"no {group}")
+    if len(micrographs) == 0:
+        raise expected(path, "micrographs", "none")
+    pixel_sizes, before_binning = _pixel_sizes(path, micrographs, optics)
+    parameters = _ctf_parameters(path, micrographs, optics)
+    return MicrographTable(micrographs, optics, pixel_sizes, before_binning, parameters)
+
+
+def _pixel_sizes(
+    path: PathLike, micrographs: pd.DataFrame, optics: pd.DataFrame
+) -> tuple[list[float | None], bool]:
+    """Pixel size of each micrograph, if stated, and whether it is the movie's."""
     column = next((c for c in MICROGRAPH_PIXEL_SIZES if c in optics), None)
     if column is None:
-        found = f"columns {', '.join(map(str, optics.columns))} in data_optics"
-        raise expected(path, f"a column {' or '.join(MICROGRAPH_PIXEL_SIZES)}", found)
+        return [None] * len(micrographs), False
     require_numbers(path, optics, (column,))
-    used = optics["rlnOpticsGroup"].isin(micrographs["rlnOpticsGroup"])
-    sizes = sorted({float(size) for size in optics[column][used]})
-    if len(sizes) != 1 or sizes[0] <= 0:
-        found = " and ".join(f"{size:g} A" for size in sizes) or "no micrograph"
-        wanted = f"one positive {column} for all; run its groups one by one"
-        raise expected(path, wanted, found)
-    parameters = _ctf_parameters(path, micrographs, optics)
-    return MicrographTable(micrographs, optics, sizes[0], parameters)
+    sizes = dict(zip(optics["rlnOpticsGroup"], optics[column], strict=True))
+    of_each = [float(sizes[group]) for group in micrographs["rlnOpticsGroup"]]
+    known = [size if size > 0 else None for size in of_each]
+    return known, column == MICROGRAPH_PIXEL_SIZES[1]
 
 
 def _ctf_parameters(

@@ -159,15 +159,23 @@ def _listed(source: PathLike) -> MicrographList:
     ctfs = _contrast_transfer_functions(source, table)
     rows = table.micrographs
     files = []
-    for name, group, ctf in zip(
-        rows["rlnMicrographName"], rows["rlnOpticsGroup"], ctfs, strict=True
+    for name, group, pixel_size, ctf in zip(
+        rows["rlnMicrographName"],
+        rows["rlnOpticsGroup"],
+        table.pixel_sizes,
+        ctfs,
+        strict=True,
     ):
         places = (Path(source).parent / name, Path(name))
         path = next((place for place in places if place.exists()), None)
         if path is None:
             wanted = "files in rlnMicrographName, from its folder or the working folder"
             raise expected(source, wanted, f"no {name}")
-        files.append(MicrographFile(path, name, table.pixel_size, int(group), ctf))
+        files.append(
+            MicrographFile(
+                path, name, pixel_size, int(group), ctf, table.before_binning
+            )
+        )
     return MicrographList(tuple(files), table.optics)
 
 
