@@ -21,6 +21,8 @@ SUFFIXES = (".tif", ".tiff")
 """Suffixes of the names of TIFF files."""
 WHITE_IS_ZERO, BLACK_IS_ZERO = 0, 1
 """Values of the tag PhotometricInterpretation that stand for grey values."""
+PREVIEW = 4
+"""Ratio of the largest page's area to a page's from which this one is a preview."""
 
 
 def read_tiff(path: PathLike) -> Sections:
@@ -82,7 +84,7 @@ def read_tiff_shape(path: PathLike) -> tuple[int, int, int]:
     Returns
     -------
     (int, int, int)
-        Number of micrographs, and their rows and columns.
+        Number of micrographs, and rows and columns of the first.
 
     Raises
     ------
@@ -94,7 +96,7 @@ def read_tiff_shape(path: PathLike) -> tuple[int, int, int]:
 
 
 def _micrographs(path: PathLike) -> tuple[list[int], tuple[int, int]]:
-    """Indices of the pages that hold micrographs, and the rows and columns of these."""
+    """Indices of the pages that hold micrographs, and the first one's shape."""
     import tifffile
 
     place = Path(path)
@@ -112,9 +114,11 @@ def _micrographs(path: PathLike) -> tuple[list[int], tuple[int, int]]:
         found = f"{type(error).__name__}: {error}"
         raise expected(path, "a TIFF file", found) from error
     whole = [n for n in range(len(shapes)) if not aside[n]] or list(range(len(shapes)))
+    if not whole:
+        raise expected(path, "a TIFF file", "one without pages")
     # Not every program marks its previews as such.
-    shape = max((shapes[n] for n in whole), key=prod)
-    indices = [n for n in whole if shapes[n] == shape]
+    largest = max(prod(shapes[n]) for n in whole)
+    indices = [n for n in whole if prod(shapes[n]) * PREVIEW > largest]
     for n in indices:
         wanted = "one grey value a pixel; convert it to greyscale"
         if samples[n] != 1:
@@ -123,7 +127,7 @@ def _micrographs(path: PathLike) -> tuple[list[int], tuple[int, int]]:
         if photometric[n] not in (WHITE_IS_ZERO, BLACK_IS_ZERO):
             found = f"PhotometricInterpretation {photometric[n]}"
             raise expected(path, wanted, found)
-    return indices, shape
+    return indices, shapes[indices[0]]
 
 
 def _photometric(page: Any) -> int:

@@ -67,7 +67,7 @@ class MicrographFile:
         InputError
             If the file cannot be read.
         """
-        if self.is_tiff:
+        if self._is_tiff:
             return read_tiff(self.path), None
         return read_micrographs(self.path)
 
@@ -86,13 +86,12 @@ class MicrographFile:
         InputError
             If the file cannot be read.
         """
-        if self.is_tiff:
+        if self._is_tiff:
             return read_tiff_shape(self.path), None
         return read_header(self.path)
 
     @property
-    def is_tiff(self) -> bool:
-        """Whether its name is that of a TIFF file."""
+    def _is_tiff(self) -> bool:
         return self.path.name.lower().endswith(SUFFIXES)
 
 
