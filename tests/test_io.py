@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import os
 import re
+import stat
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -285,6 +287,57 @@ def test_written_whole__leaves_the_old_file_when_interrupted(tmp_path: Path) -> 
         interrupted()
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def fails_for(of_folder: bool, number: int) -> Callable[[int], None]:
+    """An fsync that answers with an error for folders, or for files."""
+    whole = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode) == of_folder:
+            raise OSError(number, os.strerror(number))
+        whole(descriptor)
+
+    return fsync
+
+
+@pytest.mark.parametrize(
+    ("of_folder", "name"),
+    [
+        (True, "EINVAL"),  # CIFS before Linux 4.17, DrvFs
+        (True, "EBADF"),
+        (True, "ENOTSUP"),
+        (True, "EACCES"),
+        (False, "EINVAL"),
+        (False, "ENOSYS"),
+    ],
+)
+def test_written_whole__where_nothing_can_be_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of_folder: bool, name: str
+) -> None:
+    monkeypatch.setattr(os, "fsync", fails_for(of_folder, getattr(errno, name)))
+    path = filled(tmp_path / "a.txt", b"old")
+    with written_whole(path) as part:
+        part.write_text("new")
+    assert path.read_text() == "new"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.parametrize("of_folder", [True, False])
+@pytest.mark.parametrize("name", ["EIO", "ENOSPC", "EDQUOT"])
+def test_written_whole__a_disk_that_fails_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of_folder: bool, name: str
+) -> None:
+    monkeypatch.setattr(os, "fsync", fails_for(of_folder, getattr(errno, name)))
+    path = tmp_path / "a.txt"
+
+    def write() -> None:
+        with written_whole(path) as part:
+            part.write_text("new")
+
+    with pytest.raises(InputError, match="a file that can be written") as error:
+        write()
+    one_line(error, path)
 
 
 # Volumes

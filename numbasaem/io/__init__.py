@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -9,6 +10,11 @@ from pathlib import Path
 
 from numbasaem.aliases import PathLike
 from numbasaem.errors import expected
+
+_CANNOT_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+"""What a file system answers that cannot have the disk hold something."""
+_CANNOT_SYNC_FOLDER = _CANNOT_SYNC | {errno.EBADF, errno.EISDIR, errno.EACCES}
+"""The same of a folder: many shares sync files alone, or do not let one be opened."""
 
 
 @contextmanager
@@ -38,11 +44,11 @@ def written_whole(path: PathLike, previous: Path | None = None) -> Iterator[Path
     part = target.with_name(f".part.{target.name}")
     try:
         yield part
-        _flush(part)
+        _flush(part, _CANNOT_SYNC)
         if previous is not None and target.exists():
             target.replace(previous)
         part.replace(target)
-        _flush(target.parent)
+        _flush(target.parent, _CANNOT_SYNC_FOLDER)
     except OSError as error:
         found = f"{type(error).__name__}: {error.strerror or error}"
         raise expected(target, "a file that can be written", found) from error
@@ -51,10 +57,17 @@ def written_whole(path: PathLike, previous: Path | None = None) -> Iterator[Path
             part.unlink()
 
 
-def _flush(path: Path) -> None:
-    """Have the disk hold what was written to a file, or renamed in a folder."""
-    number = os.open(path, os.O_RDONLY)
+def _flush(path: Path, passed_over: set[int]) -> None:
+    """Have the disk hold what was written to a file, or renamed in a folder.
+
+    Errors of the numbers in `passed_over` are: the file is there and whole without.
+    """
     try:
-        os.fsync(number)
-    finally:
-        os.close(number)
+        number = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
+    except OSError as error:
+        if error.errno not in passed_over:
+            raise
