@@ -14,8 +14,8 @@ import pytest
 import tifffile
 
 from numbasaem.errors import RunWarning
+from numbasaem.io.micrograph_tables import read_micrograph_table
 from numbasaem.io.mrc import read_micrographs, write_micrograph
-from numbasaem.io.relion import read_micrograph_table
 from numbasaem.io.tiff import read_tiff, read_tiff_shape
 from numbasaem.micrographs import reading as inputs
 from numbasaem.micrographs.reading import input_shapes, list_inputs
@@ -292,11 +292,27 @@ def test_list_micrographs__relion(
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        (lambda s: s[s.index("data_micrographs") :], "a table data_optics"),
-        (lambda s: s[: s.index("data_micrographs")], "a table data_micrographs"),
+        (lambda s: s[: s.index("data_micrographs")], "one table of micrographs"),
+        (
+            lambda s: (
+                s.replace("data_micrographs", "data_particles")
+                .replace("two.mrc 2", "two.mrc 2 1")
+                .replace("one.mrc 1", "one.mrc 1 1")
+                .replace(
+                    "_rlnOpticsGroup #2\nM", "_rlnOpticsGroup #2\n_rlnCoordinateX #3\nM"
+                )
+            ),
+            "found particles in data_particles",
+        ),
+        (
+            lambda s: (
+                s.replace("data_micrographs", "data_a")
+                + MICROGRAPHS.replace("data_micrographs", "data_b")
+            ),
+            "found tables data_a, data_b",
+        ),
         (lambda s: s.replace("_rlnMicrographName", "_rlnName"), "rlnMicrographName"),
         (lambda s: s.replace("two.mrc 2", "two.mrc 3"), "rlnOpticsGroup in data_opti"),
-        (lambda s: s.replace("1.25", "wide"), "numbers in rlnMicrographPixelSize"),
         (lambda s: s.replace("two.mrc", "three.mrc"), "no MotionCorr/three.mrc"),
     ],
 )
@@ -308,6 +324,18 @@ def test_list_micrographs__unusable_list(
     line = refusal(load, path)
     assert line.startswith(f"{path}: expected")
     assert named in line
+
+
+@pytest.mark.filterwarnings("ignore:.*1.25 A as listed")
+def test_list_micrographs__unequal_pixel_sizes(project: Path) -> None:
+    path = project / "micrographs.star"
+    path.write_text((OPTICS + MICROGRAPHS).replace("2 1.25", "2 1.5"))
+    assert refusal(load, path) == (
+        f"{project}/MotionCorr/two.mrc: expected the pixel size of the others, 1.25 A, "
+        "or `pixel_size`, found 1.5 A"
+    )
+    with pytest.warns(RunWarning, match=r"1.2 A as given, in place of 1.25 A"):
+        assert load(path, pixel_size=1.2).pixel_size == 1.2
 
 
 def test_list_micrographs__a_list_stands_alone(project: Path) -> None:
@@ -322,7 +350,7 @@ def test_read_micrograph_table__older_name_of_the_pixel_size(project: Path) -> N
     path.write_text(text + MICROGRAPHS)
     table = read_micrograph_table(path)
     assert list(table.pixel_sizes) == [1.25, 1.25]
-    assert table.before_binning
+    assert list(table.before_binning) == [True, True]
     # it may be that of a movie before binning: no match for the header's 1 A
     line = refusal(load, path)
     assert "expected pixels of 1.25 A as in the list, or `pixel_size`" in line
@@ -339,6 +367,7 @@ def test_read_micrograph_table__older_name_of_the_pixel_size(project: Path) -> N
     ],
 )
 @pytest.mark.filterwarnings("ignore:.*in place of:numbasaem.errors.RunWarning")
+@pytest.mark.filterwarnings("ignore:.*no pixel size above 0")
 def test_pixel_size__given_overrules_a_list_that_is_no_good(
     project: Path, change: Callable[[str], str], without: float | str
 ) -> None:

@@ -155,7 +155,7 @@ RECONSTRUCT = "reconstruct noise.mrc --out new --size 7 "
             "reconstruct noise.mrc --out run --size 7",
             "run: expected a folder without a run, or --resume, found run.h5",
         ),
-        (RECONSTRUCT + "--ctf", "noise.mrc: expected its defocus in a STAR list of"),
+        (RECONSTRUCT + "--ctf", "noise.mrc: expected its defocus in a list of mic"),
         ("pick noise.mrc --out p.star", "pick: expected either --volume or --run"),
         (
             "pick noise.mrc --out p.star --run run --invert",

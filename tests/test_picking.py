@@ -17,8 +17,9 @@ from numbasaem.errors import InputError
 from numbasaem.geometry.rotations import rotation_grid
 from numbasaem.geometry.view_grid import ViewGrid
 from numbasaem.io.coordinates import read_boxes, read_topaz
+from numbasaem.io.micrograph_tables import write_micrograph_table
 from numbasaem.io.mrc import read_micrographs, write_micrograph
-from numbasaem.io.relion import read_particles, write_micrograph_table
+from numbasaem.io.relion import read_particles
 from numbasaem.observations import patch_positions
 from numbasaem.observations.patch_cutting import (
     crop_shift_pad,

@@ -19,13 +19,14 @@ from numbasaem.assessment.common_grid import Map, on_common_grid
 from numbasaem.errors import InputError, RunWarning
 from numbasaem.io.atomic_models import load_volume
 from numbasaem.io.coordinates import read_topaz
+from numbasaem.io.micrograph_tables import write_micrograph_table
 from numbasaem.io.mrc import (
     read_micrographs,
     read_volume,
     write_micrograph,
     write_volume,
 )
-from numbasaem.io.relion import read_particles, write_micrograph_table
+from numbasaem.io.relion import read_particles
 from numbasaem.micrographs.fourier_crop import fourier_crop, resampled
 from numbasaem.micrographs.pixel_sizes import PixelSizes, with_pixel_size
 from numbasaem.micrographs.sources import MicrographFile

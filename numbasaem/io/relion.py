@@ -1,13 +1,12 @@
-"""RELION's tables of micrographs, particles and Fourier shell correlations.
+"""RELION's tables of particles and Fourier shell correlations.
 
-The tables are those of RELION 3.1 and later. Parameters of a microscope are plain
-numbers under the names of
-:class:`numbasaem.micrographs.ctf.ContrastTransferFunction`.
+The tables are those of RELION 3.1 and later; lists of micrographs are in
+:mod:`numbasaem.io.micrograph_tables`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -33,22 +32,6 @@ COORDINATES = ("rlnCoordinateX", "rlnCoordinateY")
 """Columns of a particle's centre."""
 ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
 """Columns of a particle's rotation, degrees."""
-MICROGRAPH_PIXEL_SIZES = ("rlnMicrographPixelSize", "rlnMicrographOriginalPixelSize")
-"""Columns that may state the pixel size of micrographs, the best first."""
-CTF_OF_MICROGRAPH = {
-    "rlnDefocusU": "defocus_u",
-    "rlnDefocusV": "defocus_v",
-    "rlnDefocusAngle": "defocus_angle",
-    "rlnPhaseShift": "phase_shift",
-    "rlnCtfBfactor": "b_factor",
-}
-"""Columns of a micrograph's contrast transfer function, and our names for them."""
-CTF_OF_OPTICS = {
-    "rlnVoltage": "voltage",
-    "rlnSphericalAberration": "spherical_aberration",
-    "rlnAmplitudeContrast": "amplitude_contrast",
-}
-"""Columns of the part that all micrographs of a group share, and our names for them."""
 FREQUENCY, CORRELATION = "rlnResolution", "rlnFourierShellCorrelation"
 """Columns of a shell: its frequency, 1/angstrom, and the correlation there."""
 CORRELATIONS = (
@@ -75,146 +58,6 @@ class ParticleTables:
 
     particles: pd.DataFrame
     optics: pd.DataFrame | None
-
-
-@dataclass(frozen=True)
-class MicrographTable:
-    """Micrographs that RELION lists.
-
-    Attributes
-    ----------
-    micrographs : pandas.DataFrame
-        One row per micrograph.
-    optics : pandas.DataFrame
-        One row per optics group.
-    pixel_sizes : sequence of float or None
-        Angstrom per pixel of each micrograph; None where the list does not say.
-    before_binning : bool
-        Whether these are the movies', as the list has no others.
-    ctf_parameters : sequence of dict or None
-        Parameters of each micrograph's contrast transfer function, by our names; None
-        where the list has no defocus.
-    """
-
-    micrographs: pd.DataFrame
-    optics: pd.DataFrame
-    pixel_sizes: Sequence[float | None]
-    before_binning: bool
-    ctf_parameters: Sequence[dict[str, float] | None]
-
-
-def read_micrograph_table(path: PathLike) -> MicrographTable:
-    """Read a list of micrographs that RELION 3.1 or later wrote.
-
-    Parameters
-    ----------
-    path : path-like
-        A ``micrographs.star``.
-
-    Returns
-    -------
-    MicrographTable
-        Every column of the micrographs and of the optics groups.
-
-    Raises
-    ------
-    InputError
-        If the file is missing or damaged, or lacks the optics table, a column or
-        micrographs.
-    """
-    tables = read_tables(path)
-    for name in ("optics", "micrographs"):
-        if name not in tables:
-            wanted = f"a table data_{name}, as RELION 3.1 or later writes it"
-            raise expected(path, wanted, f"tables {', '.join(tables)}")
-    micrographs, optics = tables["micrographs"], tables["optics"]
-    require_column(path, micrographs, "rlnMicrographName")
-    for table in (micrographs, optics):
-        require_numbers(path, table, ("rlnOpticsGroup",))
-    known = set(optics["rlnOpticsGroup"])
-    for group in micrographs["rlnOpticsGroup"]:
-        if group not in known:
-            raise expected(path, "each rlnOpticsGroup in data_optics", f"no {group}")
-    if len(micrographs) == 0:
-        raise expected(path, "micrographs", "none")
-    pixel_sizes, before_binning = _pixel_sizes(path, micrographs, optics)
-    parameters = _ctf_parameters(path, micrographs, optics)
-    return MicrographTable(micrographs, optics, pixel_sizes, before_binning, parameters)
-
-
-def _pixel_sizes(
-    path: PathLike, micrographs: pd.DataFrame, optics: pd.DataFrame
-) -> tuple[list[float | None], bool]:
-    """Pixel size of each micrograph, if stated, and whether it is the movie's."""
-    column = next((c for c in MICROGRAPH_PIXEL_SIZES if c in optics), None)
-    if column is None:
-        return [None] * len(micrographs), False
-    require_numbers(path, optics, (column,))
-    sizes = dict(zip(optics["rlnOpticsGroup"], optics[column], strict=True))
-    of_each = [float(sizes[group]) for group in micrographs["rlnOpticsGroup"]]
-    known = [size if size > 0 else None for size in of_each]
-    return known, column == MICROGRAPH_PIXEL_SIZES[1]
-
-
-def _ctf_parameters(
-    path: PathLike, micrographs: pd.DataFrame, optics: pd.DataFrame
-) -> list[dict[str, float] | None]:
-    """Parameters of each micrograph, if the list has the defocus of its micrographs."""
-    if not {"rlnDefocusU", "rlnDefocusV"} <= set(micrographs):
-        return [None] * len(micrographs)
-    of_group = optics[
-        ["rlnOpticsGroup", *(c for c in CTF_OF_OPTICS if c in optics)]
-    ].drop_duplicates("rlnOpticsGroup")
-    own = micrographs[
-        ["rlnOpticsGroup", *(c for c in CTF_OF_MICROGRAPH if c in micrographs)]
-    ]
-    table = own.merge(of_group, on="rlnOpticsGroup", how="left")
-    require_column(path, table, "rlnVoltage")
-    names = CTF_OF_MICROGRAPH | CTF_OF_OPTICS
-    columns = [column for column in table if column in names]
-    require_numbers(path, table, columns)
-    return [
-        {names[c]: float(value) for c, value in zip(columns, row, strict=True)}
-        for row in table[columns].to_numpy(np.float64)
-    ]
-
-
-def write_micrograph_table(
-    path: PathLike,
-    names: Sequence[str],
-    pixel_size: float,
-    ctf_parameters: Sequence[Mapping[str, float]] = (),
-) -> None:
-    """Write a list of micrographs as RELION 3.1 does.
-
-    Parameters
-    ----------
-    path : path-like
-        Where to write it.
-    names : sequence of str
-        Files of the micrographs.
-    pixel_size : float
-        Angstrom per pixel.
-    ctf_parameters : sequence of mapping, optional
-        Parameters of each micrograph's contrast transfer function, by our names, all of
-        one microscope.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be written.
-    """
-    import pandas as pd
-
-    rows = pd.DataFrame({"rlnMicrographName": list(names)})
-    rows["rlnOpticsGroup"] = 1
-    optics = optics_table(pixel_size)
-    if ctf_parameters:
-        for column, name in CTF_OF_MICROGRAPH.items():
-            rows[column] = [parameters[name] for parameters in ctf_parameters]
-        for column, name in CTF_OF_OPTICS.items():
-            optics[column] = ctf_parameters[0][name]
-    write_tables(path, {"optics": optics, "micrographs": rows})
 
 
 def write_particles(

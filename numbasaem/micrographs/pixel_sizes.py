@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from numbasaem.errors import expected, warn
+from numbasaem.io.micrograph_tables import MICROGRAPH_PIXEL_SIZES
 from numbasaem.io.mrc import spacing_text
-from numbasaem.io.relion import MICROGRAPH_PIXEL_SIZES
 
 if TYPE_CHECKING:
     import pandas as pd

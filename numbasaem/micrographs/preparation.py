@@ -191,7 +191,7 @@ class Preparation:
         """Contrast transfer function and the size of the pixels it is taken over."""
         prepared_size = self.pixel_size or pixel_size
         if ctf is None:
-            wanted = "its defocus in a STAR list of micrographs, or `ctf=False`"
+            wanted = "its defocus in a list of micrographs, or `ctf=False`"
             raise expected(where, wanted, "none")
         if prepared_size is None:
             raise expected(where, "a pixel size, or `pixel_size`", "none")

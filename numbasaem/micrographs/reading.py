@@ -157,13 +157,15 @@ def input_shapes(inputs: Sequence[Input], settings: Settings) -> list[InputShape
     Raises
     ------
     InputError
-        If one is not there, not an image or too small.
+        If one is not there, not an image or too small, or its contrast transfer
+        function is wanted and unknown.
     """
     preparation = preparation_of(settings)
     shapes = []
     for number, item in enumerate(inputs):
         if isinstance(item, MicrographFile):
             where = str(item.path)
+            _refuse_unknown_lens(item, preparation)
             (count, *shape), in_header = item.header()
             pixel_size = settings.pixel_size or stated_pixel_size(item, in_header)
         else:
@@ -198,14 +200,23 @@ def prepared_micrographs(
     Raises
     ------
     InputError
-        If the file cannot be read or prepared or its pixel size is unusable.
+        If the file cannot be read or prepared, its pixel size is unusable, or its
+        contrast transfer function is wanted and unknown.
     """
+    _refuse_unknown_lens(file, preparation)
     sections, in_header = file.open()
     pixel_size = pixel_sizes.of(file, in_header)
     for number, image in enumerate(sections, start=1):
         several = len(sections) > 1
         where = f"{file.path} section {number}" if several else str(file.path)
         yield preparation(where, image, pixel_size, file.ctf)
+
+
+def _refuse_unknown_lens(file: MicrographFile, preparation: Preparation) -> None:
+    """Refuse a file without the contrast transfer function that is asked for."""
+    if preparation.ctf and file.ctf is None:
+        wanted = "its defocus in a list of micrographs, or `ctf=False`"
+        raise expected(file.path, wanted, file.ctf_fault)
 
 
 def list_inputs(micrographs: Micrographs) -> list[Input]:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from numbasaem.aliases import PathLike
 from numbasaem.errors import InputError, expected
+from numbasaem.io.micrograph_tables import read_micrograph_table
 from numbasaem.io.mrc import Spacing, read_header, read_micrographs
-from numbasaem.io.relion import MicrographTable, read_micrograph_table
 from numbasaem.io.sections import Sections
 from numbasaem.io.tiff import SUFFIXES, read_tiff, read_tiff_shape
 
@@ -43,6 +43,8 @@ class MicrographFile:
         Row of the list's optics table that holds for it; 1 without a list.
     ctf : ContrastTransferFunction or None
         Contrast transfer function, where a list states it.
+    ctf_fault : str
+        What a list has in place of one that can be used.
     """
 
     path: Path
@@ -50,6 +52,7 @@ class MicrographFile:
     listed_pixel_size: float | None = None
     optics_group: int = 1
     ctf: ContrastTransferFunction | None = None
+    ctf_fault: str = "none"
     listed_before_binning: bool = False
 
     def open(self) -> tuple[Sections, Spacing]:
@@ -155,14 +158,14 @@ def _matching(source: PathLike) -> list[Path]:
 def _listed(source: PathLike) -> MicrographList:
     """Files of a STAR list, sought from its folder, then from the working folder."""
     table = read_micrograph_table(source)
-    ctfs = _contrast_transfer_functions(source, table)
     rows = table.micrographs
     files = []
-    for name, group, pixel_size, ctf in zip(
+    for name, group, pixel_size, before_binning, parameters in zip(
         rows["rlnMicrographName"],
         rows["rlnOpticsGroup"],
         table.pixel_sizes,
-        ctfs,
+        table.before_binning,
+        table.ctf_parameters,
         strict=True,
     ):
         places = (Path(source).parent / name, Path(name))
@@ -170,23 +173,28 @@ def _listed(source: PathLike) -> MicrographList:
         if path is None:
             wanted = "files in rlnMicrographName, from its folder or the working folder"
             raise expected(source, wanted, f"no {name}")
+        ctf, fault = _contrast_transfer_function(parameters)
         files.append(
             MicrographFile(
-                path, name, pixel_size, int(group), ctf, table.before_binning
+                path,
+                name,
+                pixel_size,
+                int(group),
+                ctf,
+                ctf_fault=fault,
+                listed_before_binning=before_binning,
             )
         )
     return MicrographList(tuple(files), table.optics)
 
 
-def _contrast_transfer_functions(
-    source: PathLike, table: MicrographTable
-) -> list[ContrastTransferFunction | None]:
-    """Contrast transfer function of each micrograph of a list, where it states one."""
+def _contrast_transfer_function(
+    parameters: dict[str, float] | str,
+) -> tuple[ContrastTransferFunction | None, str]:
+    """A micrograph's contrast transfer function, or what a list has in its place."""
+    if isinstance(parameters, str):
+        return None, parameters
     try:
-        return [
-            None if parameters is None else ContrastTransferFunction(**parameters)
-            for parameters in table.ctf_parameters
-        ]
+        return ContrastTransferFunction(**parameters), "none"
     except InputError as error:
-        where = f"{source}: {error.where}"
-        raise expected(where, error.wanted, error.found) from None
+        return None, f"{error.where} {error.found}"

@@ -16,8 +16,9 @@ from numbasaem.aliases import PathLike
 from numbasaem.errors import expected
 from numbasaem.geometry.rotations import relion_angles
 from numbasaem.io import written_whole
+from numbasaem.io.micrograph_tables import write_micrograph_table
 from numbasaem.io.mrc import write_micrograph, write_volume
-from numbasaem.io.relion import optics_table, write_micrograph_table, write_particles
+from numbasaem.io.relion import optics_table, write_particles
 
 from .scene import Progress, Scene, SimulatedMicrograph, Simulation
 from .settings import VOLTAGE, SimulationSettings
