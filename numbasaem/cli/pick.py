@@ -22,7 +22,8 @@ def command(
         Path,
         typer.Option(
             metavar="FILE",
-            help="Table to write: .star (RELION), .box (EMAN) or .txt (Topaz).",
+            help="Table to write: .star (RELION), .box (EMAN), .txt (Topaz), "
+            ".cs (cryoSPARC).",
         ),
     ],
     volume: Annotated[

@@ -39,7 +39,8 @@ def command(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Table of particles to write: .star, .box (EMAN) or .txt (Topaz).",
+            help="Table of particles to write: .star, .box (EMAN), .txt (Topaz) or "
+            ".cs (cryoSPARC).",
         ),
     ] = None,
     write_report: Annotated[

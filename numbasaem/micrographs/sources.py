@@ -1,4 +1,4 @@
-"""Lists of micrographs: files, patterns, and RELION's `micrographs.star`."""
+"""Lists of micrographs: files, patterns, and lists of RELION and cryoSPARC."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from numbasaem.aliases import PathLike
 from numbasaem.errors import InputError, expected
-from numbasaem.io.micrograph_tables import read_micrograph_table
+from numbasaem.io import cryosparc
+from numbasaem.io.micrograph_tables import MicrographTable, read_micrograph_table
 from numbasaem.io.mrc import Spacing, read_header, read_micrographs
 from numbasaem.io.sections import Sections
 from numbasaem.io.tiff import SUFFIXES, read_tiff, read_tiff_shape
@@ -45,6 +46,8 @@ class MicrographFile:
         Contrast transfer function, where a list states it.
     ctf_fault : str
         What a list has in place of one that can be used.
+    uid : int or None
+        Number by which cryoSPARC knows it.
     """
 
     path: Path
@@ -54,6 +57,7 @@ class MicrographFile:
     ctf: ContrastTransferFunction | None = None
     ctf_fault: str = "none"
     listed_before_binning: bool = False
+    uid: int | None = None
 
     def open(self) -> tuple[Sections, Spacing]:
         """Open the file.
@@ -120,8 +124,8 @@ def list_micrographs(sources: Sequence[PathLike]) -> MicrographList:
     Parameters
     ----------
     sources : sequence of path-like
-        Files (MRC, TIFF), patterns with ``*``, ``?`` or ``[...]``, or one STAR file in
-        which RELION lists micrographs.
+        Files (MRC, TIFF), patterns with ``*``, ``?`` or ``[...]``, one STAR file in
+        which RELION lists micrographs, or the `.cs` files of one output of cryoSPARC.
 
     Returns
     -------
@@ -134,12 +138,15 @@ def list_micrographs(sources: Sequence[PathLike]) -> MicrographList:
         If a pattern matches nothing, a list is unusable, or a list is not alone.
     """
     files: list[MicrographFile] = []
+    suffixes = {Path(source).suffix.lower() for source in sources}
+    if suffixes == {cryosparc.SUFFIX}:
+        return _listed(sources[0], cryosparc.read_exposures(sources))
     for source in sources:
-        if Path(source).suffix.lower() == ".star":
+        if Path(source).suffix.lower() in (".star", cryosparc.SUFFIX):
             if len(sources) > 1:
                 found = f"{len(sources) - 1} more"
                 raise expected(source, "a list of micrographs on its own", found)
-            return _listed(source)
+            return _listed(source, read_micrograph_table(source))
         files += [MicrographFile(path, path.name) for path in _matching(source)]
     return MicrographList(tuple(files))
 
@@ -155,23 +162,29 @@ def _matching(source: PathLike) -> list[Path]:
     return [Path(name) for name in names]
 
 
-def _listed(source: PathLike) -> MicrographList:
-    """Files of a STAR list, sought from its folder, then from the working folder."""
-    table = read_micrograph_table(source)
+def _listed(source: PathLike, table: MicrographTable) -> MicrographList:
+    """Files of a list, sought from its folder, then from the working folder.
+
+    Lists of cryoSPARC are in a folder of the one that their names begin from.
+    """
     rows = table.micrographs
+    folders = [Path(source).parent, Path()]
+    if Path(source).suffix.lower() == cryosparc.SUFFIX:
+        folders.insert(1, Path(source).resolve().parent.parent)
     files = []
-    for name, group, pixel_size, before_binning, parameters in zip(
+    for name, group, uid, pixel_size, before_binning, parameters in zip(
         rows["rlnMicrographName"],
         rows["rlnOpticsGroup"],
+        rows["uid"] if "uid" in rows else [None] * len(rows),
         table.pixel_sizes,
         table.before_binning,
         table.ctf_parameters,
         strict=True,
     ):
-        places = (Path(source).parent / name, Path(name))
+        places = (folder / name for folder in folders)
         path = next((place for place in places if place.exists()), None)
         if path is None:
-            wanted = "files in rlnMicrographName, from its folder or the working folder"
+            wanted = "files of the names, from its folder or the working folder"
             raise expected(source, wanted, f"no {name}")
         ctf, fault = _contrast_transfer_function(parameters)
         files.append(
@@ -183,6 +196,7 @@ def _listed(source: PathLike) -> MicrographList:
                 ctf,
                 ctf_fault=fault,
                 listed_before_binning=before_binning,
+                uid=None if uid is None else int(uid),
             )
         )
     return MicrographList(tuple(files), table.optics)

@@ -208,7 +208,8 @@ def _picked(
     template, size = picker.template, picker.preparation.size
     names: list[str] = []
     groups: list[int] = []
-    heights: list[int] = []
+    uids: list[int | None] = []
+    shapes: list[tuple[int, ...]] = []
     coordinates, views, probabilities = [], [], []
     for file in listed.files:
         several = len(file.open()[0]) > 1
@@ -226,7 +227,8 @@ def _picked(
             probabilities.append(particles.probability[live])
             names += [name] * len(centres)
             groups += [file.optics_group] * len(centres)
-            heights += [micrograph.original_shape[0]] * len(centres)
+            uids += [file.uid] * len(centres)
+            shapes += [micrograph.original_shape] * len(centres)
     pixel_size = picker.pixel_sizes.common
     assert pixel_size is not None
     binning = (picker.preparation.pixel_size or pixel_size) / pixel_size
@@ -236,7 +238,8 @@ def _picked(
         angles=relion_angles(np.concatenate(views)),
         probability=np.concatenate(probabilities),
         optics_groups=groups,
-        micrograph_heights=heights,
+        micrograph_uids=uids,
+        micrograph_shapes=np.array(shapes, np.intp).reshape(-1, 2),
         pixel_size=pixel_size,
         box=round(size * binning),
         optics=None

@@ -11,6 +11,7 @@ import numpy as np
 from numbasaem.aliases import PathLike
 from numbasaem.errors import expected
 from numbasaem.io.coordinates import read_topaz, write_boxes, write_topaz
+from numbasaem.io.cryosparc import read_locations, write_locations
 from numbasaem.io.relion import COORDINATES, read_particles, write_particles
 from numbasaem.io.tiff import SUFFIXES as TIFF_SUFFIXES
 from numbasaem.io.tiff import read_tiff_shape
@@ -22,9 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import pandas as pd
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
-SUFFIXES = (".star", ".box", ".txt")
+SUFFIXES = (".star", ".box", ".txt", ".cs")
 """Suffixes of the formats that picks are written in."""
 
 
@@ -42,10 +43,12 @@ class PickedParticles:
         RELION's rot, tilt and psi of the likeliest view, degrees.
     probability : float64, shape (n,)
         Figure of merit; see :class:`numbasaem.picking.algorithm.Picks`.
-    micrograph_heights : list of int, length n
-        Rows of each particle's micrograph as it was given.
     optics_groups : list of int, length n
         Row of `optics` of each particle's micrograph.
+    micrograph_uids : list of int or None, length n
+        Number by which cryoSPARC knows it.
+    micrograph_shapes : intp, shape (n, 2)
+        Its rows and columns as it was given.
     pixel_size : float
         Angstrom per pixel of the micrographs as they were given.
     box : int
@@ -58,8 +61,9 @@ class PickedParticles:
     coordinates: NDArray[np.float64]
     angles: NDArray[np.float64]
     probability: NDArray[np.float64]
-    micrograph_heights: list[int]
     optics_groups: list[int]
+    micrograph_uids: list[int | None]
+    micrograph_shapes: NDArray[np.intp]
     pixel_size: float
     box: int
     optics: pd.DataFrame | None
@@ -84,12 +88,18 @@ def check_table(
     ------
     InputError
         If its suffix stands for no format, its folder does not exist, or there are
-        several micrographs and the format holds one; a stack counts as several.
+        several micrographs and the format holds one, in all or in a file; a stack
+        counts as several.
     """
     _check_name(path, made)
     if path.suffix.lower() == ".box":
         listed = list_micrographs(sources)
         _check_one_micrograph(path, sum(file.header()[0][0] for file in listed.files))
+    if path.suffix.lower() == ".cs":
+        for file in list_micrographs(sources).files:
+            if file.header()[0][0] > 1:
+                wanted = "files of one micrograph each, or a .star or .txt"
+                raise expected(path, wanted, f"the stack {file.path}")
 
 
 def write_picks(path: Path, picks: PickedParticles) -> None:
@@ -98,7 +108,8 @@ def write_picks(path: Path, picks: PickedParticles) -> None:
     Parameters
     ----------
     path : Path
-        ``.star`` (RELION), ``.box`` (EMAN, one micrograph) or ``.txt`` (Topaz).
+        ``.star`` (RELION), ``.box`` (EMAN, one micrograph), ``.txt`` (Topaz) or
+        ``.cs`` (cryoSPARC).
     picks : PickedParticles
         The particles.
 
@@ -113,10 +124,19 @@ def write_picks(path: Path, picks: PickedParticles) -> None:
         _check_one_micrograph(path, len(set(picks.micrograph_names)))
         write_boxes(path, picks.coordinates, picks.box)
     elif suffix == ".txt":
-        centres = _as_topaz_counts(
-            picks.micrograph_names, picks.coordinates, picks.micrograph_heights
-        )
+        heights = picks.micrograph_shapes[:, 0]
+        centres = _as_topaz_counts(picks.micrograph_names, picks.coordinates, heights)
         write_topaz(path, picks.micrograph_names, centres, picks.probability)
+    elif suffix == ".cs":
+        write_locations(
+            path,
+            micrograph_names=picks.micrograph_names,
+            micrograph_uids=picks.micrograph_uids,
+            micrograph_shapes=picks.micrograph_shapes,
+            coordinates=picks.coordinates,
+            pixel_size=picks.pixel_size,
+            figure_of_merit=picks.probability,
+        )
     else:
         write_particles(
             path,
@@ -136,8 +156,8 @@ def match_tables(found: Path, true: Path, tolerance_px: float) -> Match:
     Parameters
     ----------
     found, true : Path
-        Picks, and the particles that there are: ``.star`` or ``.txt`` (Topaz).
-        Micrographs go by their names without folder and suffix.
+        Picks, and the particles that there are: ``.star``, ``.txt`` (Topaz) or ``.cs``
+        (cryoSPARC). Micrographs go by their names without folder and suffix.
     tolerance_px : float
         Largest distance of a match, pixels.
 
@@ -164,12 +184,12 @@ def match_tables(found: Path, true: Path, tolerance_px: float) -> Match:
 
 
 def _as_topaz_counts(
-    names: Sequence[str], centres: NDArray[np.float64], heights: Sequence[int]
+    names: Sequence[str], centres: NDArray[np.float64], heights: ArrayLike
 ) -> NDArray[np.float64]:
     """Centres (y, x) with rows of TIFF files counted from the top, as Topaz does."""
     is_tiff = np.array([_is_tiff(name) for name in names], dtype=bool)
     turned = np.array(centres, dtype=np.float64).reshape(-1, 2)
-    turned[is_tiff, 0] = np.array(heights)[is_tiff] - 1 - turned[is_tiff, 0]
+    turned[is_tiff, 0] = np.asarray(heights)[is_tiff] - 1 - turned[is_tiff, 0]
     return turned
 
 
@@ -210,6 +230,9 @@ def _centres_by_micrograph(
     if path.suffix.lower() == ".txt":
         names, centres, _ = read_topaz(path)  # names without suffix
         stems = np.array([Path(name).name for name in names], dtype=object)
+    elif path.suffix.lower() == ".cs":
+        names, centres = read_locations(path)
+        stems = np.array([Path(name).stem for name in names], dtype=object)
     else:
         table = read_particles(path).particles
         names = list(table["rlnMicrographName"])
