@@ -13,6 +13,7 @@ from typing import ParamSpec, TypeVar
 import numba
 
 from ._cache import KernelCache, enabled
+from ._fork import refuse_after_fork
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -46,4 +47,10 @@ def kernel(flags: Flags) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
 
 def parallel_kernel(flags: Flags) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
     """Compile a function whose `prange` loops run on all threads set in Numba."""
-    return lambda function: _compiled(function, flags, parallel=True)
+
+    def compiled(function: Callable[_P, _R]) -> Callable[_P, _R]:
+        dispatcher = _compiled(function, flags, parallel=True)
+        refuse_after_fork(dispatcher)
+        return dispatcher
+
+    return compiled
