@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import numba
 import pytest
@@ -104,6 +106,65 @@ def test_cache__damaged_file(caches: Path, kind: str, damage: bytes) -> None:
     # and it is whole again
     again = compiled()
     assert (again(3.0), n_hits(again)) == (6, 1)
+
+
+def test_cache__flipped_bit(caches: Path) -> None:
+    """Code that is not what was compiled does not run."""
+    compiled()(3.0)
+    (path,) = caches.rglob("*.nbc")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.warns(RunWarning, match=r"compiled anew .*\.nbc is damaged\)"):
+        assert compiled()(3.0) == 6
+    again = compiled()
+    assert (again(3.0), n_hits(again)) == (6, 1)
+
+
+@pytest.mark.parametrize("kind", ["nbi", "nbc"])
+def test_cache__folder_in_place_of_a_file(caches: Path, kind: str) -> None:
+    compiled()(3.0)
+    (path,) = caches.rglob(f"*.{kind}")
+    path.unlink()
+    path.mkdir()
+    with pytest.warns(RunWarning) as told:
+        assert compiled()(3.0) == 6
+    assert len(told) == 1
+
+
+@pytest.mark.parametrize("name", ["ENOSPC", "EROFS", "EDQUOT", "EACCES"])
+def test_cache__disk_that_takes_nothing(
+    caches: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def full(self: object, path: str) -> NoReturn:
+        raise OSError(getattr(errno, name), os.strerror(getattr(errno, name)))
+
+    monkeypatch.setattr(_cache._Files, "_open_for_write", full)
+    with pytest.warns(RunWarning, match="no compiled functions kept") as told:
+        assert compiled()(3.0) == 6
+    assert len(told) == 1
+
+
+def test_cache__relative_folder_is_ignored(
+    caches: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "cache")
+    monkeypatch.setenv("HOME", str(caches))
+    assert _cache.folder() == caches / ".cache" / "numbasaem" / _cache._state()
+
+
+def test_cache__without_a_home_nothing_is_read(
+    caches: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files of the same names in the working folder are of anybody."""
+    compiled()(3.0)
+    (index,) = caches.rglob("*.nbi")
+    monkeypatch.chdir(index.parent.parent)
+    monkeypatch.setattr(_cache, "folder", lambda: None)
+    function = compiled()
+    with pytest.warns(RunWarning, match="no home folder"):
+        assert function(3.0) == 6
+    assert n_hits(function) == 0
 
 
 def test_cache__unwritable_folder(caches: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pickle
 import re
 import shutil
 from contextlib import suppress
@@ -22,6 +23,8 @@ from numbasaem.errors import warn
 
 _STATES_KEPT = 8
 """Number of states of the sources, this one included, whose functions are kept."""
+_SEAL = hashlib.sha256().digest_size
+"""Number of bytes before a function's code."""
 _STATE_NAME = re.compile(r"[0-9a-f]{16}")
 
 
@@ -51,7 +54,9 @@ def folder() -> Path | None:
         Inside the folder set for Numba, if one is, else in the user's folder of
         caches; None if the user has no such folder. It need not exist.
     """
-    base = numba.config.CACHE_DIR or os.environ.get("XDG_CACHE_HOME")
+    chosen = os.environ.get("XDG_CACHE_HOME", "")
+    # A relative one would be another in every working folder: its standard ignores it.
+    base = numba.config.CACHE_DIR or (chosen if os.path.isabs(chosen) else "")
     try:
         home = Path(base) if base else Path.home() / ".cache"
     except RuntimeError:
@@ -111,18 +116,45 @@ class _Implementation(caching.CompileResultCacheImpl):  # type: ignore[misc]
     _locator_classes = (_Locator,)
 
 
+class _Files(caching.IndexDataCacheFile):  # type: ignore[misc]
+    """Files of one function; code follows its SHA-256, for damaged code would run."""
+
+    def _save_data(self, name: str, data: Any) -> None:
+        code = self._dump(data)
+        with self._open_for_write(self._data_path(name)) as stream:
+            stream.write(hashlib.sha256(code).digest() + code)
+
+    def _load_data(self, name: str) -> Any:
+        content = Path(self._data_path(name)).read_bytes()
+        seal, code = content[:_SEAL], content[_SEAL:]
+        if hashlib.sha256(code).digest() != seal:
+            raise ValueError(f"{name} is damaged")
+        return pickle.loads(code)
+
+
 class KernelCache(caching.FunctionCache):  # type: ignore[misc]
     """Cache of one function; if it fails, the function is compiled anew."""
 
     _impl_class = _Implementation
     _complained = False
 
+    def __init__(self, py_func: Any) -> None:
+        super().__init__(py_func)
+        locator = self._impl.locator
+        self._cache_file = _Files(
+            self.cache_path, self._impl.filename_base, locator.get_source_stamp()
+        )
+
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """Compiled function of a signature, or None where there is none."""
+        if folder() is None:
+            return None
         try:
             return super().load_overload(sig, target_context)
+        except OSError:  # Keeping the function anew says what is wrong.
+            return None
         except Exception as error:  # Whatever bytes were read in place of the code.
-            self._complain(error)
+            self._complain("compiled anew what could not be read", error)
             return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
@@ -136,14 +168,13 @@ class KernelCache(caching.FunctionCache):  # type: ignore[misc]
                 self.flush()
                 super().save_overload(sig, data)
         except Exception as error:
-            self._complain(error)
+            self._complain("no compiled functions kept", error)
             self.disable()
 
     @staticmethod
-    def _complain(error: Exception) -> None:
+    def _complain(message: str, error: Exception) -> None:
         """Say once in a process what is wrong."""
         if not KernelCache._complained:
             KernelCache._complained = True
             reason = " ".join(f"{type(error).__name__}: {error}".split())
-            message = f"{folder() or 'cache'}: no compiled functions kept ({reason})"
-            warn(message)
+            warn(f"{folder() or 'cache'}: {message} ({reason})")
