@@ -591,6 +591,38 @@ def test_write_particles__with_the_optics_of_a_list(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("sizes", "written"),
+    [
+        ({}, {"rlnMicrographPixelSize": 2}),
+        ({"rlnMicrographOriginalPixelSize": 1}, {"rlnMicrographOriginalPixelSize": 1}),
+        (
+            {"rlnMicrographOriginalPixelSize": 0.5, "rlnMicrographPixelSize": 1},
+            {"rlnMicrographOriginalPixelSize": 1},
+        ),
+        ({"rlnMicrographPixelSize": 0, "rlnImagePixelSize": 3}, {}),
+        ({"rlnMicrographPixelSize": "nan"}, {}),
+    ],
+)
+def test_write_particles__one_pixel_size(
+    tmp_path: Path, sizes: dict[str, float], written: dict[str, float]
+) -> None:
+    path = tmp_path / "picks.star"
+    optics = pd.DataFrame([{"rlnOpticsGroup": 1} | sizes])
+    write_particles(
+        path,
+        micrograph_names=["a"],
+        coordinates=np.zeros((1, 2)),
+        pixel_size=2,
+        optics=optics,
+    )
+    again = read_particles(path).optics
+    assert again is not None
+    assert again["rlnMicrographPixelSize"][0] == 2
+    for column in sizes:
+        assert again[column][0] == written.get(column, 2)
+
+
+@pytest.mark.parametrize(
     ("content", "found"),
     [
         (None, "no such file"),

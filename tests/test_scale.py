@@ -9,7 +9,6 @@ from typing import Any
 
 import mrcfile
 import numpy as np
-import pandas as pd
 import pytest
 import tifffile
 from numpy.typing import NDArray
@@ -28,7 +27,7 @@ from numbasaem.io.mrc import (
 )
 from numbasaem.io.relion import read_particles
 from numbasaem.micrographs.fourier_crop import fourier_crop, resampled
-from numbasaem.micrographs.pixel_sizes import PixelSizes, with_pixel_size
+from numbasaem.micrographs.pixel_sizes import PixelSizes
 from numbasaem.micrographs.sources import MicrographFile
 from numbasaem.picking.scores import match_picks
 from numbasaem.simulation.files import simulate_to_folder
@@ -286,24 +285,6 @@ def test_reconstruct__one_pixel_size_in_all_outputs(data: Path, tmp_path: Path) 
     assert optics is not None
     sizes = optics[["rlnMicrographPixelSize", "rlnMicrographOriginalPixelSize"]]
     assert (sizes == 2.0).all(axis=None)
-
-
-def test_with_pixel_size__keeps_the_proportions() -> None:
-    optics = pd.DataFrame(
-        {
-            "rlnOpticsGroup": [1, 2, 3],
-            "rlnMicrographPixelSize": [1.0, 2.0, 0.0],
-            "rlnMicrographOriginalPixelSize": [0.5, 1.0, 1.0],
-            "rlnVoltage": [300, 200, 300],
-        }
-    )
-    changed = with_pixel_size(optics, 4.0)
-    assert list(changed["rlnMicrographPixelSize"]) == [4.0] * 3
-    assert list(changed["rlnMicrographOriginalPixelSize"])[:2] == [2.0, 2.0]
-    assert list(changed["rlnVoltage"]) == [300, 200, 300]
-    pd.testing.assert_frame_equal(with_pixel_size(optics[:1], 1.0), optics[:1])
-    bare = with_pixel_size(optics[["rlnOpticsGroup"]], 4.0)
-    assert list(bare["rlnMicrographPixelSize"]) == [4.0] * 3
 
 
 # --- lists and headers -------------------------------------------------------------

@@ -15,13 +15,13 @@ import numpy as np
 from numbasaem.aliases import PathLike
 from numbasaem.errors import expected, warn
 
-from .relion import optics_table
+from .relion import PIXEL_SIZES, optics_table
 from .star import read_tables, require_column, require_numbers, write_tables
 
 if TYPE_CHECKING:
     import pandas as pd
 
-MICROGRAPH_PIXEL_SIZES = ("rlnMicrographPixelSize", "rlnMicrographOriginalPixelSize")
+MICROGRAPH_PIXEL_SIZES = PIXEL_SIZES[:2]
 """Columns that may state the pixel size of micrographs, the best first."""
 DETECTOR_PIXEL, MAGNIFICATION = "rlnDetectorPixelSize", "rlnMagnification"
 """Columns that state it in RELION 3.0: micrometres of a pixel of the detector, and how

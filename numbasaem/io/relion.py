@@ -32,6 +32,12 @@ COORDINATES = ("rlnCoordinateX", "rlnCoordinateY")
 """Columns of a particle's centre."""
 ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
 """Columns of a particle's rotation, degrees."""
+PIXEL_SIZES = (
+    "rlnMicrographPixelSize",
+    "rlnMicrographOriginalPixelSize",
+    "rlnImagePixelSize",
+)
+"""Columns of the pixel sizes of micrographs, movies and particles."""
 FREQUENCY, CORRELATION = "rlnResolution", "rlnFourierShellCorrelation"
 """Columns of a shell: its frequency, 1/angstrom, and the correlation there."""
 CORRELATIONS = (
@@ -89,6 +95,8 @@ def write_particles(
         How sure a picker is of each particle.
     optics : pandas.DataFrame, optional
         Table of optics groups; by default one group that states the pixel size alone.
+        Its ``rlnMicrographPixelSize`` becomes `pixel_size`, in which coordinates are;
+        other pixel sizes keep their ratio to it.
     optics_groups : sequence of int, length n, optional
         Group of each particle; 1 by default.
 
@@ -115,7 +123,28 @@ def write_particles(
     particles["rlnMicrographName"] = list(micrograph_names)
     if optics is None:
         optics = optics_table(pixel_size)
-    write_tables(path, {"optics": optics, "particles": particles})
+    tables = {"optics": _of_pixel_size(optics, pixel_size), "particles": particles}
+    write_tables(path, tables)
+
+
+def _of_pixel_size(optics: pd.DataFrame, pixel_size: float) -> pd.DataFrame:
+    """Optics groups whose micrographs have that pixel size, movies in proportion.
+
+    A movie's that stands alone says nothing of the micrographs' and stays.
+    """
+    import pandas as pd
+
+    sizes = {
+        column: pd.to_numeric(optics[column], errors="coerce")
+        for column in PIXEL_SIZES
+        if column in optics
+    }
+    if PIXEL_SIZES[0] not in sizes:
+        return optics.assign(**{PIXEL_SIZES[0]: pixel_size})
+    stated = sizes[PIXEL_SIZES[0]]
+    ratio = pixel_size / stated.where(stated > 0)
+    sizes = {c: (values * ratio).fillna(pixel_size) for c, values in sizes.items()}
+    return optics.assign(**sizes | {PIXEL_SIZES[0]: pixel_size})
 
 
 def optics_table(pixel_size: float, voltage: float | None = None) -> pd.DataFrame:

@@ -5,12 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from numbasaem.errors import expected, warn
-from numbasaem.io.micrograph_tables import MICROGRAPH_PIXEL_SIZES
 from numbasaem.io.mrc import spacing_text
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from numbasaem.io.mrc import Spacing
 
     from .sources import MicrographFile
@@ -146,33 +143,3 @@ def _text(stated: Spacing) -> str:
     if stated is None:
         return "none"
     return spacing_text(stated) if isinstance(stated, tuple) else f"{stated:g} A"
-
-
-def with_pixel_size(optics: pd.DataFrame, pixel_size: float) -> pd.DataFrame:
-    """Optics table that states a pixel size for the micrographs of every group.
-
-    Parameters
-    ----------
-    optics : pandas.DataFrame
-        One row per optics group.
-    pixel_size : float
-        Angstrom per pixel of the micrographs.
-
-    Returns
-    -------
-    pandas.DataFrame
-        The same table, its other pixel sizes in proportion.
-    """
-    import pandas as pd
-
-    table = optics.copy()
-    column = next((c for c in MICROGRAPH_PIXEL_SIZES if c in table), None)
-    if column is not None:
-        # Text and zeros, which a pixel size in place of the list's may stand for.
-        stated = pd.to_numeric(table[column], errors="coerce").where(lambda a: a > 0)
-        ratio = (pixel_size / stated).fillna(1.0)
-        others = {*MICROGRAPH_PIXEL_SIZES, "rlnImagePixelSize"} & set(table) - {column}
-        for other in others:
-            table[other] = pd.to_numeric(table[other], errors="coerce") * ratio
-    table[column or MICROGRAPH_PIXEL_SIZES[0]] = pixel_size
-    return table

@@ -15,11 +15,7 @@ from numbasaem.errors import InputError, expected, warn
 from numbasaem.geometry.rotations import relion_angles
 from numbasaem.io.mrc import read_volume
 from numbasaem.micrographs.fourier_crop import resampled
-from numbasaem.micrographs.pixel_sizes import (
-    PixelSizes,
-    same_pixel_size,
-    with_pixel_size,
-)
+from numbasaem.micrographs.pixel_sizes import PixelSizes, same_pixel_size
 from numbasaem.micrographs.preparation import Preparation, preparation_of
 from numbasaem.micrographs.reading import file_of_source, prepared_micrographs
 from numbasaem.micrographs.sources import list_micrographs
@@ -242,7 +238,5 @@ def _picked(
         micrograph_shapes=np.array(shapes, np.intp).reshape(-1, 2),
         pixel_size=pixel_size,
         box=round(size * binning),
-        optics=None
-        if listed.optics is None
-        else with_pixel_size(listed.optics, pixel_size),
+        optics=listed.optics,
     )
