@@ -177,6 +177,31 @@ def test_list__of_movies_or_particles(tmp_path: Path) -> None:
     assert "particles in data_particles" in refusal(read_micrograph_table, path)
 
 
+def test_list__of_nothing(tmp_path: Path) -> None:
+    text = "data_micrographs\n\nloop_\n_rlnMicrographName #1\n\n"
+    path = written(tmp_path, text)
+    line = refusal(read_micrograph_table, path)
+    assert line == f"{path}: expected at least one micrograph, found none"
+
+
+@pytest.mark.parametrize("column", ["rlnMicrographName", "rlnVoltage"])
+def test_list__column_twice(tmp_path: Path, column: str) -> None:
+    rows = [row | OF_ROW | OF_MICROSCOPE for row in names(2)]
+    text = loop("", rows).replace("_rlnDefocusAngle", f"_{column}")
+    path = written(tmp_path, text)
+    line = refusal(read_micrograph_table, path)
+    assert line == f"{path}: expected one column {column} in data_, found two"
+
+
+def test_list__group_in_one_row_without_a_loop(tmp_path: Path) -> None:
+    optics = "data_optics\n\n_rlnOpticsGroup 1\n_rlnVoltage 300\n\n"
+    rows = [row | {"rlnOpticsGroup": 1} | OF_ROW for row in names(1)]
+    table = read_micrograph_table(written(tmp_path, optics + loop("a", rows)))
+    (parameters,) = table.ctf_parameters
+    assert isinstance(parameters, dict)
+    assert parameters["voltage"] == 300
+
+
 # --- properties --------------------------------------------------------------------
 
 COLUMNS = OF_ROW | OF_MICROSCOPE | OF_PIXELS | OF_DETECTOR

@@ -94,7 +94,7 @@ def read_micrograph_table(path: PathLike) -> MicrographTable:
     ------
     InputError
         If the file is missing or damaged, holds no list of micrographs or more than
-        one, or a micrograph's optics group is unknown.
+        one, has a column twice, or a micrograph's optics group is unknown.
 
     Warns
     -----
@@ -102,6 +102,8 @@ def read_micrograph_table(path: PathLike) -> MicrographTable:
         If the list has a pixel size that is no positive number.
     """
     tables = read_tables(path)
+    for name, table in tables.items():
+        _refuse_equal_columns(path, name, table)
     optics = tables.pop("optics", None)
     micrographs = _table_of_micrographs(path, tables).copy()
     micrographs["rlnMicrographName"] = micrographs["rlnMicrographName"].astype(str)
@@ -139,11 +141,18 @@ def table_of_rows(
     MicrographTable
         The list.
 
+    Raises
+    ------
+    InputError
+        If there is no micrograph.
+
     Warns
     -----
     RunWarning
         If a pixel size is no positive number.
     """
+    if rows.empty:
+        raise expected(path, "at least one micrograph", "none")
     pixel_sizes, before_binning = _pixel_sizes(path, rows)
     parameters = [
         _ctf_parameters(number, row)
@@ -172,6 +181,12 @@ def _table_of_micrographs(
         wanted = "a table of micrographs, data_micrographs"
         raise expected(path, wanted, f"particles in {names}")
     return table
+
+
+def _refuse_equal_columns(path: PathLike, name: str, table: pd.DataFrame) -> None:
+    """Refuse a table that says one thing twice."""
+    for column in table.columns[table.columns.duplicated()]:
+        raise expected(path, f"one column {column} in data_{name}", "two")
 
 
 def _require_groups(
@@ -252,7 +267,7 @@ def _groups_of_equal_optics(
     if None not in pixel_sizes:
         for column in MICROGRAPH_PIXEL_SIZES[any(before_binning) :]:
             shared[column] = list(pixel_sizes)
-    if shared.columns.empty or rows.empty:
+    if shared.columns.empty:
         return None, [1] * len(rows)
     keys = list(shared.columns)
     groups = shared.groupby(keys, dropna=False, sort=False).ngroup() + 1
