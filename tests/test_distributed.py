@@ -20,13 +20,14 @@ from distributed import Client
 import numbasaem
 from numbasaem import cli
 from numbasaem.aliases import no_progress
-from numbasaem.errors import InputError
+from numbasaem.errors import InputError, RunWarning
 from numbasaem.io.mrc import write_micrograph
 from numbasaem.micrographs.reading import list_inputs
 from numbasaem.micrographs.sources import MicrographFile
 from numbasaem.observations import dask as distributed
 from numbasaem.observations.dask import load_remotely, local_cluster
 from numbasaem.observations.hypotheses import Hypotheses
+from numbasaem.observations.patch_data import load_patches
 from numbasaem.observations.shift_prior import uniform_shift_prior
 from numbasaem.reconstruction.driver import reconstruct
 from numbasaem.reconstruction.result import Result
@@ -179,6 +180,22 @@ def test_file__that_changed_since_it_was_loaded_is_refused(
     client.restart()  # what was kept is gone
     with pytest.raises(InputError, match=r"changing.mrc: expected the content that"):
         data.part(None, None).expectation(*problem(SIZE, 8, 50))
+
+
+def test_file__that_is_a_copy_is_left_out_as_without_workers(
+    client: Client, tmp_path: Path
+) -> None:
+    image, other = np.random.default_rng(1).standard_normal((2, 70, 70))
+    given = {"a.mrc": image, "b.mrc": -image, "c.mrc": other}
+    for name, pixels in given.items():
+        write_micrograph(tmp_path / name, pixels, 1.0)
+    inputs = list_inputs([tmp_path / name for name in given])
+    with pytest.warns(RunWarning, match=r"b\.mrc: left out, .* of .*a\.mrc"):
+        remote = load_remotely(client, inputs, SETTINGS, no_progress)
+    with pytest.warns(RunWarning):
+        here = load_patches(inputs, SETTINGS, no_progress)
+    assert remote.sources == here.sources
+    np.testing.assert_array_equal(remote.micrograph, here.micrograph)
 
 
 def test_worker__of_another_version_is_refused(

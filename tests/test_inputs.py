@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 from pathlib import Path
@@ -10,12 +11,14 @@ from typing import Any
 import mrcfile
 import numpy as np
 import pytest
+import tifffile
 
 from numbasaem.errors import InputError, RunWarning
 from numbasaem.io.mrc import write_micrograph
 from numbasaem.micrographs.reading import list_inputs
 from numbasaem.observations.patch_cutting import cut_patches
 from numbasaem.observations.patch_data import PatchSet, load_patches
+from numbasaem.reconstruction.journal import refuse_other_sources
 from numbasaem.settings import Settings
 from tests import helpers
 from tests.helpers import noise
@@ -48,16 +51,16 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_load_patches__arrays_and_files_alike(path: Path) -> None:
-    data = load(noise(23, 31), path, str(path))
-    wanted = cut_patches(noise(23, 31), SIZE)
+    data = load(noise(23, 31, seed=1), path)
+    wanted = [cut_patches(noise(23, 31, seed=seed), SIZE) for seed in (1, 0)]
     assert data.patches.dtype == np.float32
-    np.testing.assert_array_equal(data.patches, np.concatenate([wanted] * 3))
-    np.testing.assert_array_equal(data.micrograph, np.repeat([0, 1, 2], len(wanted)))
+    np.testing.assert_array_equal(data.patches, np.concatenate(wanted))
+    np.testing.assert_array_equal(data.micrograph, np.repeat([0, 1], len(wanted[0])))
     assert data.pixel_size == 2.5
 
 
 def test_load_patches__sources_name_and_fingerprint(path: Path) -> None:
-    array, one = load(noise(23, 31), path).sources
+    (array,), (one,) = load(noise(23, 31)).sources, load(path).sources
     assert array["name"] == "micrographs[0]"
     assert array["size"] == 4 * 23 * 31
     assert one["size"] == path.stat().st_size
@@ -109,11 +112,87 @@ def test_load_patches__pixel_size_that_is_given_wins(path: Path) -> None:
 def test_load_patches__reports_each_micrograph(path: Path) -> None:
     reports: list[tuple[str, float]] = []
     load_patches(
-        list_inputs([path, path]),
+        list_inputs([path, noise(23, 31, seed=1)]),
         Settings(size=SIZE),
         lambda *report: reports.append(report),
     )
     assert reports == [("reading micrographs", 0.0), ("reading micrographs", 0.5)]
+
+
+# --- the same micrograph twice -----------------------------------------------------
+
+
+def copies(folder: Path) -> dict[str, Any]:
+    """One micrograph in every disguise that a data set may hold it in."""
+    image = np.round(20 * noise(60, 72))
+    other = np.round(20 * noise(60, 72, seed=1))
+    plain = folder / "plain.mrc"
+    write_micrograph(plain, image, 1.0)
+    (folder / "packed.mrc.gz").write_bytes(gzip.compress(plain.read_bytes()))
+    (folder / "linked.mrc").symlink_to(plain)
+    tifffile.imwrite(folder / "tiff.tif", image[::-1].astype(np.int16))
+    tifffile.imwrite(folder / "upside_down.tif", image.astype(np.int16))
+    for name, numbers in (
+        ("counts", image.astype(np.int16)),
+        ("half", image.astype(np.float16)),
+        ("bytes", np.clip(image / 2, -127, 127).astype(np.int8)),
+        ("stack", np.stack([other, image]).astype(np.float32)),
+    ):
+        with mrcfile.new(folder / f"{name}.mrc") as file:
+            file.set_data(numbers)
+            file.voxel_size = 1.0
+    files = {path.name: path for path in sorted(folder.iterdir())}
+    return files | {
+        "array": image,
+        "negative": -image,
+        "scaled": 0.37 * image + 900,
+        "turned": np.rot90(image),
+        "mirrored": image[:, ::-1],
+        "of other weights": image + np.round(15 * noise(60, 72, seed=2)),
+    }
+
+
+def test_load_patches__leaves_copies_out_and_says_so(tmp_path: Path) -> None:
+    given = copies(tmp_path)
+    given = {"plain.mrc": given.pop("plain.mrc"), **given}
+    with pytest.warns(RunWarning) as said:
+        data = load(*given.values(), pixel_size=1.0)
+    lines = [str(warning.message) for warning in said]
+    assert sum("plain.mrc (correlation" in line for line in lines) == len(given) - 1
+    assert data.n_micrographs == 2
+    left_out = [source["copies"].keys() for source in data.sources[1:]]
+    (section,) = (keys for keys in left_out if keys != {"1"})
+    assert section == {"2"}
+    assert "copies" not in data.sources[0]
+
+
+@pytest.mark.filterwarnings("ignore:.*left out:numbasaem.errors.RunWarning")
+def test_refuse_other_sources__a_run_that_has_used_copies(path: Path) -> None:
+    now = load(path, str(path)).sources
+    refuse_other_sources(Path("run.h5"), now, load(path, path).sources)
+    begun = [{**source} for source in now]
+    del begun[1]["copies"]
+    line = helpers.refusal(refuse_other_sources, Path("run.h5"), begun, now)
+    assert line == (
+        f"run.h5: expected the use of {path} that it began with; run anew, "
+        "found another, since copies are left out"
+    )
+
+
+def test_load_patches__keeps_what_the_camera_repeats() -> None:
+    # hot pixels, a dead area and a background that all micrographs have in common
+    images = [noise(60, 72, seed=seed) for seed in range(40)]
+    for image in images:
+        image += np.linspace(0, 30, 72, dtype=np.float32)
+        image[5:50:9, 3:70:8] += 500
+        image[:, :20] = 7
+    data = load(*images)
+    assert data.n_micrographs == len(images)
+
+
+def test_load_patches__keeps_small_micrographs_apart() -> None:
+    data = load(*(noise(10, 11, seed=seed) for seed in range(300)))
+    assert data.n_micrographs == 300
 
 
 # --- halves ------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from tests.helpers import noise, refusal
 
 IMAGE = noise(22, 27, seed=3)
 GREYS = np.random.default_rng(3).integers(0, 255, (22, 27), np.uint8)
+OTHER = noise(22, 27, seed=4)
 SIZE = 5
 
 OPTICS = """\
@@ -69,8 +70,8 @@ def project(tmp_path: Path) -> Path:
     """Folder of a RELION project with two micrographs and their list."""
     folder = tmp_path / "MotionCorr"
     folder.mkdir()
-    for name in ("one", "two"):
-        write_micrograph(folder / f"{name}.mrc", IMAGE, 1.0)
+    for name, image in (("one", IMAGE), ("two", OTHER)):
+        write_micrograph(folder / f"{name}.mrc", image, 1.0)
     (tmp_path / "micrographs.star").write_text(OPTICS + MICROGRAPHS)
     return tmp_path
 
@@ -125,7 +126,7 @@ def test_load_patches__one_micrograph_at_a_time(
 ) -> None:
     path = tmp_path / "stack.mrcs"
     with mrcfile.new(path) as file:
-        file.set_data(np.stack([IMAGE] * 3))
+        file.set_data(noise(3, 22, 27))
     events: list[str] = []
 
     def cutting(*arguments: Any) -> Any:
@@ -279,8 +280,8 @@ def test_list_micrographs__relion(
         data = load(project / "micrographs.star")
     assert len(warned) == 1
     assert data.pixel_size == 1.25
-    wanted = cut_patches(IMAGE, SIZE)
-    np.testing.assert_array_equal(data.patches, np.concatenate([wanted] * 2))
+    wanted = [cut_patches(image, SIZE) for image in (IMAGE, OTHER)]
+    np.testing.assert_array_equal(data.patches, np.concatenate(wanted))
     # a list in a folder of its own, its names relative to the working folder
     elsewhere = project / "CtfFind" / "job003"
     elsewhere.mkdir(parents=True)

@@ -46,6 +46,7 @@ from scipy import ndimage, optimize, special
 
 from numbasaem.errors import expected
 
+from .copies import noise_sample
 from .correction import flip_phases_and_whiten
 from .excluded_areas import (
     contaminated,
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
 
     from numbasaem.settings import Settings
 
+    from .copies import Identity
     from .ctf import ContrastTransferFunction
     from .optics_groups import PointSpread
 
@@ -142,6 +144,7 @@ class Preparation:
         """
         pixels = _checked(where, micrograph)
         shape = self.prepared_shape(where, pixels.shape, pixel_size)
+        sample = noise_sample(pixels)
         constant = np.zeros(pixels.shape, bool)
         if self.mend:
             pixels, constant = mended(pixels)
@@ -165,7 +168,9 @@ class Preparation:
             )
         if self.normalise:
             prepared = prepared / self._spread(where, prepared[~excluded])
-        result = Prepared(prepared, excluded, pixels.shape)
+        result = Prepared(
+            prepared, excluded, pixels.shape, where=where, noise_sample=sample
+        )
         if self.ctf or self.whiten:
             known = self._known_ctf(where, ctf, pixel_size) if self.ctf else None
             white, spread = flip_phases_and_whiten(
@@ -253,12 +258,24 @@ class Prepared:
         Rows and columns before downsampling.
     point_spread : PointSpread or None
         What particles in `pixels` have been through, if that is known.
+    where : str
+        The micrograph, as errors name it.
+    noise_sample : float32, shape (n_rows, n_columns), or None
+        Noise that the micrograph is recognised by; see
+        :mod:`numbasaem.micrographs.copies`.
     """
 
     pixels: NDArray[np.float32]
     excluded: NDArray[np.bool_]
     original_shape: tuple[int, ...]
     point_spread: PointSpread | None = None
+    where: str = ""
+    noise_sample: NDArray[np.float32] | None = None
+
+    @property
+    def identity(self) -> Identity:
+        """What the micrograph is recognised by."""
+        return self.where, self.original_shape, self.noise_sample
 
     def original_coordinates(
         self, centres: NDArray[np.floating]

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from numbasaem.aliases import OnProgress, PathLike
 from numbasaem.errors import expected, warn
 
+from .copies import Copies
 from .ctf import ContrastTransferFunction
 from .optics_groups import group_point_spreads
 from .pixel_sizes import PixelSizes, stated_pixel_size
@@ -24,6 +25,7 @@ from .sources import MicrographFile, list_micrographs
 if TYPE_CHECKING:
     from numbasaem.settings import Settings
 
+    from .copies import Identity
     from .optics_groups import OpticsGroups, PointSpread
 
 Input = NDArray[np.floating] | MicrographFile
@@ -46,13 +48,15 @@ class MicrographReader:
     Attributes
     ----------
     sources : list of dict
-        Name, size in bytes and SHA-256 of each input read so far, and the pixel size
-        of files.
+        Name, size in bytes and SHA-256 of each input read so far, the pixel size of
+        files, and under `copies` the micrographs that are left out, by the number of
+        their section, with the name of the one that is used in their place.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._preparation = preparation_of(settings)
         self._pixel_sizes = PixelSizes(settings.pixel_size)
+        self._copies = Copies()
         self.sources: list[dict[str, Any]] = []
         self._point_spreads: list[PointSpread | None] = []
 
@@ -71,12 +75,17 @@ class MicrographReader:
         Yields
         ------
         Prepared
-            Each micrograph.
+            Each micrograph that is no copy of an earlier one.
 
         Raises
         ------
         InputError
             If one cannot be read or prepared, or pixel sizes differ or are missing.
+
+        Warns
+        -----
+        RunWarning
+            If a micrograph or a part of it is left out.
         """
         for micrograph in self._each(inputs, on_progress):
             self._point_spreads.append(micrograph.point_spread)
@@ -95,13 +104,18 @@ class MicrographReader:
                 pixel_size = self._pixel_sizes.of(item, item.header()[1])
                 source = source_of_file(item) | {"pixel_size": pixel_size}
                 self.sources.append(source)
-                yield from prepared_micrographs(
+                micrographs = prepared_micrographs(
                     item, self._preparation, self._pixel_sizes
                 )
             else:
                 name = _name(number)
-                self.sources.append(_source_of_array(name, item))
-                yield self._preparation(name, item, self._pixel_sizes.given)
+                source = _source_of_array(name, item)
+                self.sources.append(source)
+                given = self._pixel_sizes.given
+                micrographs = iter([self._preparation(name, item, given)])
+            for section, micrograph in enumerate(micrographs):
+                if is_original(micrograph.identity, section, self._copies, source):
+                    yield micrograph
 
     @property
     def optics(self) -> OpticsGroups | None:
@@ -112,6 +126,39 @@ class MicrographReader:
     def pixel_size(self) -> float | None:
         """Angstrom per pixel, once all are read."""
         return self._preparation.pixel_size or self._pixel_sizes.common
+
+
+def is_original(
+    identity: Identity, number: int, copies: Copies, source: dict[str, Any]
+) -> bool:
+    """Tell whether a micrograph is none of those read before.
+
+    Parameters
+    ----------
+    identity : tuple
+        What the micrograph is recognised by.
+    number : int
+        Its number in its file, from 0.
+    copies : Copies
+        In/out: the micrographs read so far.
+    source : dict
+        In/out: description of the file; under `copies` a copy is noted by the number of
+        its section, from 1, with the name of the micrograph that is used.
+
+    Returns
+    -------
+    bool
+        False for a copy.
+
+    Warns
+    -----
+    RunWarning
+        If it is a copy.
+    """
+    original = copies.original_of(identity)
+    if original is not None:
+        source.setdefault("copies", {})[str(number + 1)] = original
+    return original is None
 
 
 def optics_of(point_spreads: Sequence[PointSpread | None]) -> OpticsGroups | None:

@@ -25,9 +25,10 @@ import numpy as np
 
 from numbasaem import __version__
 from numbasaem.errors import expected
+from numbasaem.micrographs.copies import Copies
 from numbasaem.micrographs.pixel_sizes import PixelSizes
 from numbasaem.micrographs.preparation import preparation_of
-from numbasaem.micrographs.reading import optics_of
+from numbasaem.micrographs.reading import is_original, optics_of
 from numbasaem.micrographs.sources import MicrographFile
 from numbasaem.projection.operator import ProjectionOperator
 
@@ -265,12 +266,15 @@ def load_remotely(
         _follow(tasks, partial(on_progress, "reading micrographs"))
         found = client.gather(tasks)
     sums, seen, pieces, sources = [], [], [], []
-    for file, (source, each, spreads) in zip(asked, found, strict=True):
+    copies = Copies()
+    for file, (source, each, spreads, identities) in zip(asked, found, strict=True):
         sources.append(source | {"pixel_size": file.pixel_size})
         stored = replace(file, sha256=source["sha256"])
-        pieces += [(stored, number) for number in range(len(each))]
-        sums += each
-        seen += spreads
+        for number, identity in enumerate(identities):
+            if is_original(identity, number, copies, sources[-1]):
+                pieces.append((stored, number))
+                sums.append(each[number])
+                seen.append(spreads[number])
     return RemotePatchSet(
         micrograph=np.repeat(np.arange(len(sums)), [one.n_patches for one in sums]),
         pixel_size=preparation.pixel_size or pixel_sizes.common,

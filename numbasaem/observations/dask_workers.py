@@ -33,6 +33,7 @@ from .pixel_sums import PixelSums, pixel_sums
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from numbasaem.micrographs.copies import Identity
     from numbasaem.micrographs.optics_groups import PointSpread
     from numbasaem.micrographs.preparation import Preparation
     from numbasaem.micrographs.sources import MicrographFile
@@ -55,7 +56,9 @@ class StoredFile:
 
     def load(
         self, scratch: Path
-    ) -> tuple[dict[str, Any], list[PixelSums], list[PointSpread | None]]:
+    ) -> tuple[
+        dict[str, Any], list[PixelSums], list[PointSpread | None], list[Identity]
+    ]:
         """Cut the micrographs of the file and keep their patches on disk.
 
         Parameters
@@ -71,6 +74,8 @@ class StoredFile:
             Of each micrograph.
         point_spreads : list of PointSpread or None
             Of each micrograph.
+        identities : list of tuple
+            What each micrograph is recognised by.
 
         Raises
         ------
@@ -84,16 +89,17 @@ class StoredFile:
         kept = replace(self, sha256=source["sha256"]).folder(scratch)
         pixel_sizes = PixelSizes(self.pixel_size)
         prepared = prepared_micrographs(self.file, self.preparation, pixel_sizes)
-        sums, point_spreads = [], []
+        sums, point_spreads, identities = [], [], []
         with TemporaryDirectory(dir=scratch, ignore_cleanup_errors=True) as part:
             for number, micrograph in enumerate(prepared):
                 (patches,) = cut_live_patches([micrograph], self.preparation.size)
                 np.save(Path(part, f"{number}.npy"), patches)
                 sums.append(pixel_sums(patches))
                 point_spreads.append(micrograph.point_spread)
+                identities.append(micrograph.identity)
             if not kept.exists():
                 os.rename(part, kept)
-        return source, sums, point_spreads
+        return source, sums, point_spreads, identities
 
     def folder(self, scratch: Path) -> Path:
         """Where a worker keeps the patches, one array a micrograph.

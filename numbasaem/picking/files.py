@@ -14,6 +14,7 @@ from numbasaem.aliases import OnProgress, PathLike
 from numbasaem.errors import InputError, expected, warn
 from numbasaem.geometry.rotations import relion_angles
 from numbasaem.io.mrc import read_volume
+from numbasaem.micrographs.copies import Copies
 from numbasaem.micrographs.fourier_crop import resampled
 from numbasaem.micrographs.pixel_sizes import PixelSizes, same_pixel_size
 from numbasaem.micrographs.preparation import Preparation, preparation_of
@@ -202,6 +203,7 @@ def _picked(
     listed: MicrographList, picker: _Picker, on_progress: OnProgress
 ) -> PickedParticles:
     template, size = picker.template, picker.preparation.size
+    copies = Copies()
     names: list[str] = []
     groups: list[int] = []
     uids: list[int | None] = []
@@ -211,6 +213,8 @@ def _picked(
         several = len(file.open()[0]) > 1
         micrographs = prepared_micrographs(file, picker.preparation, picker.pixel_sizes)
         for number, micrograph in enumerate(micrographs, start=1):
+            if copies.original_of(micrograph.identity) is not None:
+                continue
             name = f"{number:06d}@{file.name}" if several else file.name
             on_progress(f"picking {name}", 0.0)
             progress = partial(on_progress, f"picking {name}")

@@ -168,7 +168,7 @@ def refuse_other_sources(
     Raises
     ------
     InputError
-        If their number or the content of one differs.
+        If their number or the content of one differs, or what is left out of them.
     """
     if len(begun) != len(now):
         wanted = f"{len(begun)} micrographs, as begun"
@@ -180,6 +180,9 @@ def refuse_other_sources(
             raise expected(run, wanted, found)
         if first["sha256"] != second["sha256"]:
             raise expected(run, wanted, f"other data in {second['name']}")
+        if first.get("copies", {}).keys() != second.get("copies", {}).keys():
+            wanted = f"the use of {second['name']} that it began with; run anew"
+            raise expected(run, wanted, "another, since copies are left out")
         if first.get("ctf") != second.get("ctf"):
             wanted = f"the contrast transfer function that {second['name']} began with"
             raise expected(run, wanted, "another")
