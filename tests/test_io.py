@@ -16,6 +16,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import starfile
+from hypothesis import given
+from hypothesis import strategies as st
 from skimage.filters import threshold_otsu
 
 from numbasaem.errors import InputError
@@ -41,6 +43,7 @@ from numbasaem.io.relion import (
     write_fsc,
     write_particles,
 )
+from numbasaem.io.star import read_tables
 from numbasaem.micrographs.fourier_crop import fourier_crop
 from numbasaem.volume.phantom import shepp_logan
 from numbasaem.volume.threshold import otsu_threshold
@@ -665,6 +668,88 @@ def test_read_particles__folder_and_bytes(tmp_path: Path) -> None:
         read_particles(tmp_path)
     with pytest.raises(InputError, match="a STAR file"):
         read_particles(filled(tmp_path / "a.star", bytes(range(256))))
+
+
+AWKWARD_NAMES = [
+    "plain.mrc",
+    "MotionCorr/job002/grid 2/mic 1.mrc",
+    "it's one.mrc",
+    "' one.mrc",
+    'say "a" b.mrc',
+    "#1.mrc",
+    "a #1.mrc",
+    "a#1.mrc",
+    "tab\tbed.mrc",
+    "data_1.mrc",
+    "loop_",
+    "_1.mrc",
+    "$1.mrc",
+    "000001@stack.mrcs",
+    "0001",
+    "nan",
+    "<NA>",
+    "",
+    "\N{LATIN SMALL LETTER E WITH ACUTE}\N{NO-BREAK SPACE}\N{LINE SEPARATOR}.mrc",
+    os.fsdecode(b"caf\xe9.mrc"),
+]
+
+
+def names_read_back(folder: Path, names: list[str]) -> list[str]:
+    path = folder / "names.star"
+    write_particles(
+        path,
+        micrograph_names=names,
+        coordinates=np.zeros((len(names), 2)),
+        pixel_size=1.0,
+    )
+    return list(read_particles(path).particles["rlnMicrographName"])
+
+
+def test_write_particles__names_read_back(tmp_path: Path) -> None:
+    assert names_read_back(tmp_path, AWKWARD_NAMES) == AWKWARD_NAMES
+    assert names_read_back(tmp_path, []) == []
+
+
+@given(st.lists(st.text("ad_t #'\"\t\n\r$;[1.\u00e9\udce9", max_size=9), max_size=4))
+def test_write_particles__any_names_read_back_or_are_refused(
+    tmp_path_factory: pytest.TempPathFactory, names: list[str]
+) -> None:
+    folder = tmp_path_factory.mktemp("names")
+    read, line = names, f"{folder / 'names.star'}: expected names without"
+    try:
+        read = names_read_back(folder, names)
+    except InputError as error:
+        line = str(error)
+    assert read == names
+    assert line.startswith(f"{folder / 'names.star'}: expected names without")
+
+
+def test_read_tables__rows_that_look_like_tables(tmp_path: Path) -> None:
+    text = (
+        "data_optics\n_rlnOpticsGroup 1 # the only one\n_rlnVoltage 300\n"
+        "data_micrographs\nloop_\n_rlnMicrographName #1\n"
+        "data_1.mrc\n# a comment\ndata_2.mrc # and another\n\n"
+        "data_empty\n\nloop_\n_rlnA #1\n_rlnB #2\n\n"
+        "data_\n\nloop_\n_rlnX\n_rlnY\n1 nan\ndata_3.mrc 4\n"
+    )
+    for ends in ("\n", "\r\n", "\r"):
+        content = text.replace("\n", ends).encode("utf-8-sig")
+        tables = read_tables(filled(tmp_path / "a.star", content))
+        assert {name: table.shape for name, table in tables.items()} == {
+            "optics": (1, 2),
+            "micrographs": (2, 1),
+            "empty": (0, 2),
+            "": (2, 2),
+        }
+        names = list(tables["micrographs"]["rlnMicrographName"])
+        assert names == ["data_1.mrc", "data_2.mrc"]
+
+
+def test_read_tables__bytes_that_are_not_utf8(tmp_path: Path) -> None:
+    content = b"data_\xff\nloop_\n_a\xff\n_b\nx\xff 2\n"
+    (table,) = read_tables(filled(tmp_path / "a.star", content)).values()
+    assert list(table.columns) == ["a\N{REPLACEMENT CHARACTER}", "b"]
+    assert table.iloc[0].tolist() == ["x\udcff", 2]
 
 
 def test_fsc__round_trip(tmp_path: Path) -> None:

@@ -253,7 +253,8 @@ def read_or_refused(path: Path) -> MicrographTable | None:
         return read_micrograph_table(path)
     except InputError as error:
         line = str(error)
-    assert line.startswith(f"{path}: expected ")
+    assert line.startswith(str(path))
+    assert ": expected " in line
     assert len(line.splitlines()) == 1
     return None
 

@@ -100,9 +100,8 @@ def read_exposures(paths: Sequence[PathLike]) -> MicrographTable:
     for stand_in, field in MICROSCOPE.items():
         if stand_in in exposures:
             exposures.setdefault(field, exposures[stand_in])
-    columns: dict[str, Any] = {
-        "rlnMicrographName": [_path(name) for name in exposures[MICROGRAPH]]
-    }
+    names = [_path(name) for name in exposures[MICROGRAPH]]
+    columns: dict[str, Any] = {"rlnMicrographName": pd.Series(names, dtype=object)}
     for field, column in COLUMNS_OF_FIELDS.items():
         if field in exposures:
             values = _numbers(first, field, exposures[field])

@@ -102,11 +102,8 @@ def read_micrograph_table(path: PathLike) -> MicrographTable:
         If the list has a pixel size that is no positive number.
     """
     tables = read_tables(path)
-    for name, table in tables.items():
-        _refuse_equal_columns(path, name, table)
     optics = tables.pop("optics", None)
     micrographs = _table_of_micrographs(path, tables).copy()
-    micrographs["rlnMicrographName"] = micrographs["rlnMicrographName"].astype(str)
     rows = micrographs
     if optics is not None:
         optics = optics.copy()
@@ -181,12 +178,6 @@ def _table_of_micrographs(
         wanted = "a table of micrographs, data_micrographs"
         raise expected(path, wanted, f"particles in {names}")
     return table
-
-
-def _refuse_equal_columns(path: PathLike, name: str, table: pd.DataFrame) -> None:
-    """Refuse a table that says one thing twice."""
-    for column in table.columns[table.columns.duplicated()]:
-        raise expected(path, f"one column {column} in data_{name}", "two")
 
 
 def _require_groups(
@@ -305,7 +296,7 @@ def write_micrograph_table(
     """
     import pandas as pd
 
-    rows = pd.DataFrame({"rlnMicrographName": list(names)})
+    rows = pd.DataFrame({"rlnMicrographName": pd.Series(list(names), dtype=object)})
     rows["rlnOpticsGroup"] = 1
     optics = optics_table(pixel_size)
     if ctf_parameters:

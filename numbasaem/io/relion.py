@@ -120,7 +120,8 @@ def write_particles(
         if len(column) != count:
             raise expected(path, f"{count} values of {name}", len(column))
     particles = pd.DataFrame(columns)
-    particles["rlnMicrographName"] = list(micrograph_names)
+    names = pd.Series(list(micrograph_names), dtype=object)  # any bytes
+    particles["rlnMicrographName"] = names
     if optics is None:
         optics = optics_table(pixel_size)
     tables = {"optics": _of_pixel_size(optics, pixel_size), "particles": particles}
