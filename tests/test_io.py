@@ -861,6 +861,43 @@ def test_topaz__round_trip(tmp_path: Path) -> None:
     assert first[:3] == ["one", "20", "10"]
 
 
+@pytest.mark.parametrize("name", [*AWKWARD_NAMES, "two\nlines", "a\rb"])
+def test_topaz__names_read_back(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "picks.txt"
+    stem = name.rpartition("/")[2].removesuffix(".mrc").removesuffix(".mrcs")
+    write_topaz(path, [name, "other.mrc"], np.ones((2, 2)), np.ones(2))
+    assert read_topaz(path)[0] == [stem, "other"]
+
+
+def test_topaz__one_name_for_each_micrograph(tmp_path: Path) -> None:
+    path = tmp_path / "picks.txt"
+    for names, written in (
+        (["a/m.mrc", "b/m.mrc"], ["a/m", "b/m"]),
+        (["m.mrc", "m.tif"], ["m.mrc", "m.tif"]),
+        (["m.mrc.gz", "m.1.mrc"], ["m", "m.1"]),
+        (["000001@a/m.mrcs", "000002@a/m.mrcs"], ["000001@m", "000002@m"]),
+    ):
+        write_topaz(path, names, np.ones((2, 2)), np.ones(2))
+        assert read_topaz(path)[0] == written
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "image_name\tx_coord\ty_coord\na 1\t20\t10\n",
+        "image_name\tx_coord\ty_coord\tscore\r\na 1\t20\t10\t0.5\r\n\r\n",
+        "score\ty_coord\tx_coord\timage_name\tsplit\n0.5\t10\t20\ta 1\ttrain\n",
+        "image_name,x_coord,y_coord\na 1,20,10\n",
+        "image_name x_coord y_coord\na 1 20 10\n",
+    ],
+)
+def test_topaz__labels_and_other_tables(tmp_path: Path, text: str) -> None:
+    names, centres, scores = read_topaz(filled(tmp_path / "a.txt", text.encode()))
+    assert names == ["a 1"]
+    np.testing.assert_array_equal(centres, [[10, 20]])
+    np.testing.assert_array_equal(scores, [0.5 if "score" in text else np.nan])
+
+
 @pytest.mark.parametrize(
     ("read", "content", "found"),
     [
@@ -868,12 +905,14 @@ def test_topaz__round_trip(tmp_path: Path) -> None:
         (read_boxes, b"1 2 3\n", "line 1: expected x, y, width and height"),
         (read_boxes, b"1 2 3 4\n\n1 b 3 4\n", "line 3"),
         (read_boxes, b"1 2 nan 4\n", "line 1"),
-        (read_boxes, b"\xff\xfe", "UnicodeDecodeError"),
+        (read_boxes, b"\xff\xfe", "line 1: expected x, y, width and height"),
         (read_topaz, None, "FileNotFoundError"),
         (read_topaz, b"", "an empty file"),
-        (read_topaz, b"name x y\n", "columns image_name x_coord y_coord score"),
+        (read_topaz, b"name x y\n", "columns image_name x_coord y_coord, found"),
         (read_topaz, b"image_name x_coord y_coord score\na 1 2\n", "line 2"),
         (read_topaz, b"image_name x_coord y_coord score\na 1 2 high\n", "line 2"),
+        (read_topaz, b"image_name\tx_coord\ty_coord\na\t1\n", "line 2"),
+        (read_topaz, b"image_name\tx_coord\ty_coord\na\tnan\t1\n", "finite"),
     ],
 )
 def test_coordinates__bad_file(

@@ -263,6 +263,24 @@ def test_list_micrographs__patterns(project: Path) -> None:
     )
 
 
+def test_list_micrographs__one_name_for_each_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("grid1/raw/1.mrc", "grid2/raw/1.mrc", "grid2/raw/2.mrc", "1.mrc"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        write_micrograph(tmp_path / name, IMAGE, 1.0)
+
+    def names(*sources: object) -> list[str]:
+        return [file.name for file in list_micrographs(sources).files]  # type: ignore[arg-type]
+
+    monkeypatch.chdir(tmp_path / "grid1")
+    wanted = ["grid1/raw/1.mrc", "grid2/raw/1.mrc", "2.mrc"]
+    assert names(f"{tmp_path}/grid*/raw/*.mrc") == wanted
+    assert names("raw/1.mrc", "../grid2/raw/1.mrc") == wanted[:2]
+    assert names("raw/1.mrc", tmp_path / "grid1/../grid1/raw/1.mrc") == ["1.mrc"] * 2
+    assert names("../1.mrc", "raw/1.mrc") == [f"{tmp_path.name}/1.mrc", "raw/1.mrc"]
+
+
 def test_list_micrographs__relion(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,10 +16,15 @@ from numbasaem import cli
 from numbasaem.errors import InputError
 from numbasaem.geometry.rotations import rotation_grid
 from numbasaem.geometry.view_grid import ViewGrid
-from numbasaem.io.coordinates import read_boxes, read_topaz
+from numbasaem.io.coordinates import (
+    read_boxes,
+    read_topaz,
+    write_boxes,
+    write_topaz,
+)
 from numbasaem.io.micrograph_tables import write_micrograph_table
 from numbasaem.io.mrc import read_micrographs, write_micrograph
-from numbasaem.io.relion import read_particles
+from numbasaem.io.relion import read_particles, write_particles
 from numbasaem.observations import patch_positions
 from numbasaem.observations.patch_cutting import (
     crop_shift_pad,
@@ -41,6 +46,7 @@ from numbasaem.picking.scores import (
     share_found_within_one_pixel,
     true_patch_shifts,
 )
+from numbasaem.picking.tables import match_tables
 from numbasaem.picking.template import (
     ParticleTemplate,
     template_of_map,
@@ -55,7 +61,7 @@ from numbasaem.simulation.scene import simulate
 from numbasaem.simulation.settings import SimulationSettings
 from numbasaem.volume.basis import VolumeBasis
 from numbasaem.volume.phantom import folded_chain
-from tests.helpers import hypotheses_in
+from tests.helpers import hypotheses_in, refusal
 
 Array = NDArray[np.float64]
 
@@ -494,6 +500,98 @@ def test_empty_table__is_judged(
         assert (scores["recall"], scores["precision"]) == (recall, precision)
     assert command("evaluate", table, table, "--tolerance", 1) == 0
     assert capsys.readouterr().out == "recall: nan\nprecision: nan\n"
+
+
+CENTRES = np.array([[10.0, 20.0], [30.0, 40.0]])
+
+
+def table(path: Path, names: list[str]) -> Path:
+    """Table of the two centres in each of some micrographs."""
+    all_names = [name for name in names for _ in CENTRES]
+    centres = np.concatenate([CENTRES] * len(names))
+    if path.suffix == ".box":
+        write_boxes(path, centres, 9)
+    elif path.suffix == ".txt":
+        write_topaz(path, all_names, centres, np.ones(len(centres)))
+    else:
+        write_particles(
+            path, micrograph_names=all_names, coordinates=centres, pixel_size=1.0
+        )
+    return path
+
+
+@pytest.mark.parametrize("found", ["star", "box", "txt"])
+@pytest.mark.parametrize("true", ["star", "box", "txt"])
+def test_match_tables__of_all_formats(tmp_path: Path, found: str, true: str) -> None:
+    picks = table(tmp_path / f"picks.{found}", ["MotionCorr/job002/grid 2/mic 1.mrc"])
+    particles = table(tmp_path / f"truth.{true}", ["mic 1.mrc"])
+    assert match_tables(picks, particles, 1) == (1, 1)
+    words = ("evaluate", picks, particles, "--tolerance", 1)
+    assert command(*words) == 0
+
+
+@pytest.mark.parametrize("found", ["star", "txt"])
+def test_match_tables__micrographs_are_never_merged(tmp_path: Path, found: str) -> None:
+    picks, particles = tmp_path / f"picks.{found}", tmp_path / "truth.star"
+    for picked, there, scores in (
+        (["a/m.mrc", "b/m.mrc"], ["x/a/m.mrc", "x/b/m.mrc"], (1, 1)),
+        (["a/m.mrc", "b/m.mrc"], ["x/a/m.mrc", "x/c/m.mrc"], (0.5, 0.5)),
+        (["000001@x/s.mrcs", "000002@x/s.mrcs"], ["000002@s.mrcs"], (1, 0.5)),
+        (["m.mrc", "m.map"], ["m.mrc", "m.map"], (1, 1)),
+    ):
+        table(picks, picked)
+        table(particles, there)
+        assert match_tables(picks, particles, 1) == scores
+
+
+def test_match_tables__what_cannot_be_compared(tmp_path: Path) -> None:
+    picks = table(tmp_path / "picks.star", ["a/m.mrc", "b/m.mrc"])
+    short = table(tmp_path / "short.star", ["m.mrc"])
+    box = table(tmp_path / "m.box", ["m.mrc"])
+    assert refusal(match_tables, picks, short, 1) == (
+        f"{short}: expected names with folders, as a/m, found m"
+    )
+    assert refusal(match_tables, box, picks, 1) == (
+        f"{picks}: expected one micrograph, as m.box holds, found 2"
+    )
+    assert "expected picks in .star, .box, .txt, .cs, found the name" in refusal(
+        match_tables, picks, tmp_path / "a.mrc", 1
+    )
+
+
+@pytest.mark.parametrize("suffix", ["star", "txt"])
+def test_pick__one_name_in_two_folders(
+    suffix: str, data: Path, finished: Path, tmp_path: Path
+) -> None:
+    micrographs = [tmp_path / folder / "m 1.mrc" for folder in ("grid1", "grid2")]
+    pixels = read_micrographs(data / "micrograph_0001.mrc")[0][0]
+    for path, image in zip(micrographs, (pixels, pixels[:, ::-1][1:]), strict=True):
+        path.parent.mkdir()
+        write_micrograph(path, image, 1.0)
+    out = tmp_path / f"picks.{suffix}"
+    assert command("pick", *micrographs, "--run", finished, "--out", out) == 0
+    names = (
+        list(read_particles(out).particles["rlnMicrographName"])
+        if suffix == "star"
+        else read_topaz(out)[0]
+    )
+    ending = ".mrc" if suffix == "star" else ""
+    assert set(names) == {f"grid1/m 1{ending}", f"grid2/m 1{ending}"}
+    assert match_tables(out, out, 1) == (1, 1)
+    box = tmp_path / "picks.box"
+    assert command("pick", *micrographs, "--run", finished, "--out", box) == 2
+    assert not box.exists()
+
+
+def test_pick__a_copy_is_left_out(
+    data: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    micrograph, out = data / "micrograph_0001.mrc", tmp_path / "picks.star"
+    for micrographs in ([micrograph], [micrograph, micrograph]):
+        words = ("pick", *micrographs, "--run", finished, "--out", out)
+        assert command(*words) == 0
+    once, twice = capsys.readouterr().out.splitlines()
+    assert once == twice
 
 
 def test_table__one_micrograph_of_several_is_empty(

@@ -43,9 +43,9 @@ def command(
 
     Maps of other voxels or boxes are compared at the coarser voxels of the two.
 
-    Or a table of picks (.star, .txt, .cs) with the particles that there are.
+    Or a table of picks (.star, .box, .txt, .cs) with the particles that there are.
     """
-    if volume.suffix.lower() in (".star", ".txt", ".cs"):
+    if volume.suffix.lower() in (".star", ".box", ".txt", ".cs"):
         _evaluate_picks(volume, reference, out, tolerance_px, as_json)
     else:
         _evaluate_map(volume, reference, out, tolerance_px, as_json)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
+import csv
 from collections.abc import Sequence
+from io import StringIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from numbasaem.aliases import PathLike
 from numbasaem.errors import expected
 
 from . import written_whole
+from .names import told_apart
 
 TOPAZ_COLUMNS = ("image_name", "x_coord", "y_coord", "score")
 
@@ -60,7 +62,8 @@ def read_boxes(path: PathLike) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         If the file is missing or a line does not begin with four whole numbers.
     """
     rows = []
-    for where, words in _lines(path):
+    for where, line in _lines(path):
+        words = line.split()
         try:
             rows.append([round(float(word)) for word in words[:4]])
         except (ValueError, OverflowError):
@@ -85,7 +88,8 @@ def write_topaz(
     path : path-like
         The file; one that exists is replaced once the new one is complete.
     micrograph_names : sequence of str, length n
-        The micrograph of each particle; its suffix is left out, as Topaz does.
+        The micrograph of each particle; its suffix is left out, as Topaz does, and its
+        folders, where that leaves each name its own.
     centres : array, shape (n, 2)
         Centres (y, x) in pixels counted from 0, rounded to whole ones.
     scores : array, shape (n,)
@@ -97,12 +101,20 @@ def write_topaz(
         If the file cannot be written.
     """
     places = np.rint(centres).astype(int).reshape(-1, 2)
-    lines = ["\t".join(TOPAZ_COLUMNS) + "\n"]
-    for name, (y, x), score in zip(micrograph_names, places, scores, strict=True):
-        stem = os.path.splitext(name)[0]
-        lines.append(f"{stem}\t{x}\t{y}\t{score:.9g}\n")
-    with written_whole(path) as part:
-        part.write_text("".join(lines), encoding="utf-8")
+    shorten = told_apart(micrograph_names)
+    # Python below 3.13 does not see that a carriage return needs quotes.
+    has_returns = any("\r" in name for name in micrograph_names)
+    quoting = csv.QUOTE_ALL if has_returns else csv.QUOTE_MINIMAL
+    with (
+        written_whole(path) as part,
+        part.open(
+            "w", encoding="utf-8", errors="surrogateescape", newline=""
+        ) as stream,
+    ):
+        table = csv.writer(stream, "excel-tab", lineterminator="\n", quoting=quoting)
+        table.writerow(TOPAZ_COLUMNS)
+        for name, (y, x), score in zip(micrograph_names, places, scores, strict=True):
+            table.writerow([shorten(name), x, y, f"{score:.9g}"])
 
 
 def read_topaz(
@@ -113,50 +125,75 @@ def read_topaz(
     Parameters
     ----------
     path : path-like
-        Columns image_name, x_coord, y_coord and score, separated by tabs.
+        Columns image_name, x_coord and y_coord, and score or others, separated by tabs;
+        commas and blanks will do.
 
     Returns
     -------
     micrograph_names : list of str, length n
-        Name of each particle's micrograph, without its suffix.
+        Name of each particle's micrograph as it stands there.
     centres : float64, shape (n, 2)
         (y, x) in pixels counted from 0.
     scores : float64, shape (n,)
-        How sure the picker is of each.
+        How sure the picker is of each; nan in a table of labels, which has no scores.
 
     Raises
     ------
     InputError
         If the file is missing or of other columns, or a value is no number.
     """
-    lines = list(_lines(path))
-    header = tuple(lines[0][1]) if lines else ()
-    if header != TOPAZ_COLUMNS:
+    (_, titles), *rows = _topaz_rows(path)
+    header = [title.strip() for title in titles]
+    if not set(TOPAZ_COLUMNS[:3]) <= set(header):
         found = " ".join(header) or "an empty file"
-        raise expected(path, f"columns {' '.join(TOPAZ_COLUMNS)}", found)
+        raise expected(path, f"columns {' '.join(TOPAZ_COLUMNS[:3])}", found)
     names, numbers = [], []
-    for where, words in lines[1:]:
+    for where, words in rows:
+        value = dict(zip(header, words, strict=False))
         try:
-            name, x, y, score = words
-            numbers.append([float(y), float(x), float(score)])
-        except ValueError as error:
-            wanted = "a name and three numbers"
+            score = float(value["score"]) if "score" in header else np.nan
+            numbers.append([float(value["y_coord"]), float(value["x_coord"]), score])
+            names.append(value["image_name"])
+        except (KeyError, ValueError) as error:
+            wanted = f"a name and numbers under {' '.join(header)}"
             raise expected(where, wanted, " ".join(words)) from error
-        names.append(name)
+        if not np.isfinite(numbers[-1][:2]).all():
+            raise expected(where, "finite coordinates", " ".join(words))
     values = np.array(numbers, dtype=np.float64).reshape(-1, 3)
     return names, values[:, :2], values[:, 2]
 
 
-def _lines(path: PathLike) -> list[tuple[str, list[str]]]:
-    """Words of each line that is not blank, after the line's name for errors."""
-    try:
-        with open(path, encoding="utf-8") as stream:
-            text = stream.read()
-    except (OSError, UnicodeDecodeError) as error:
-        found = f"{type(error).__name__}: {getattr(error, 'strerror', None) or error}"
-        raise expected(path, "a text file of coordinates", found) from error
+def _topaz_rows(path: PathLike) -> list[tuple[str, list[str]]]:
+    """Header and rows of a table, each after its name for errors."""
+    text = _text(path)
+    header = text.lstrip().partition("\n")[0]
+    delimiter = next((mark for mark in "\t," if mark in header), None)
+    if delimiter is not None:
+        reader = csv.reader(StringIO(text, newline=""), delimiter=delimiter)
+        rows = [(f"{path} line {reader.line_num}", row) for row in reader if any(row)]
+    else:
+        n_columns = len(header.split())
+        rows = [
+            (where, line.rsplit(maxsplit=n_columns - 1)) for where, line in _lines(path)
+        ]
+    return rows or [(str(path), [])]
+
+
+def _lines(path: PathLike) -> list[tuple[str, str]]:
+    """Each line that is not blank, after its name for errors."""
     return [
-        (f"{path} line {number}", line.split())
-        for number, line in enumerate(text.splitlines(), start=1)
+        (f"{path} line {number}", line)
+        for number, line in enumerate(_text(path).splitlines(), start=1)
         if line.strip()
     ]
+
+
+def _text(path: PathLike) -> str:
+    """Text of a file; bytes that are not UTF-8 are surrogates."""
+    try:
+        with open(path, "rb") as stream:
+            content = stream.read()
+    except OSError as error:
+        found = f"{type(error).__name__}: {error.strerror}"
+        raise expected(path, "a text file of coordinates", found) from error
+    return content.decode("utf-8", "surrogateescape").removeprefix("\ufeff")

@@ -14,6 +14,7 @@ from numbasaem.errors import InputError, expected
 from numbasaem.io import cryosparc
 from numbasaem.io.micrograph_tables import MicrographTable, read_micrograph_table
 from numbasaem.io.mrc import Spacing, read_header, read_micrographs
+from numbasaem.io.names import distinct_names
 from numbasaem.io.sections import Sections
 from numbasaem.io.tiff import SUFFIXES, read_tiff, read_tiff_shape
 
@@ -35,7 +36,7 @@ class MicrographFile:
     path : Path
         The file.
     name : str
-        Name in tables.
+        Name in tables; no other file of its list has it.
     listed_pixel_size : float or None
         Angstrom per pixel, where a list states it.
     listed_before_binning : bool
@@ -137,18 +138,18 @@ def list_micrographs(sources: Sequence[PathLike]) -> MicrographList:
     InputError
         If a pattern matches nothing, a list is unusable, or a list is not alone.
     """
-    files: list[MicrographFile] = []
     suffixes = {Path(source).suffix.lower() for source in sources}
     if suffixes == {cryosparc.SUFFIX}:
         return _listed(sources[0], cryosparc.read_exposures(sources))
+    paths: list[Path] = []
     for source in sources:
         if Path(source).suffix.lower() in (".star", cryosparc.SUFFIX):
             if len(sources) > 1:
                 found = f"{len(sources) - 1} more"
                 raise expected(source, "a list of micrographs on its own", found)
             return _listed(source, read_micrograph_table(source))
-        files += [MicrographFile(path, path.name) for path in _matching(source)]
-    return MicrographList(tuple(files))
+        paths += _matching(source)
+    return MicrographList(tuple(map(MicrographFile, paths, distinct_names(paths))))
 
 
 def _matching(source: PathLike) -> list[Path]:

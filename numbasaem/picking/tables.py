@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,8 +10,9 @@ import numpy as np
 
 from numbasaem.aliases import PathLike
 from numbasaem.errors import expected
-from numbasaem.io.coordinates import read_topaz, write_boxes, write_topaz
+from numbasaem.io.coordinates import read_boxes, read_topaz, write_boxes, write_topaz
 from numbasaem.io.cryosparc import read_locations, write_locations
+from numbasaem.io.names import told_apart
 from numbasaem.io.relion import COORDINATES, read_particles, write_particles
 from numbasaem.io.tiff import SUFFIXES as TIFF_SUFFIXES
 from numbasaem.io.tiff import read_tiff_shape
@@ -20,7 +21,7 @@ from numbasaem.micrographs.sources import list_micrographs
 from .scores import Match, match_by_micrograph
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     import pandas as pd
     from numpy.typing import ArrayLike, NDArray
@@ -156,8 +157,9 @@ def match_tables(found: Path, true: Path, tolerance_px: float) -> Match:
     Parameters
     ----------
     found, true : Path
-        Picks, and the particles that there are: ``.star``, ``.txt`` (Topaz) or ``.cs``
-        (cryoSPARC). Micrographs go by their names without folder and suffix.
+        Picks, and the particles that there are: ``.star``, ``.txt`` (Topaz), ``.cs``
+        (cryoSPARC) or ``.box`` (EMAN, one micrograph without a name). Micrographs go by
+        their names without suffix, and without folders where that tells them apart.
     tolerance_px : float
         Largest distance of a match, pixels.
 
@@ -169,18 +171,26 @@ def match_tables(found: Path, true: Path, tolerance_px: float) -> Match:
     Raises
     ------
     InputError
-        If a table cannot be read or the tolerance is not positive, or if a TIFF
-        micrograph of a ``.star``, of which a ``.txt`` counts rows from the top, is not
-        there to tell how many it has.
+        If a table cannot be read, the two cannot be compared, or the tolerance is not
+        positive, or if a TIFF micrograph of a table, of which a ``.txt`` counts rows
+        from the top, is not there to tell how many it has.
     """
     if not tolerance_px > 0:
         raise expected("tolerance_px", "a number of pixels above 0", tolerance_px)
-    as_topaz = ".txt" in (found.suffix.lower(), true.suffix.lower())
-    return match_by_micrograph(
-        _centres_by_micrograph(found, as_topaz),
-        _centres_by_micrograph(true, as_topaz),
-        tolerance_px,
+    picks, particles = _read(found), _read(true)
+    if ".txt" in (found.suffix.lower(), true.suffix.lower()):
+        picks, particles = _as_topaz(picks), _as_topaz(particles)
+    if picks.names is None:
+        particles = _without_names(particles, picks)
+    elif particles.names is None:
+        picks = _without_names(picks, particles)
+    shorten = told_apart(picks.names or (), particles.names or ())
+    centres, true_centres = (
+        table.by_micrograph(shorten) for table in (picks, particles)
     )
+    _refuse_ambiguous_names(picks, centres, true_centres)
+    _refuse_ambiguous_names(particles, true_centres, centres)
+    return match_by_micrograph(centres, true_centres, tolerance_px)
 
 
 def _as_topaz_counts(
@@ -223,22 +233,63 @@ def _heights(table: Path, names: Sequence[str]) -> list[int]:
     return [heights[name] for name in names]
 
 
-def _centres_by_micrograph(
-    path: Path, as_topaz: bool = False
-) -> dict[str, NDArray[np.float64]]:
-    """Coordinates (n, 2) of a table, by micrograph; on request as Topaz counts rows."""
-    if path.suffix.lower() == ".txt":
-        names, centres, _ = read_topaz(path)  # names without suffix
-        stems = np.array([Path(name).name for name in names], dtype=object)
-    elif path.suffix.lower() == ".cs":
-        names, centres = read_locations(path)
-        stems = np.array([Path(name).stem for name in names], dtype=object)
-    else:
-        table = read_particles(path).particles
-        names = list(table["rlnMicrographName"])
-        stems = np.array([Path(name).stem for name in names], dtype=object)
-        x, y = (table[column].to_numpy(np.float64) for column in COORDINATES)
-        centres = np.stack([y, x], axis=1)
-        if as_topaz:
-            centres = _as_topaz_counts(names, centres, _heights(path, names))
-    return {stem: centres[stems == stem] for stem in set(stems)}
+@dataclass(frozen=True)
+class _Table:
+    """Picks of a file: names of their micrographs, none in a .box, and centres."""
+
+    path: Path
+    names: list[str] | None
+    centres: NDArray[np.float64]
+
+    def by_micrograph(
+        self, shorten: Callable[[str], str]
+    ) -> dict[str, NDArray[np.float64]]:
+        """Coordinates (n, 2) by the short name of the micrograph."""
+        names = [""] * len(self.centres) if self.names is None else self.names
+        short = np.array([shorten(name) for name in names], dtype=object)
+        return {name: self.centres[short == name] for name in set(short)}
+
+
+def _read(path: Path) -> _Table:
+    suffix = path.suffix.lower()
+    if suffix == ".box":
+        return _Table(path, None, read_boxes(path)[0])
+    if suffix == ".txt":
+        names, centres, _ = read_topaz(path)
+        return _Table(path, names, centres)
+    if suffix == ".cs":
+        return _Table(path, *read_locations(path))
+    if suffix != ".star":
+        raise expected(path, f"picks in {', '.join(SUFFIXES)}", f"the name {path.name}")
+    table = read_particles(path).particles
+    x, y = (table[column].to_numpy(np.float64) for column in COORDINATES)
+    return _Table(path, list(table["rlnMicrographName"]), np.stack([y, x], axis=1))
+
+
+def _as_topaz(table: _Table) -> _Table:
+    """Table with rows counted as Topaz does, where they are not yet."""
+    if table.names is None or table.path.suffix.lower() == ".txt":
+        return table
+    heights = _heights(table.path, table.names)
+    centres = _as_topaz_counts(table.names, table.centres, heights)
+    return replace(table, centres=centres)
+
+
+def _without_names(table: _Table, box: _Table) -> _Table:
+    """Table of the one micrograph that a .box is compared with."""
+    n_micrographs = len(set(table.names or ()))
+    if n_micrographs > 1:
+        wanted = f"one micrograph, as {box.path.name} holds"
+        raise expected(table.path, wanted, n_micrographs)
+    return replace(table, names=None)
+
+
+def _refuse_ambiguous_names(
+    table: _Table, names: Collection[str], others: Collection[str]
+) -> None:
+    """Refuse a name that the other table has in one folder or in several."""
+    for name in set(names) - set(others):
+        longer = sorted(other for other in others if other.endswith(f"/{name}"))
+        if longer:
+            wanted = f"names with folders, as {longer[0]}"
+            raise expected(table.path, wanted, name)
