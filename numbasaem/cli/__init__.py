@@ -6,7 +6,9 @@ imported inside the commands, so that `--help` answers at once.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 
 import typer
 from pydantic import ValidationError
@@ -68,6 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         of range, which one line on standard error names; 130 after SIGINT; 143 after
         SIGTERM.
     """
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # names of any bytes
     with stopping_on_signals() as received:
         status = _status(arguments)
     return 128 + received[0] if status == INTERRUPTED and received else status

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -23,6 +24,12 @@ def command(
         float | None,
         typer.Option(metavar="GB", help="Most memory to take; as much as the run."),
     ] = None,
+    micrographs: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Folder of the micrographs, if they were moved."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Ask whether the data support a structure, or noise could have made it.
@@ -37,6 +44,7 @@ def command(
                 run,
                 threads=threads,
                 max_memory=max_memory,
+                micrographs=micrographs,
                 on_iteration=display.iteration,
                 on_progress=display.step,
             )

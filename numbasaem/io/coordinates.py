@@ -104,14 +104,18 @@ def write_topaz(
     shorten = told_apart(micrograph_names)
     # Python below 3.13 does not see that a carriage return needs quotes.
     has_returns = any("\r" in name for name in micrograph_names)
-    quoting = csv.QUOTE_ALL if has_returns else csv.QUOTE_MINIMAL
     with (
         written_whole(path) as part,
         part.open(
             "w", encoding="utf-8", errors="surrogateescape", newline=""
         ) as stream,
     ):
-        table = csv.writer(stream, "excel-tab", lineterminator="\n", quoting=quoting)
+        table = csv.writer(
+            stream,
+            "excel-tab",
+            lineterminator="\n",
+            quoting=csv.QUOTE_ALL if has_returns else csv.QUOTE_MINIMAL,
+        )
         table.writerow(TOPAZ_COLUMNS)
         for name, (y, x), score in zip(micrograph_names, places, scores, strict=True):
             table.writerow([shorten(name), x, y, f"{score:.9g}"])

@@ -65,6 +65,22 @@ def told_apart(*tables: Iterable[str]) -> Callable[[str], str]:
     return _shortest([set(names) for names in tables], [False, True])
 
 
+def printable(name: str) -> str:
+    """Name as it can be printed: bytes that are not UTF-8 become question marks.
+
+    Parameters
+    ----------
+    name : str
+        Name of a file, such bytes in it as surrogates.
+
+    Returns
+    -------
+    str
+        Valid Unicode.
+    """
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
 def _shortest(
     tables: Sequence[Collection[str]], with_suffix: Sequence[bool]
 ) -> Callable[[str], str]:

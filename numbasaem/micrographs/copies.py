@@ -8,7 +8,7 @@ its frames. Held in both halves of the data, noise would foretell itself.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import stats
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Identity = tuple[str, tuple[int, ...], "NDArray[np.float32] | None"]
-"""Name, rows and columns, and noise sample of a micrograph."""
+"""Name, rows and columns, and :func:`noise_sample` of a micrograph."""
 
 _MOST_POINTS = 32
 """Largest number of points a side that are compared: 1024 tell all noise apart."""
@@ -75,13 +75,43 @@ class Copies:
         self._names: dict[tuple[int, ...], list[str]] = {}
         self._samples: dict[tuple[int, ...], NDArray[np.float32]] = {}
 
-    def original_of(self, identity: Identity) -> str | None:
+    def is_original(
+        self, identity: Identity | None, number: int, source: dict[str, Any]
+    ) -> bool:
+        """Tell whether a micrograph is a copy of none before, and note it if it is.
+
+        Parameters
+        ----------
+        identity : Identity or None
+            What the micrograph is recognised by, if it is known.
+        number : int
+            Its number in its file, from 0.
+        source : dict
+            In/out: description of the file; under `copies` goes a copy by the number of
+            its section, from 1, with the name of the micrograph that is used.
+
+        Returns
+        -------
+        bool
+            False for a copy.
+
+        Warns
+        -----
+        RunWarning
+            If it is a copy.
+        """
+        original = self.original_of(identity)
+        if original is not None:
+            source.setdefault("copies", {})[str(number + 1)] = original
+        return original is None
+
+    def original_of(self, identity: Identity | None) -> str | None:
         """Name the micrograph that another one is a copy of, and say that it is.
 
         Parameters
         ----------
-        identity : tuple
-            Name, rows and columns, and :func:`noise_sample` of the micrograph.
+        identity : Identity or None
+            What the micrograph is recognised by, if it is known.
 
         Returns
         -------
@@ -94,6 +124,8 @@ class Copies:
         RunWarning
             If it is a copy.
         """
+        if identity is None:
+            return None
         where, shape, sample = identity
         if sample is None:
             return None

@@ -168,9 +168,8 @@ class Preparation:
             )
         if self.normalise:
             prepared = prepared / self._spread(where, prepared[~excluded])
-        result = Prepared(
-            prepared, excluded, pixels.shape, where=where, noise_sample=sample
-        )
+        identity = where, pixels.shape, sample
+        result = Prepared(prepared, excluded, pixels.shape, identity=identity)
         if self.ctf or self.whiten:
             known = self._known_ctf(where, ctf, pixel_size) if self.ctf else None
             white, spread = flip_phases_and_whiten(
@@ -258,24 +257,15 @@ class Prepared:
         Rows and columns before downsampling.
     point_spread : PointSpread or None
         What particles in `pixels` have been through, if that is known.
-    where : str
-        The micrograph, as errors name it.
-    noise_sample : float32, shape (n_rows, n_columns), or None
-        Noise that the micrograph is recognised by; see
-        :mod:`numbasaem.micrographs.copies`.
+    identity : Identity or None
+        What the micrograph is recognised by.
     """
 
     pixels: NDArray[np.float32]
     excluded: NDArray[np.bool_]
     original_shape: tuple[int, ...]
     point_spread: PointSpread | None = None
-    where: str = ""
-    noise_sample: NDArray[np.float32] | None = None
-
-    @property
-    def identity(self) -> Identity:
-        """What the micrograph is recognised by."""
-        return self.where, self.original_shape, self.noise_sample
+    identity: Identity | None = None
 
     def original_coordinates(
         self, centres: NDArray[np.floating]

@@ -25,7 +25,6 @@ from .sources import MicrographFile, list_micrographs
 if TYPE_CHECKING:
     from numbasaem.settings import Settings
 
-    from .copies import Identity
     from .optics_groups import OpticsGroups, PointSpread
 
 Input = NDArray[np.floating] | MicrographFile
@@ -114,7 +113,7 @@ class MicrographReader:
                 given = self._pixel_sizes.given
                 micrographs = iter([self._preparation(name, item, given)])
             for section, micrograph in enumerate(micrographs):
-                if is_original(micrograph.identity, section, self._copies, source):
+                if self._copies.is_original(micrograph.identity, section, source):
                     yield micrograph
 
     @property
@@ -126,39 +125,6 @@ class MicrographReader:
     def pixel_size(self) -> float | None:
         """Angstrom per pixel, once all are read."""
         return self._preparation.pixel_size or self._pixel_sizes.common
-
-
-def is_original(
-    identity: Identity, number: int, copies: Copies, source: dict[str, Any]
-) -> bool:
-    """Tell whether a micrograph is none of those read before.
-
-    Parameters
-    ----------
-    identity : tuple
-        What the micrograph is recognised by.
-    number : int
-        Its number in its file, from 0.
-    copies : Copies
-        In/out: the micrographs read so far.
-    source : dict
-        In/out: description of the file; under `copies` a copy is noted by the number of
-        its section, from 1, with the name of the micrograph that is used.
-
-    Returns
-    -------
-    bool
-        False for a copy.
-
-    Warns
-    -----
-    RunWarning
-        If it is a copy.
-    """
-    original = copies.original_of(identity)
-    if original is not None:
-        source.setdefault("copies", {})[str(number + 1)] = original
-    return original is None
 
 
 def optics_of(point_spreads: Sequence[PointSpread | None]) -> OpticsGroups | None:
@@ -334,24 +300,52 @@ def source_of_file(file: MicrographFile) -> dict[str, Any]:
     except OSError as error:
         wanted = "a file that can be read"
         raise expected(file.path, wanted, error.strerror) from error
-    source = {"name": str(file.path.resolve()), "size": size, "sha256": digest}
+    # Of a link its own name: that of its target may lack the suffix.
+    source = {"name": str(file.path.absolute()), "size": size, "sha256": digest}
     return source if file.ctf is None else source | {"ctf": asdict(file.ctf)}
 
 
-def file_of_source(source: Mapping[str, Any]) -> MicrographFile:
+def file_of_source(
+    source: Mapping[str, Any],
+    moved: tuple[str, Path] | None = None,
+    folder: Path | None = None,
+) -> MicrographFile:
     """File that a source names; the inverse of :func:`source_of_file`.
 
     Parameters
     ----------
     source : mapping
         As a run has kept it.
+    moved : (str, Path), optional
+        Folder of the run when it began, and now: the file is sought first where it then
+        lies, in case it was moved along.
+    folder : Path, optional
+        Folder that the file is in now, directly or under some of its former folders.
 
     Returns
     -------
     MicrographFile
         The file, its pixel size and its contrast transfer function as they were.
+
+    Raises
+    ------
+    InputError
+        If `folder` does not have it.
     """
     path, ctf = Path(source["name"]), source.get("ctf")
+    if folder is not None:
+        parts = path.parts[1:]
+        places = [Path(folder, *parts[n:]) for n in range(len(parts))]
+    elif moved is not None:
+        before, now = moved
+        relative = os.path.relpath(path, before)
+        places = [Path(os.path.abspath(now / relative)), path]
+    else:
+        places = [path]
+    found = next((place for place in places if place.exists()), None)
+    if folder is not None and found is None:
+        raise expected(folder, f"{path.name} in it", "no such file")
+    path = found or path
     return MicrographFile(
         path,
         path.name,

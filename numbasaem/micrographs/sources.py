@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 WILDCARDS = "*?["
 """Signs that make a name a pattern."""
+_TIFF_BEGINNINGS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+"""First bytes of TIFF files of either byte order, and of large ones."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,14 @@ class MicrographFile:
 
     @property
     def _is_tiff(self) -> bool:
-        return self.path.name.lower().endswith(SUFFIXES)
+        """Whether name or first bytes say so: a link may have any name."""
+        if self.path.name.lower().endswith(SUFFIXES):
+            return True
+        try:
+            with self.path.open("rb") as stream:
+                return stream.read(4) in _TIFF_BEGINNINGS
+        except OSError:
+            return False
 
 
 @dataclass(frozen=True)

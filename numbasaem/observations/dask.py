@@ -28,7 +28,7 @@ from numbasaem.errors import expected
 from numbasaem.micrographs.copies import Copies
 from numbasaem.micrographs.pixel_sizes import PixelSizes
 from numbasaem.micrographs.preparation import preparation_of
-from numbasaem.micrographs.reading import is_original, optics_of
+from numbasaem.micrographs.reading import optics_of
 from numbasaem.micrographs.sources import MicrographFile
 from numbasaem.projection.operator import ProjectionOperator
 
@@ -271,7 +271,7 @@ def load_remotely(
         sources.append(source | {"pixel_size": file.pixel_size})
         stored = replace(file, sha256=source["sha256"])
         for number, identity in enumerate(identities):
-            if is_original(identity, number, copies, sources[-1]):
+            if copies.is_original(identity, number, sources[-1]):
                 pieces.append((stored, number))
                 sums.append(each[number])
                 seen.append(spreads[number])

@@ -57,7 +57,7 @@ class StoredFile:
     def load(
         self, scratch: Path
     ) -> tuple[
-        dict[str, Any], list[PixelSums], list[PointSpread | None], list[Identity]
+        dict[str, Any], list[PixelSums], list[PointSpread | None], list[Identity | None]
     ]:
         """Cut the micrographs of the file and keep their patches on disk.
 
@@ -74,7 +74,7 @@ class StoredFile:
             Of each micrograph.
         point_spreads : list of PointSpread or None
             Of each micrograph.
-        identities : list of tuple
+        identities : list of Identity or None
             What each micrograph is recognised by.
 
         Raises

@@ -103,6 +103,7 @@ class Journal:
         self.description["preparation"] = preparation
         if self.path is None:
             return
+        self.description["folder"] = os.path.abspath(self.path.parent)
         if self._whole is not None:
             refuse_other_sources(self._whole, self._begun["sources"], sources)
         folder = self.path.parent
@@ -124,6 +125,15 @@ class Journal:
         elif self._whole != self.path:
             # Else the next save would put the damaged file in place of the whole one.
             self._whole.replace(self.path)
+        if self._whole is not None and self._has_moved():
+            self.save()
+
+    def _has_moved(self) -> bool:
+        """Tell whether the run or its inputs lie elsewhere than when it began."""
+        return any(
+            self.description[name] != self._begun.get(name)
+            for name in ("sources", "folder")
+        )
 
     def save(self) -> None:
         """Write the file anew."""

@@ -380,6 +380,6 @@ def _picks(record: RunRecord) -> Figure:
                 alpha=0.25 + 0.75 * float(merit),
             )
         )
-    bare.set_title(excerpt.name)
+    bare.set_title(excerpt.name, parse_math=False)
     marked.set_title(f"{len(excerpt.particles.centres)} particles found")
     return figure

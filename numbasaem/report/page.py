@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from plotly.offline import get_plotlyjs
 
+from numbasaem.io.names import printable
+
 from .sections import sections
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ def compose(record: RunRecord) -> str:
     template = resources.files(__package__).joinpath("page.html").read_text("utf-8")
     titled_sections = list(sections(record))
     return Template(template).substitute(
-        title=escape(f"numbasaem: {record.folder.resolve().name}"),
+        title=escape(f"numbasaem: {printable(record.folder.resolve().name)}"),
         subtitle=escape(_subtitle(record)),
         facts="".join(_facts(record)),
         warnings="".join(

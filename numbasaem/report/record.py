@@ -15,6 +15,7 @@ from numbasaem.assessment.fsc import Resolution, is_mostly_negative, resolution
 from numbasaem.errors import InputError, expected
 from numbasaem.geometry.view_grid import ViewGrid
 from numbasaem.io.mrc import read_volume
+from numbasaem.io.names import printable
 from numbasaem.io.relion import read_fsc
 from numbasaem.micrographs.pixel_sizes import PixelSizes
 from numbasaem.micrographs.preparation import preparation_of
@@ -46,7 +47,7 @@ class Excerpt:
     Attributes
     ----------
     name : str
-        Name of the micrograph's file.
+        Name of the micrograph's file, as it can be printed.
     pixels : float32, shape (rows, columns)
         Prepared pixels of the part, from the micrograph's first pixel on.
     excluded : bool, shape (rows, columns)
@@ -83,6 +84,8 @@ class RunRecord:
         Correlation of the half maps, no mask.
     pixel_size : float
         Angstrom per voxel.
+    begun_in : str or None
+        The folder when the run began, if that is known.
     """
 
     folder: Path
@@ -93,6 +96,7 @@ class RunRecord:
     half_volumes: tuple[NDArray[np.float64], ...]
     fsc: NDArray[np.float64] | None
     pixel_size: float
+    begun_in: str | None = None
 
     @property
     def full(self) -> RunState:
@@ -136,7 +140,8 @@ class RunRecord:
     @cached_property
     def excerpt(self) -> Excerpt | None:
         """Picks in a corner of the first micrograph; None if its file is gone."""
-        file = file_of_source(self.sources[0])
+        moved = None if self.begun_in is None else (self.begun_in, self.folder)
+        file = file_of_source(self.sources[0], moved)
         preparation = preparation_of(self.settings)
         pixel_sizes = PixelSizes(self.settings.pixel_size)
         try:
@@ -151,7 +156,9 @@ class RunRecord:
             prepared.excluded, positions.centres, self.settings.size
         )
         particles = Positions(positions.centres[free], positions.probability[free])
-        return Excerpt(file.name, pixels, prepared.excluded[:side, :side], particles)
+        return Excerpt(
+            printable(file.name), pixels, prepared.excluded[:side, :side], particles
+        )
 
     @property
     def warnings(self) -> list[str]:
@@ -234,4 +241,5 @@ def read_record(folder: PathLike) -> RunRecord:
         half_volumes=tuple(half.astype(np.float64) for half in halves),
         fsc=fsc,
         pixel_size=pixel_size or 1.0,
+        begun_in=description.get("folder"),
     )

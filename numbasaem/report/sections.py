@@ -5,6 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from numbasaem.io.names import printable
 from numbasaem.machine import describe
 
 from .map_plots import half_map_plot, map_plot, slice_plots, view_plot
@@ -163,8 +164,7 @@ def _figure(value: float | None, form: str) -> str:
 def _settings_and_versions(record: RunRecord) -> str:
     settings = record.settings.model_dump()
     inputs = (
-        (source["name"], f"SHA-256 {source['sha256'][:16]}…")
-        for source in record.sources
+        (printable(source["name"]), _fingerprint(source)) for source in record.sources
     )
     return (
         '<div class="tables">'
@@ -175,6 +175,16 @@ def _settings_and_versions(record: RunRecord) -> str:
         + "</div>"
         + _table("Micrographs", inputs)
     )
+
+
+def _fingerprint(source: dict[str, Any]) -> str:
+    """Fingerprint of an input, and which of its sections were left out as copies."""
+    digest = f"SHA-256 {source['sha256'][:16]}…"
+    copies = [
+        f"section {section} left out, a copy of {printable(original)}"
+        for section, original in source.get("copies", {}).items()
+    ]
+    return "; ".join([digest, *copies])
 
 
 def _in_words(value: object) -> str:

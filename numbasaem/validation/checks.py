@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
     from numbasaem.aliases import OnProgress
     from numbasaem.micrographs.reading import Input
+    from numbasaem.micrographs.sources import MicrographFile
     from numbasaem.observations.protocol import DataSet, Observations
     from numbasaem.reconstruction.state import Iteration, RunState
 
@@ -136,6 +137,7 @@ def validate(
     *,
     threads: int | None = None,
     max_memory: float | None = None,
+    micrographs: PathLike | None = None,
     on_iteration: Callable[[Iteration], None] | None = None,
     on_progress: OnProgress | None = None,
 ) -> Validation:
@@ -164,6 +166,9 @@ def validate(
         Threads to run on; as the reconstruction if left out.
     max_memory : float, optional
         Most memory to take, 10**9 bytes; as the reconstruction if left out.
+    micrographs : path-like, optional
+        Folder that the micrographs are in now; left out, they are sought beside the run
+        as they lay when it began, and where they were.
     on_iteration : callable, optional
         Called with each finished :class:`Iteration`.
     on_progress : callable, optional
@@ -194,7 +199,7 @@ def validate(
     if "full" not in runs or not (place / "volume.mrc").exists():
         raise expected(place, "a run that has ended", "no volume.mrc")
     sources = description["sources"]
-    inputs = [file_of_source(source) for source in sources]
+    inputs = _files_of_run(place, description, micrographs)
     wanted = _settings_of_run(place, description, threads, max_memory)
     settings, _ = limit_threads_to_memory(wanted, inputs, n_copies=2)
     data, control = _data_and_control(inputs, settings, progress)
@@ -215,6 +220,20 @@ def validate(
         record = json.dumps(validation.record(), indent=1)
         part.write_text(f"{record}\n", encoding="utf-8")
     return validation
+
+
+def _files_of_run(
+    place: Path, description: Mapping[str, Any], micrographs: PathLike | None
+) -> list[MicrographFile]:
+    """Micrographs of a run, which may have been moved with it or alone."""
+    moved = (description["folder"], place) if "folder" in description else None
+    folder = None if micrographs is None else Path(micrographs)
+    files = [file_of_source(source, moved, folder) for source in description["sources"]]
+    for file in files:
+        if not file.path.exists():
+            wanted = "a micrograph that is still there, or its folder, `micrographs`"
+            raise expected(file.path, wanted, "no such file")
+    return files
 
 
 def _settings_of_run(
