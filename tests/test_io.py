@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from skimage.filters import threshold_otsu
 
-from numbasaem.errors import InputError
+from numbasaem.errors import InputError, RunWarning
 from numbasaem.io import written_whole
 from numbasaem.io.atomic_models import density_from_model, load_volume
 from numbasaem.io.chimerax import surface_level, write_chimerax_script
@@ -47,7 +47,7 @@ from numbasaem.io.star import read_tables
 from numbasaem.micrographs.fourier_crop import fourier_crop
 from numbasaem.volume.phantom import shepp_logan
 from numbasaem.volume.threshold import otsu_threshold
-from tests.helpers import noise
+from tests.helpers import noise, refusal
 
 IMAGE = noise(12, 17, seed=3)
 VOLUME = noise(7, 7, 7, seed=3)
@@ -461,6 +461,24 @@ def test_density_from_model__atoms_are_where_they_should_be(tmp_path: Path) -> N
     weight = np.array([2.509 / 2, 2.509 / 2, 1.983])
     np.testing.assert_allclose(found, weight @ atoms / weight.sum(), atol=0.02)
     assert total * voxel_size**3 == pytest.approx(weight.sum(), rel=0.02)
+
+
+@pytest.mark.parametrize("occupancy", ["  0.00", "      "])
+def test_density_from_model__zero_occupancies(tmp_path: Path, occupancy: str) -> None:
+    lines = WATER_AND_ATOMS.replace("  0.50 20", "  1.00 20").splitlines(True)
+    whole = filled(tmp_path / "whole.pdb", "".join(lines).encode())
+    wanted, _ = density_from_model(whole, 21, voxel_size=1.0)
+    empty = [f"{line[:54]}{occupancy}{line[60:]}" for line in lines]
+    path = filled(tmp_path / "docked.pdb", "".join(empty).encode())
+    with pytest.warns(RunWarning, match=r"docked\.pdb: all occupancies are 0"):
+        volume, _ = density_from_model(path, 21, voxel_size=1.0)
+    np.testing.assert_array_equal(volume, wanted)
+    path = filled(tmp_path / "part.pdb", "".join([*lines[:2], *empty[2:]]).encode())
+    with pytest.warns(RunWarning, match=r"part\.pdb: 2 of 3 atoms are not drawn"):
+        density_from_model(path, 21, voxel_size=1.0)
+    below = WATER_AND_ATOMS.replace("  1.00 20", " -1.00 20").encode()
+    line = refusal(density_from_model, filled(tmp_path / "below.pdb", below))
+    assert line.endswith("below.pdb: expected occupancies of at least 0, found -1")
 
 
 def test_density_from_model__bpti(data_folder: Path) -> None:

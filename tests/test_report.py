@@ -6,6 +6,8 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +20,7 @@ from numbasaem import cli
 from numbasaem.errors import InputError
 from numbasaem.geometry.rotations import rotation_grid
 from numbasaem.io.mrc import write_micrograph
+from numbasaem.io.relion import read_particles
 from numbasaem.observations.shift_prior import uniform_shift_prior
 from numbasaem.reconstruction.checkpoint import load_checkpoint, save_checkpoint
 from numbasaem.reconstruction.driver import reconstruct
@@ -28,6 +31,7 @@ from numbasaem.simulation.files import simulate_to_folder
 from numbasaem.simulation.scene import simulate
 from numbasaem.simulation.settings import SimulationSettings
 from numbasaem.volume.phantom import folded_chain
+from tests.helpers import noise
 
 SIZE = 7
 FIGURES = ("surfaces", "slices", "fsc", "history", "shift_prior", "views", "picks")
@@ -95,6 +99,32 @@ def share_painted(picture: Path) -> float:
     pixels = np.asarray(image).reshape(-1, 3)
     _, counts = np.unique(pixels, axis=0, return_counts=True)
     return 1 - float(counts.max()) / len(pixels)
+
+
+def test_report__of_names_of_any_bytes(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9 <&> $1_$")
+    folder.mkdir()
+    micrograph = folder / os.fsdecode(b"m\xe9c # ' $1_$ {.mrc")
+    write_micrograph(micrograph, noise(60, 60), 1.0)
+
+    def said(*words: object) -> subprocess.CompletedProcess[bytes]:
+        command = [sys.executable, "-m", "numbasaem", *map(str, words)]
+        utf8 = {**os.environ, "PYTHONIOENCODING": "utf-8"}
+        return subprocess.run(command, capture_output=True, check=True, env=utf8)
+
+    words = "--size 7 --ell-max 2 --iterations 1 --rotations 24 --starts 1 --no-halves"
+    run, picks = folder / "run", folder / "picks.star"
+    told = said(
+        "reconstruct", micrograph, *words.split(), "--out", run, "--picks", picks
+    )
+    assert b"no report" not in told.stderr
+    assert os.fsencode(f"particles written to {picks}") in told.stdout
+    page = (run / "report.html").read_text("utf-8")
+    assert "m\N{REPLACEMENT CHARACTER}c # &#x27; $1_$ {.mrc" in page
+    names = set(read_particles(picks).particles["rlnMicrographName"])
+    assert names <= {micrograph.name}
+    for suffix in ("box", "txt"):
+        said("pick", micrograph, "--run", run, "--out", folder / f"picks.{suffix}")
 
 
 @pytest.mark.slow

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import tifffile
 from scipy.ndimage import gaussian_filter
 
 from numbasaem import cli
 from numbasaem.aliases import no_progress
 from numbasaem.errors import InputError
 from numbasaem.io.mrc import write_micrograph
+from numbasaem.micrographs.sources import MicrographFile
 from numbasaem.observations.patch_data import Patches, PatchSet, load_patches
 from numbasaem.reconstruction.driver import reconstruct
 from numbasaem.reconstruction.result import HALVES
@@ -240,6 +242,89 @@ def test_validate__other_or_missing_micrographs(run: Path, tmp_path: Path) -> No
         micrograph.write_bytes(kept)
     with pytest.raises(InputError, match=r"run\.h5: expected a checkpoint of a run"):
         validate(tmp_path)
+
+
+class Sought(Exception):
+    """Where a validation looks for micrographs."""
+
+
+def sought(run: Path, monkeypatch: pytest.MonkeyPatch, **options: Any) -> list[Path]:
+    def stop(inputs: list[MicrographFile], *_: object) -> None:
+        raise Sought([file.path for file in inputs])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checks, "_data_and_control", stop)
+        with pytest.raises(Sought) as caught:
+            validate(run, **options)
+    paths: list[Path] = caught.value.args[0]
+    return paths
+
+
+def test_validate__finds_micrographs_that_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = tmp_path / "before"
+    monkeypatch.chdir(tmp_path)
+    names = [Path("grid1/m.mrc"), Path("grid2/m.mrc")]
+    for seed, name in enumerate(names):
+        path = project / "mics" / name
+        path.parent.mkdir(parents=True)
+        write_micrograph(path, helpers.noise(60, 60, seed=seed), 1.0)
+    settings = Settings(
+        size=SIZE, ell_max=(2,), iterations=(1,), rotations=24, starts=1, halves=False
+    )
+    reconstruct(["before/mics/*/m.mrc"], settings, out="before/deep/run")
+
+    # the project as a whole, though others now lie where its micrographs were
+    after = project.rename(tmp_path / "after")
+    for name in names:
+        (project / "mics" / name).parent.mkdir(parents=True)
+        (project / "mics" / name).touch()
+    run = after / "deep" / "run"
+    wanted = [after / "mics" / name for name in names]
+    assert sought(run, monkeypatch) == wanted
+    monkeypatch.chdir(run)
+    assert sought(Path(), monkeypatch) == wanted
+    # the run alone
+    shutil.rmtree(project)
+    (after / "mics").rename(tmp_path / "elsewhere")
+    line = refusal(validate, run)
+    assert line.endswith("or its folder, `micrographs`, found no such file")
+    wanted = [tmp_path / "elsewhere" / name for name in names]
+    assert sought(run, monkeypatch, micrographs=tmp_path / "elsewhere") == wanted
+    assert refusal(validate, run, micrographs=run) == (
+        f"{run}: expected m.mrc in it, found no such file"
+    )
+    # a finished run that is resumed knows their new place
+    result = reconstruct(wanted, settings, out=run, resume=True)
+    assert len(result.history) == 1
+    assert sought(run, monkeypatch) == wanted
+
+
+@pytest.mark.filterwarnings("ignore:.*pixel size 1 A as given")
+def test_validate__finds_micrographs_by_their_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = tmp_path / "store" / "4f2a9c"
+    stored.parent.mkdir()
+    pixels = helpers.noise(60, 60)
+    tifffile.imwrite(stored, pixels)
+    settings = Settings(
+        size=SIZE,
+        ell_max=(2,),
+        iterations=(1,),
+        rotations=24,
+        starts=1,
+        halves=False,
+        pixel_size=1.0,
+    )
+    for name in ("link.tif", "link"):
+        link, run = tmp_path / name, tmp_path / f"run of {name}"
+        link.symlink_to(stored)
+        reconstruct([link], settings, out=run)
+        assert sought(run, monkeypatch) == [link]
+        ((image,), _) = MicrographFile(link, name).open()
+        np.testing.assert_array_equal(image, pixels[::-1])
 
 
 def test_validate__of_no_finished_run(run: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numbasaem.aliases import PathLike
-from numbasaem.errors import expected
+from numbasaem.errors import expected, warn
 from numbasaem.volume.phantom import shepp_logan
 
 from .mrc import read_volume
@@ -91,9 +91,10 @@ def density_from_model(
     """Compute the scattering density of an atomic model.
 
     Every atom of the file's first model is drawn with its electron scattering factor,
-    weighted by its occupancy (so alternate conformers share one atom) and blurred by a
-    Gaussian that falls to 1/e at the frequency ``1 / resolution``, in place of its own
-    displacement factor. Waters are left out; ions and ligands are kept; hydrogens
+    weighted by its occupancy (so alternate conformers share one atom; where all are 0,
+    as docking programs leave them, each counts as 1) and blurred by a Gaussian that
+    falls to 1/e at the frequency ``1 / resolution``, in place of its own displacement
+    factor. Waters are left out; ions and ligands are kept; hydrogens
     are not added. The centre of mass is at index ``size // 2``, and every atom with two
     deviations of its blur lies in the ball of ``size // 2`` voxels.
 
@@ -119,7 +120,13 @@ def density_from_model(
     Raises
     ------
     InputError
-        If the file holds no model, or the model does not fit what was asked for.
+        If the file holds no model or occupancies below 0, or the model does not fit
+        what was asked for.
+
+    Warns
+    -----
+    RunWarning
+        If occupancies are 0.
     """
     lengths = (("size", size), ("voxel_size", voxel_size), ("resolution", resolution))
     for name, value in lengths:
@@ -128,6 +135,7 @@ def density_from_model(
     if size is not None and size < 5:
         raise expected("size", "at least 5 voxels", size)
     model = _model(path)
+    _mend_occupancies(path, model)
     positions, masses = _atoms(model)
     if not masses.sum() > 0:
         raise expected(path, "atoms that are not water", "none")
@@ -186,6 +194,24 @@ def _model(path: PathLike) -> Any:
     except (OSError, RuntimeError, ValueError, IndexError) as error:
         found = str(error) or "no model"
         raise expected(path, "an atomic model in PDB or mmCIF", found) from error
+
+
+def _mend_occupancies(path: PathLike, model: Any) -> None:
+    """Take atoms for there where the file states of none that it is."""
+    atoms = [entry.atom for entry in model.all()]
+    for atom in atoms:
+        if not atom.occ >= 0:
+            raise expected(path, "occupancies of at least 0", f"{atom.occ:g}")
+    absent = [atom for atom in atoms if atom.occ == 0]
+    if not absent:
+        return
+    if len(absent) < len(atoms):
+        n_absent = f"{len(absent)} of {len(atoms)} atoms"
+        warn(f"{path}: {n_absent} are not drawn, for their occupancy is 0")
+        return
+    warn(f"{path}: all occupancies are 0; every atom is drawn as with 1")
+    for atom in atoms:
+        atom.occ = 1.0
 
 
 def _atoms(model: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
