@@ -7,14 +7,17 @@ import struct
 import sys
 import time
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from numbasaem import reconstruct
+from numbasaem.cli.progress import ProgressDisplay
 from numbasaem.geometry.view_grid import ViewGrid
 from numbasaem.observations.hypotheses import Hypotheses
 from numbasaem.observations.image_statistics import ImageStatistics
@@ -160,3 +163,10 @@ def test_plan__counts_the_time_of_what_is_left() -> None:
     seconds = planned_seconds(data, n_done=5, **stages)
     true = 15 * len(data) * data.each
     assert true / 2 < seconds < 2 * true
+
+
+def test_progress__names_are_no_markup() -> None:
+    display, text = ProgressDisplay(), StringIO()
+    display.step("picking [/red] [bold]m[1].mrc", 0.5)
+    Console(file=text, width=100).print(display._bars)
+    assert "picking [/red] [bold]m[1].mrc" in text.getvalue()

@@ -52,7 +52,7 @@ class ProgressDisplay:
         self._console = Console(stderr=True)
         self._bars = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),  # names may hold brackets
             BarColumn(bar_width=10),
             TextColumn("{task.fields[left]}"),
             console=self._console,
