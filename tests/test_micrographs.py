@@ -306,6 +306,11 @@ def test_list_micrographs__relion(
     (elsewhere / "micrographs.star").write_text(OPTICS + MICROGRAPHS)
     monkeypatch.chdir(project)
     assert len(list_micrographs(["CtfFind/job003/micrographs.star"]).files) == 2
+    # and from anywhere, in case the project has moved
+    monkeypatch.chdir(project / "MotionCorr")
+    listed = list_micrographs([elsewhere / "micrographs.star"])
+    assert listed.files[0].path == project / "MotionCorr" / "one.mrc"
+    assert listed.files[0].name == "MotionCorr/one.mrc"
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ from numbasaem.picking.scores import (
     share_found_within_one_pixel,
     true_patch_shifts,
 )
-from numbasaem.picking.tables import match_tables
+from numbasaem.picking.tables import check_table, match_tables
 from numbasaem.picking.template import (
     ParticleTemplate,
     template_of_map,
@@ -581,6 +581,14 @@ def test_pick__one_name_in_two_folders(
     box = tmp_path / "picks.box"
     assert command("pick", *micrographs, "--run", finished, "--out", box) == 2
     assert not box.exists()
+
+
+def test_check_table__names_that_it_cannot_hold(tmp_path: Path) -> None:
+    micrograph = tmp_path / "two\nlines.mrc"
+    write_micrograph(micrograph, np.eye(64), 1.0)
+    line = refusal(check_table, tmp_path / "picks.star", [micrograph])
+    assert line.startswith(f"{tmp_path / 'picks.star'}: expected names without line br")
+    check_table(tmp_path / "picks.txt", [micrograph])
 
 
 def test_pick__a_copy_is_left_out(

@@ -3,7 +3,8 @@
 The noise of a micrograph is its own. So two that share their noise are one exposure:
 the same file again, a compressed or converted copy, a section of a stack, a copy that
 is rounded, scaled, of the other sign, mirrored or turned, or one of other weights of
-its frames. Held in both halves of the data, noise would foretell itself.
+its frames. Held in both halves of the data, noise would foretell itself. What is
+shifted or cropped is not recognised.
 """
 
 from __future__ import annotations

@@ -173,14 +173,13 @@ def _matching(source: PathLike) -> list[Path]:
 
 
 def _listed(source: PathLike, table: MicrographTable) -> MicrographList:
-    """Files of a list, sought from its folder, then from the working folder.
+    """Files of a list, sought from its folder, the working folder, those above.
 
-    Lists of cryoSPARC are in a folder of the one that their names begin from.
+    Names begin from a project's folder, in which the list is in that of a job.
     """
     rows = table.micrographs
-    folders = [Path(source).parent, Path()]
-    if Path(source).suffix.lower() == cryosparc.SUFFIX:
-        folders.insert(1, Path(source).resolve().parent.parent)
+    folder, *above = Path(source).absolute().parents
+    folders = [folder, Path(), *above, *Path(source).resolve().parents]
     files = []
     for name, group, uid, pixel_size, before_binning, parameters in zip(
         rows["rlnMicrographName"],
@@ -194,7 +193,7 @@ def _listed(source: PathLike, table: MicrographTable) -> MicrographList:
         places = (folder / name for folder in folders)
         path = next((place for place in places if place.exists()), None)
         if path is None:
-            wanted = "files of the names, from its folder or the working folder"
+            wanted = "files of the names, from its folders or the working folder"
             raise expected(source, wanted, f"no {name}")
         ctf, fault = _contrast_transfer_function(parameters)
         files.append(

@@ -14,6 +14,7 @@ from numbasaem.io.coordinates import read_boxes, read_topaz, write_boxes, write_
 from numbasaem.io.cryosparc import read_locations, write_locations
 from numbasaem.io.names import told_apart
 from numbasaem.io.relion import COORDINATES, read_particles, write_particles
+from numbasaem.io.star import check_text
 from numbasaem.io.tiff import SUFFIXES as TIFF_SUFFIXES
 from numbasaem.io.tiff import read_tiff_shape
 from numbasaem.micrographs.sources import list_micrographs
@@ -88,16 +89,19 @@ def check_table(
     Raises
     ------
     InputError
-        If its suffix stands for no format, its folder does not exist, or there are
-        several micrographs and the format holds one, in all or in a file; a stack
-        counts as several.
+        If its suffix stands for no format, its folder does not exist, there are several
+        micrographs and the format holds one, in all or in a file (a stack counts as
+        several), or it cannot hold their names.
     """
     _check_name(path, made)
+    listed = list_micrographs(sources).files
     if path.suffix.lower() == ".box":
-        listed = list_micrographs(sources)
-        _check_one_micrograph(path, sum(file.header()[0][0] for file in listed.files))
-    if path.suffix.lower() == ".cs":
-        for file in list_micrographs(sources).files:
+        _check_one_micrograph(path, sum(file.header()[0][0] for file in listed))
+    elif path.suffix.lower() == ".star":
+        for file in listed:
+            check_text(path, file.name)
+    elif path.suffix.lower() == ".cs":
+        for file in listed:
             if file.header()[0][0] > 1:
                 wanted = "files of one micrograph each, or a .star or .txt"
                 raise expected(path, wanted, f"the stack {file.path}")
