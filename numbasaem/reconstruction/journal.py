@@ -59,6 +59,7 @@ class Journal:
         self._whole: Path | None = None
         self._begun: dict[str, Any] = {}
         self._lock: int | None = None
+        self._has_moved = False
         if self.path is None:
             return
         held = [p.name for p in (self.path, previous_of(self.path)) if p.exists()]
@@ -79,9 +80,13 @@ class Journal:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Let go of the folder."""
-        if self._lock is not None:
-            os.close(self._lock)
+        """Let go of the folder, which states where run and inputs are now."""
+        try:
+            if self._has_moved and error is None:
+                self.save()
+        finally:
+            if self._lock is not None:
+                os.close(self._lock)
 
     def begin(self, sources: list[dict[str, Any]], preparation: dict[str, Any]) -> None:
         """Take the folder, made if it does not exist, for a run on these inputs.
@@ -125,12 +130,7 @@ class Journal:
         elif self._whole != self.path:
             # Else the next save would put the damaged file in place of the whole one.
             self._whole.replace(self.path)
-        if self._whole is not None and self._has_moved():
-            self.save()
-
-    def _has_moved(self) -> bool:
-        """Tell whether the run or its inputs lie elsewhere than when it began."""
-        return any(
+        self._has_moved = self._whole is not None and any(
             self.description[name] != self._begun.get(name)
             for name in ("sources", "folder")
         )
@@ -139,6 +139,7 @@ class Journal:
         """Write the file anew."""
         if self.path is not None:
             save_checkpoint(self.path, self.description, self.runs)
+            self._has_moved = False
 
     @property
     def n_done(self) -> int:
