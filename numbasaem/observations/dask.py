@@ -16,7 +16,6 @@ from dataclasses import dataclass, fields, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -32,7 +31,6 @@ from numbasaem.micrographs.reading import optics_of
 from numbasaem.micrographs.sources import MicrographFile
 from numbasaem.projection.operator import ProjectionOperator
 
-from .exact_sums import PartialSums
 from .image_statistics import ImageStatistics
 from .patch_blocks import batch_layout
 from .patch_data import load_patches, spreads_of
@@ -56,7 +54,9 @@ from .dask_workers import (  # which imports Dask as well
     ChosenPatches,
     HypothesesInImages,
     StoredFile,
+    added_sums,
     at_work,
+    given_hypotheses,
     sums_of_blocks,
 )
 
@@ -343,7 +343,7 @@ class RemotePatches:
         layout = batch_layout(len(numbers), hypotheses[0], self._brightest)
         client = self._data.client
         with _answering(client):
-            given = _submit(client, "projections", _given, hypotheses)
+            given = _submit(client, "projections", given_hypotheses, hypotheses)
             tasks = [
                 _submit(
                     client,
@@ -360,19 +360,10 @@ class RemotePatches:
             sums = tasks
             while len(sums) > 1:  # neighbours first: they are on the same worker
                 pairs = zip(sums[::2], sums[1::2], strict=False)
-                added = [_submit(client, "sum", _added, *pair) for pair in pairs]
+                added = [_submit(client, "sum", added_sums, *pair) for pair in pairs]
                 sums = added + sums[2 * len(added) :]
             _follow(tasks, on_progress)
             return statistics_of_sums(layout, sums[0].result(), *hypotheses)
-
-
-def _given(hypotheses: HypothesesInImages, _: Path) -> HypothesesInImages:
-    """What each worker gets once an iteration, from one another."""
-    return hypotheses
-
-
-def _added(first: PartialSums, second: PartialSums, _: Path) -> PartialSums:
-    return first + second
 
 
 def _submit(

@@ -221,6 +221,38 @@ def at_work(wanted: str, work: Callable[..., Result], *arguments: object) -> Res
         raise expected(f"worker {worker.address}", "its files", found) from None
 
 
+def given_hypotheses(hypotheses: HypothesesInImages, _: Path) -> HypothesesInImages:
+    """Hand on what each worker gets once an iteration, from one another.
+
+    Parameters
+    ----------
+    hypotheses : HypothesesInImages
+        Projections and what goes with them.
+
+    Returns
+    -------
+    HypothesesInImages
+        The same.
+    """
+    return hypotheses
+
+
+def added_sums(first: PartialSums, second: PartialSums, _: Path) -> PartialSums:
+    """Add the sums over two blocks.
+
+    Parameters
+    ----------
+    first, second : PartialSums
+        Sums over other patches each.
+
+    Returns
+    -------
+    PartialSums
+        Sums over all of them.
+    """
+    return first + second
+
+
 def _on_threads(
     n_threads: int, work: Callable[..., Result], *arguments: object
 ) -> Result:
