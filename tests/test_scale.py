@@ -292,14 +292,33 @@ def test_reconstruct__one_pixel_size_in_all_outputs(data: Path, tmp_path: Path) 
 
 def test_pixel_sizes__of_the_movie_do_not_win_over_the_header() -> None:
     file = MicrographFile(Path("a.mrc"), "a.mrc", 0.5, listed_before_binning=True)
-    assert refusal(PixelSizes(None).of, file, 1.0) == (
-        "a.mrc: expected pixels of 0.5 A as in the list, or `pixel_size`, found "
-        "1 A in the header"
-    )
-    assert PixelSizes(None).of(file, 0.5) == 0.5
-    assert PixelSizes(None).of(file, None) == 0.5
-    with pytest.warns(RunWarning, match=r"0\.7 A as given, in place of 0\.5 A in the"):
+    said = r"1 A as in the header, in place of 0\.5 A in the list, the movie's"
+    with pytest.warns(RunWarning, match=said):
+        assert PixelSizes(None).of(file, 1.0) == 1.0
+    for in_header in (0.5, None):
+        assert PixelSizes(None).of(file, in_header) == 0.5
+    with pytest.warns(RunWarning, match=r"0\.5 A as listed, in place of 1 x 2"):
+        assert PixelSizes(None).of(file, (1.0, 2.0)) == 0.5
+    with pytest.warns(RunWarning, match=r"0\.7 A as given, in place of 1 A in the he"):
         assert PixelSizes(0.7).of(file, 1.0) == 0.7
+
+
+def test_pick__from_a_list_that_states_the_movie_alone(
+    data: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    """Micrographs are half as fine as the movies: super-resolution."""
+    micrographs, table = tmp_path / "micrographs.star", tmp_path / "picks.star"
+    write_micrograph_table(micrographs, [str(data / "micrograph_0001.mrc")], 0.5)
+    text = micrographs.read_text().replace("_rlnMicrographPixelSize", "_rlnOther")
+    micrographs.write_text(text)
+    words = ("--volume", data / "volume_true.mrc", "--out", table)
+    assert run("pick", micrographs, *words) == 0
+    said = "1 A as in the header, in place of 0.5 A in the list, the movie's"
+    assert said in capsys.readouterr().err
+    optics = read_particles(table).optics
+    assert optics is not None
+    assert list(optics["rlnMicrographPixelSize"]) == [1.0]
+    assert list(optics["rlnMicrographOriginalPixelSize"]) == [0.5]
 
 
 # --- tables ------------------------------------------------------------------------

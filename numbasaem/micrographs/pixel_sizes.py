@@ -55,25 +55,30 @@ class PixelSizes:
         Raises
         ------
         InputError
-            If it is unknown, if the header has unequal sides, if the list's is that of
-            the movie and the header has another, or if it differs from that of the
-            files before.
+            If it is unknown, if the header has unequal sides, or if it differs from
+            that of the files before.
+
+        Warns
+        -----
+        RunWarning
+            If another holds than list or header states, for the first such file.
         """
+        listed = file.listed_pixel_size
         if self.given is not None:
-            listed = file.listed_pixel_size
-            overruled = listed or in_header
+            place = "list" if _list_holds(file, in_header) else "header"
+            overruled = listed if place == "list" else in_header
             if not same_pixel_size(self.given, overruled):
-                place = "list" if listed else "header"
                 self._say_once(file, f"{self.given:g} A as given", overruled, place)
             return self.given
         stated = stated_pixel_size(file, in_header)
         if stated is None:
             wanted = "a pixel size (CELLA) above 0 in the header, or `pixel_size`"
             raise expected(file.path, wanted, "0 or none")
-        if in_header is not None and not same_pixel_size(stated, in_header):
-            if file.listed_before_binning:
-                wanted = f"pixels of {stated:g} A as in the list, or `pixel_size`"
-                raise expected(file.path, wanted, f"{_text(in_header)} in the header")
+        if not _list_holds(file, in_header):
+            if listed is not None and not same_pixel_size(stated, listed):
+                holds = f"{stated:g} A as in the header"
+                self._say_once(file, holds, listed, "list, the movie's")
+        elif in_header is not None and not same_pixel_size(stated, in_header):
             self._say_once(file, f"{stated:g} A as listed", in_header, "header")
         if self.common is None:
             self.common = stated
@@ -95,6 +100,8 @@ class PixelSizes:
 def stated_pixel_size(file: MicrographFile, in_header: Spacing) -> float | None:
     """Pixel size that the list states of a file, or else its header.
 
+    That of the movie, which may have been binned since, gives way to the header's.
+
     Parameters
     ----------
     file : MicrographFile
@@ -112,12 +119,19 @@ def stated_pixel_size(file: MicrographFile, in_header: Spacing) -> float | None:
     InputError
         If the header has unequal sides, and the list none.
     """
-    if file.listed_pixel_size is not None:
+    if _list_holds(file, in_header):
         return file.listed_pixel_size
     if isinstance(in_header, tuple):
         wanted = "the same sampling along each axis, or `pixel_size`"
         raise expected(file.path, wanted, spacing_text(in_header))
     return in_header
+
+
+def _list_holds(file: MicrographFile, in_header: Spacing) -> bool:
+    """Whether the pixel size of a list holds, rather than the header's."""
+    if file.listed_before_binning and isinstance(in_header, float):
+        return False
+    return file.listed_pixel_size is not None
 
 
 def same_pixel_size(one: float, other: Spacing) -> bool:
