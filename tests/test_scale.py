@@ -267,6 +267,13 @@ def test_pick__with_the_pixel_size_given_to_the_run(
         assert optics is not None
         assert set(optics["rlnMicrographPixelSize"]) == {1.4}
     assert read_volume(folder / "volume.mrc")[1] == pytest.approx(1.4)
+    # also where micrographs and run were moved
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    for path in (folder, wrong, alike):
+        path.rename(moved / path.name)
+    folder, wrong = moved / "run", moved / "a.mrc"
+    assert run("pick", moved / "b.mrc", "--run", folder, "--out", table) == 0
     # others are not
     other = with_pixels(wrong, tmp_path / "c.mrc", 2.0)
     capsys.readouterr()

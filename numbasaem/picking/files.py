@@ -92,13 +92,15 @@ def pick_with_run(
     """
     listed = list_micrographs(sources)
     template, settings = template_of_run(run)
-    origins = load_checkpoint(run / "run.h5")[0]["sources"]
+    description = load_checkpoint(run / "run.h5")[0]
+    origin = description["sources"][0]
     first = listed.files[0]
-    given = pixel_size or _given_to_run(settings, origins, first)
+    moved = (description["folder"], run) if "folder" in description else None
+    given = pixel_size or _given_to_run(settings, origin, moved, first)
     pixel_sizes = PixelSizes(given)
     pixels = pixel_sizes.of(first, first.header()[1])
     preparation = preparation_of(settings)
-    of_run = origins[0].get("pixel_size") or settings.pixel_size
+    of_run = origin.get("pixel_size") or settings.pixel_size
     downsamples = preparation.pixel_size is not None
     if not (downsamples or of_run is None or same_pixel_size(pixels, of_run)):
         wanted = f"pixels of {of_run:g} A, those of {run}"
@@ -107,17 +109,20 @@ def pick_with_run(
 
 
 def _given_to_run(
-    settings: Settings, origins: Sequence[Mapping[str, Any]], file: MicrographFile
+    settings: Settings,
+    origin: Mapping[str, Any],
+    moved: tuple[str, Path] | None,
+    file: MicrographFile,
 ) -> float | None:
     """Pixel size given to a run, if its micrographs have headers like this file's."""
-    if settings.pixel_size is None or "pixel_size" not in origins[0]:
+    if settings.pixel_size is None or "pixel_size" not in origin:
         return settings.pixel_size
     in_header = file.header()[1]
     if in_header is None:
         return settings.pixel_size
     try:
-        of_run = file_of_source(origins[0]).header()[1]
-    except InputError:  # It was moved or deleted since.
+        of_run = file_of_source(origin, moved).header()[1]
+    except InputError:  # It was moved on its own, or deleted, since.
         return None
     return settings.pixel_size if in_header == of_run else None
 
