@@ -95,6 +95,24 @@ def test_list__relion_30_of_two_microscopes(tmp_path: Path) -> None:
     assert list(table.optics["rlnVoltage"]) == [300, 200]
 
 
+def test_list__of_movies_pixels(tmp_path: Path) -> None:
+    """The movie's pixel size is told from the micrograph's, row by row."""
+    original = {"rlnMicrographOriginalPixelSize": 0.5}
+    rows = [row | original for row in names(2)]
+    table = read_micrograph_table(written(tmp_path, loop("", rows)))
+    assert (table.pixel_sizes, table.before_binning) == ([0.5] * 2, [True] * 2)
+    assert table.optics is not None
+    assert table.optics.iloc[0].to_dict() == original | {
+        "rlnOpticsGroupName": "opticsGroup1",
+        "rlnOpticsGroup": 1,
+    }
+    for others in ({"rlnMicrographPixelSize": 1.25}, OF_DETECTOR):
+        both = [rows[0] | dict.fromkeys(others, "nan"), rows[1] | others]
+        table = read_micrograph_table(written(tmp_path, loop("", both)))
+        assert table.pixel_sizes == [0.5, 1.25]
+        assert table.before_binning == [True, False]
+
+
 @pytest.mark.parametrize("name", ["", "micrographs", "images"])
 def test_list__of_names_alone(tmp_path: Path, name: str) -> None:
     table = read_micrograph_table(written(tmp_path, loop(name, names(2))))
