@@ -20,6 +20,7 @@ from numbasaem.aliases import no_progress
 from numbasaem.errors import InputError
 from numbasaem.io.mrc import write_micrograph
 from numbasaem.micrographs.sources import MicrographFile
+from numbasaem.observations.hypotheses import Hypotheses
 from numbasaem.observations.patch_data import Patches, PatchSet, load_patches
 from numbasaem.reconstruction.driver import reconstruct
 from numbasaem.reconstruction.result import HALVES
@@ -348,15 +349,16 @@ class Opinions:
         return self.n_patches
 
     def projections(self, *_: object) -> SimpleNamespace:
-        return SimpleNamespace(project=lambda coefficients: coefficients)
+        return SimpleNamespace()
 
     def expectation(
-        self, chosen: np.ndarray, images: np.ndarray, *_: object
+        self, chosen: np.ndarray, hypotheses: Hypotheses, *_: object
     ) -> SimpleNamespace:
         n = len(chosen)
         white = -n * SIZE**2 * (1 + np.log(2 * np.pi)) / 2
         unlike_other_groups = 0.005 * (-1) ** (chosen[0] // n)
-        evidence = self.evidence_of_map[images[0]] + unlike_other_groups
+        number = hypotheses.volume_coefficients[0]
+        evidence = self.evidence_of_map[number] + unlike_other_groups
         return SimpleNamespace(
             n_patches=n,
             patch_energy=n * SIZE**2,
