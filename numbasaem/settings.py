@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import tomllib
 from dataclasses import dataclass
@@ -28,8 +29,24 @@ _POINT_GROUP = re.compile(r"(?:[CD][1-9][0-9]{0,2}|[TOI])")
 
 _SEARCH_ELL_MAX = 4
 _SEARCH_ITERATIONS = 10
-_SEARCH_ROTATIONS = 216
-"""Twenty degrees apart: half the angle that degree 4 can tell."""
+_PATCH_ROTATIONS, _PATCH_SEARCH_ROTATIONS = 552, 216
+"""Numbers of rotations of the patch model, in which each costs the same."""
+_MOST_ROTATIONS = 16_000
+"""Largest number of rotations that is not asked for: steps of 10 degrees."""
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {
+        "model": "patch",
+        "ell_max": (6, 8, 10),
+        "iterations": (25, 15, 15),
+        "rotations": 552,
+        "batch_fraction": 0.05,
+        "batching": "stochastic",
+        "starts": 1,
+        "over_relaxation": 1.0,
+    }
+}
+"""Settings that go together, by name; "paper" is for its reproduction."""
 
 Batching = Literal["stochastic", "incremental", "online", "full"]
 """What becomes of the statistics of earlier minibatches."""
@@ -127,10 +144,10 @@ class Settings(BaseModel):
         description="L, side of a patch, a projection and the volume, pixels; at least "
         "5.",
     )
-    model: Literal["patch", "window"] = Field(
-        default="patch",
-        description="What is looked at: patches, as in the paper, or every position of "
-        "the micrographs with the whole particle in view.",
+    model: Literal["window", "patch"] = Field(
+        default="window",
+        description="What is looked at: every position of the micrographs with the "
+        "whole particle in view, or patches, as in the paper.",
     )
     ell_max: Annotated[
         tuple[Annotated[int, Field(ge=0)], ...], Shown(metavar="L,L,...")
@@ -141,10 +158,14 @@ class Settings(BaseModel):
     iterations: Annotated[tuple[_Count, ...], Shown(metavar="n,n,...")] = Field(
         default=(25, 15, 15), description="Most iterations N_it of each stage."
     )
-    rotations: Annotated[_OneOrEach, Shown(metavar="K[,K,...]")] = Field(
-        default=552,
+    rotations: Annotated[
+        _OneOrEach | None,
+        Shown(metavar="auto|K[,K,...]", none="auto", default="auto"),
+    ] = Field(
+        default=None,
         description="K, about how many rotations the posterior runs over, in all "
-        "stages or in each: views times in-plane angles, at least 8.",
+        "stages or in each: views times in-plane angles, at least 8. Left to the "
+        "program, their steps are 180 / (degree + 1) degrees; patches have 552.",
     )
     batch_fraction: Annotated[
         float | None, Shown(default="0.05, or 4000 patches if that is more")
@@ -320,6 +341,31 @@ class Settings(BaseModel):
         except ValidationError as error:
             raise first_fault(error) from None
 
+    @classmethod
+    def preset(cls, name: str, **values: Any) -> Settings:
+        """Settings that go together, by name, and others.
+
+        Parameters
+        ----------
+        name : str
+            "paper": the patch model as the paper has it.
+        values : optional
+            Further settings, which win.
+
+        Returns
+        -------
+        Settings
+            The settings.
+
+        Raises
+        ------
+        InputError
+            If there is no such preset, or as of :class:`Settings`.
+        """
+        if name not in PRESETS:
+            raise expected("preset", " or ".join(PRESETS), repr(name))
+        return cls(**PRESETS[name] | values)
+
     def changed(self, **values: Any) -> Settings:
         """Other settings, checked, that differ in some values.
 
@@ -358,10 +404,19 @@ class Settings(BaseModel):
 
     @property
     def rotations_per_stage(self) -> tuple[int, ...]:
-        """K of each stage of the march; it does not fall."""
+        """About K of each stage of the march; it does not fall."""
+        if self.rotations is None:
+            return tuple(self._rotations_for(degree) for degree in self.ell_max)
         if isinstance(self.rotations, int):
             return (self.rotations,) * len(self.ell_max)
         return self.rotations
+
+    def _rotations_for(self, degree: int) -> int:
+        """Rotations whose steps are half of what a degree can tell."""
+        if self.model == "patch":
+            return _PATCH_ROTATIONS
+        step = math.pi / (degree + 1)
+        return min(max(8, math.ceil(8 * math.pi**2 / step**3)), _MOST_ROTATIONS)
 
     @property
     def settings_that_decide_the_result(self) -> dict[str, Any]:
@@ -379,12 +434,12 @@ class Settings(BaseModel):
         )
         if self.starts == 1:
             return march
-        search = Stage(
-            min(_SEARCH_ELL_MAX, self.ell_max[0]),
-            _SEARCH_ITERATIONS,
-            min(_SEARCH_ROTATIONS, march[0].n_rotations),
-            self.over_relaxation,
-        )
+        degree = min(_SEARCH_ELL_MAX, self.ell_max[0])
+        enough = self._rotations_for(degree)
+        if self.model == "patch":
+            enough = _PATCH_SEARCH_ROTATIONS
+        n_rotations = min(enough, march[0].n_rotations)
+        search = Stage(degree, _SEARCH_ITERATIONS, n_rotations, self.over_relaxation)
         return (search, *march)
 
     @property

@@ -241,7 +241,7 @@ def test_workflow__simulate_reconstruct_evaluate_pick(
     assert [line["total_done"] for line in lines[:-1]] == list(range(1, 10))
     assert lines[-1]["volume"] == str(out / "volume.mrc")
     assert progress.count("evidence per patch") == 9
-    assert "plan: 1 micrograph, 169 patches of 7 x 7 pixels" in progress
+    assert "plan: 1 micrograph, 165 patches of 7 x 7 pixels" in progress
     written = {path.name for path in out.iterdir()}
     assert written >= {"volume.mrc", "volume_half1.mrc", "volume_half2.mrc", "run.h5"}
 

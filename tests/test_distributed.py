@@ -40,6 +40,7 @@ from tests.helpers import assert_same_result, hypotheses_in
 SIZE = 7
 SETTINGS = Settings(
     size=SIZE,
+    model="patch",
     ell_max=(2, 3),
     iterations=(3, 2),
     rotations=48,
@@ -132,9 +133,9 @@ def test_statistics__on_the_wire_within_twice_float32(client: Client) -> None:
 
     size, n_rotations = 11, 552
     noise = np.random.default_rng(1).standard_normal((220, 220))
-    data = load_remotely(client, [noise], Settings(size=size), no_progress).part(
-        None, None
-    )
+    data = load_remotely(
+        client, [noise], Settings(size=size, model="patch"), no_progress
+    ).part(None, None)
     asked = problem(size, n_rotations, len(data))
     data.expectation(*asked)
     before = sum(client.run(sent).values())

@@ -65,7 +65,7 @@ def test_plan__is_what_is_used(
 
 
 def test_plan__grows_with_what_takes_memory() -> None:
-    few = Settings(size=11, threads=1, batch_fraction=0.05)
+    few = Settings(size=11, model="patch", threads=1, batch_fraction=0.05)
     shapes = [InputShape(1, (1000, 1000), (1000, 1000))]
     plan = plan_memory(few, shapes)
     two_micrographs = 2 * 990**2 * 4
@@ -79,7 +79,7 @@ def test_plan__grows_with_what_takes_memory() -> None:
 
 
 def test_plan__without_patches_where_others_hold_them(tmp_path: Path) -> None:
-    settings = Settings(size=11, max_memory=0.6)
+    settings = Settings(size=11, model="patch", max_memory=0.6)
     shapes = [InputShape(1, (4000, 4000), (4000, 4000))] * 100
     here, elsewhere = (plan_memory(settings, shapes, there) for there in (False, True))
     assert here.total - elsewhere.total > here.patches / 2
@@ -92,7 +92,7 @@ def test_plan__without_patches_where_others_hold_them(tmp_path: Path) -> None:
 
 def test_max_memory__runs_on_fewer_threads_to_fit(tmp_path: Path) -> None:
     path = noise(tmp_path / "noise.mrc", 300)
-    settings = Settings(size=31, threads=16)
+    settings = Settings(size=31, model="patch", threads=16)
     plan = plan_memory(settings, input_shapes(list_inputs([path]), settings))
     room = (plan.total - 10.5 * plan.thread) / 1e9
     bounded = settings.model_copy(update={"max_memory": room})

@@ -37,6 +37,7 @@ from tests.helpers import micrograph_of_chains
 SIZE = 5
 SETTINGS = Settings(
     size=SIZE,
+    model="patch",
     ell_max=(2,),
     iterations=(4,),
     rotations=24,

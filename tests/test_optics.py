@@ -318,6 +318,7 @@ def two_defoci(folder: Path, snr: float = 10.0) -> Path:
 def plan(**changes: object) -> Settings:
     return Settings(
         size=SIZE,
+        model="patch",
         ell_max=(4,),
         iterations=(12,),
         rotations=120,

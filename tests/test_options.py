@@ -64,7 +64,7 @@ def test_options__one_for_each_setting() -> None:
     assert options["mend"].secondary_opts == ["--no-mend"]
     assert options["mend"].show_default == "with --particle-diameter"
     assert options["invert"].secondary_opts == []
-    assert options["rotations"].metavar == "K[,K,...]"
+    assert options["rotations"].metavar == "auto|K[,K,...]"
     assert options["ell_max"].default == "6,8,10"
     assert options["noise_variance"].default == "auto"
 
@@ -75,15 +75,16 @@ def test_options__left_out_are_the_defaults(asked: list[Settings]) -> None:
 
 
 def test_options__each_form(asked: list[Settings]) -> None:
-    options = "--size 9 --model window --ell-max 2,3 --iterations 4,5 --rotations 24,48"
+    options = "--size 9 --model patch --ell-max 2,3 --iterations 4,5 --rotations 24,48"
     options += " --batch-fraction 0.5 --batching full --symmetry c4 --starts 1 --seed 3"
     options += " --noise-variance 0.5 --no-halves --invert --ctf --whiten --no-level"
     options += " --mend --no-clean --views learned --max-memory 2 --pixel-size 1.5"
+    options += " --least-distance 30"
     reconstruct(*options.split())
     assert asked == [
         Settings(
             size=9,
-            model="window",
+            model="patch",
             ell_max=(2, 3),
             iterations=(4, 5),
             rotations=(24, 48),
@@ -103,6 +104,7 @@ def test_options__each_form(asked: list[Settings]) -> None:
             views="learned",
             max_memory=2.0,
             pixel_size=1.5,
+            least_distance=30.0,
         )
     ]
 
@@ -110,11 +112,20 @@ def test_options__each_form(asked: list[Settings]) -> None:
 def test_options__win_over_the_file(asked: list[Settings], tmp_path: Path) -> None:
     path = tmp_path / "settings.toml"
     path.write_text("size = 9\nrotations = 24\nnoise_variance = 0.5\nhalves = false\n")
-    more = ("--rotations", 552, "--noise-variance", "auto", "--halves")
+    more = ("--rotations", "auto", "--noise-variance", "auto", "--halves")
     reconstruct("--settings", path)
     reconstruct("--settings", path, *more)
     from_file = Settings(size=9, rotations=24, noise_variance=0.5, halves=False)
     assert asked == [from_file, Settings(size=9)]
+
+
+def test_options__win_over_the_preset(asked: list[Settings], tmp_path: Path) -> None:
+    path = tmp_path / "settings.toml"
+    path.write_text("size = 9\nstarts = 2\n")
+    reconstruct("--preset", "paper", "--settings", path, "--rotations", 24)
+    assert asked == [Settings.preset("paper", size=9, starts=2, rotations=24)]
+    assert asked[0].model == "patch"
+    assert asked[0].over_relaxation == 1
 
 
 def test_numerical_error__is_one_line(asked: list[Settings], capsys: Captured) -> None:
@@ -257,4 +268,4 @@ def test_choice__that_is_none_is_worded_as_all_faults(
     command = ["reconstruct", "a.mrc", "--out", str(tmp_path), "--size", "11"]
     assert cli.main([*command, "--model", "cat"]) == 2
     line = capsys.readouterr().err.strip()
-    assert line == "numbasaem: --model: expected one of 'patch', 'window', found 'cat'"
+    assert line == "numbasaem: --model: expected one of 'window', 'patch', found 'cat'"

@@ -33,6 +33,7 @@ BATCHINGS = ("stochastic", "incremental", "online", "full")
 
 SETTINGS = Settings(
     size=SIZE,
+    model="patch",
     ell_max=(2, 3),
     iterations=(2, 2),
     rotations=(24, 40),

@@ -7,10 +7,12 @@ import pickle
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 import numbasaem
 from numbasaem.errors import InputError, NumericalError
+from numbasaem.geometry.view_grid import ViewGrid
 from numbasaem.settings import Settings
 
 
@@ -30,7 +32,7 @@ def test_docstring__has_each_setting_with_its_meaning_and_default() -> None:
         assert field.description
         assert lines[at + 1].strip() in field.description
     assert "size : int\n" in words
-    assert "rotations : int or tuple of int, default: 552" in words
+    assert "rotations : int or tuple of int or None, default: auto" in words
     assert 'model : {"patch", "window"}, default: patch' in words
     assert "mend : bool or None, default: with `particle_diameter`" in words
     assert max(map(len, lines)) <= 88
@@ -92,3 +94,21 @@ def test_numerical_error__is_public_and_no_input_error() -> None:
     assert numbasaem.NumericalError is NumericalError
     assert issubclass(NumericalError, ArithmeticError)
     assert not issubclass(NumericalError, ValueError)
+
+
+def test_rotations__follow_the_degree_unless_they_are_given() -> None:
+    steps = [
+        np.degrees(ViewGrid(n).step) for n in Settings(size=11).rotations_per_stage
+    ]
+    np.testing.assert_allclose(steps, [180 / 7, 180 / 9, 180 / 11], rtol=0.01)
+    assert (
+        Settings(size=31, ell_max=(28,), iterations=(9,)).rotations_per_stage[0] < 2e4
+    )
+    patches = Settings(size=11, model="patch")
+    assert patches.rotations_per_stage == (552, 552, 552)
+    assert patches.changed(rotations=24).rotations_per_stage == (24, 24, 24)
+
+
+def test_preset__unknown_is_refused() -> None:
+    with pytest.raises(InputError, match="preset: expected paper, found 'book'"):
+        Settings.preset("book", size=11)

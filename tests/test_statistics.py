@@ -107,7 +107,9 @@ def test_evidence__does_not_fluctuate_with_the_energy_of_a_minibatch(
 
 
 def test_starts__are_ranked_by_evidence(patches: np.ndarray) -> None:
-    settings = Settings(size=SIZE, ell_max=(2,), iterations=(1,), rotations=12)
+    settings = Settings(
+        size=SIZE, model="patch", ell_max=(2,), iterations=(1,), rotations=12
+    )
     row = Iteration(
         run="full-start0",
         stage=0,

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 SIZE = 7
 SETTINGS = Settings(
     size=SIZE,
+    model="patch",
     ell_max=(2, 4),
     iterations=(5, 6),
     rotations=60,
@@ -272,7 +273,13 @@ def test_validate__finds_micrographs_that_moved(
         path.parent.mkdir(parents=True)
         write_micrograph(path, helpers.noise(60, 60, seed=seed), 1.0)
     settings = Settings(
-        size=SIZE, ell_max=(2,), iterations=(1,), rotations=24, starts=1, halves=False
+        size=SIZE,
+        model="patch",
+        ell_max=(2,),
+        iterations=(1,),
+        rotations=24,
+        starts=1,
+        halves=False,
     )
     reconstruct(["before/mics/*/m.mrc"], settings, out="before/deep/run")
 
@@ -312,6 +319,7 @@ def test_validate__finds_micrographs_by_their_links(
     tifffile.imwrite(stored, pixels)
     settings = Settings(
         size=SIZE,
+        model="patch",
         ell_max=(2,),
         iterations=(1,),
         rotations=24,

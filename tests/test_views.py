@@ -43,6 +43,7 @@ def run(preferred: float, settings: Settings) -> RunState:
 def learning(**changes: object) -> Settings:
     return Settings(
         size=SIZE,
+        model="patch",
         ell_max=(4,),
         iterations=(15,),
         rotations=216,

@@ -95,7 +95,7 @@ def test_terminal__shows_plan_and_table(micrograph: Path, tmp_path: Path) -> Non
 def test_plan__counts_the_work_and_comes_first() -> None:
     pixels = np.random.default_rng(0).standard_normal((70, 77), dtype=np.float32)
     settings = Settings(
-        size=7, ell_max=(2, 3), iterations=(2, 1), rotations=24, starts=2
+        size=7, model="patch", ell_max=(2, 3), iterations=(2, 1), rotations=24, starts=2
     )
     told: list[object] = []
     reconstruct([pixels], settings, on_plan=told.append, on_iteration=told.append)
@@ -135,7 +135,13 @@ class Workers:
 
 def planned_seconds(data: Workers, n_done: int = 0, **changes: Any) -> float:
     settings = Settings(
-        size=7, ell_max=(2,), iterations=(10,), rotations=12, starts=1, halves=False
+        size=7,
+        model="patch",
+        ell_max=(2,),
+        iterations=(10,),
+        rotations=12,
+        starts=1,
+        halves=False,
     ).changed(**changes)
     data_set: Any = SimpleNamespace(n_micrographs=1)
     memory: Any = SimpleNamespace(total=0)

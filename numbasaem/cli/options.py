@@ -7,12 +7,20 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Literal,
+    Union,
+    get_args,
+    get_origin,
+)
 
 import typer
 
 from numbasaem.setting_words import shown
-from numbasaem.settings import Settings, read_settings
+from numbasaem.settings import PRESETS, Settings, read_settings
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -41,6 +49,12 @@ _SettingsFile = Annotated[
         help="Settings in TOML, as beside each result; other options win.",
     ),
 ]
+_Preset = Annotated[
+    Literal["paper"] | None,
+    typer.Option(
+        help="Settings that go together; those of --settings and other options win."
+    ),
+]
 _STATED = ("COMMANDLINE", "ENVIRONMENT")
 
 
@@ -55,13 +69,16 @@ def takes_settings(command: Callable[..., None]) -> Callable[..., None]:
     Returns
     -------
     callable
-        The command as Typer takes it. It builds the settings from the file and from
-        the options that are stated; where both say something, the options win.
+        The command as Typer takes it. It builds the settings from the preset, the file
+        and the options that are stated; where several say something, the last wins.
     """
     fields = Settings.model_fields
 
     def with_options(
-        context: typer.Context, settings_file: Path | None, **values: Any
+        context: typer.Context,
+        preset: str | None,
+        settings_file: Path | None,
+        **values: Any,
     ) -> None:
         parsed = {name: values.pop(name) for name in fields}
         stated = {
@@ -69,8 +86,9 @@ def takes_settings(command: Callable[..., None]) -> Callable[..., None]:
             for name, field in fields.items()
             if getattr(context.get_parameter_source(name), "name", None) in _STATED
         }
+        known = {} if preset is None else PRESETS[preset]
         from_file = {} if settings_file is None else read_settings(settings_file)
-        command(settings=Settings(**(from_file | stated)), **values)
+        command(settings=Settings(**known | from_file | stated), **values)
 
     with_options.__doc__ = command.__doc__
     with_options.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
@@ -86,6 +104,7 @@ def _parameters(command: Callable[..., None]) -> Iterator[inspect.Parameter]:
         if parameter.name == "settings":
             for name, field in Settings.model_fields.items():
                 yield _option(name, field)
+            yield _keyword("preset", _Preset, None)
             yield _keyword("settings_file", _SettingsFile, None)
         else:
             yield parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
