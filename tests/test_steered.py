@@ -12,12 +12,11 @@ from numbasaem.geometry.view_grid import ViewGrid
 from numbasaem.kernels.llvm import LANES
 from numbasaem.kernels.windows import steerable
 from numbasaem.kernels.windows import steerable_statistics as kernels
-from numbasaem.observations.window_expectation import (
-    _in_groups,
-    window_expectation,
-)
+from numbasaem.observations.window_expectation import window_expectation
+from numbasaem.observations.window_operands import images_in_groups
 from numbasaem.projection.operator import ProjectionOperator
-from numbasaem.projection.steerable import SteerableBasis, ViewProjections
+from numbasaem.projection.steerable_basis import SteerableBasis
+from numbasaem.projection.view_projections import ViewProjections
 from numbasaem.simulation.scene import simulate
 from numbasaem.volume.phantom import folded_chain
 from tests import reference
@@ -138,7 +137,7 @@ class Case:
         pixels[:, : self.n_columns + 2] = generator.standard_normal(
             (4, self.n_columns + 2), dtype=np.float32
         )
-        self.groups = _in_groups(images.reshape(-1, n_pixels))
+        self.groups = images_in_groups(images.reshape(-1, n_pixels))
         self.pixels, self.images = pixels, images
         rows, columns = np.divmod(np.arange(n_pixels), 3)
         self.offsets = rows * pixels.shape[1] + columns

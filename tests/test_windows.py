@@ -18,7 +18,7 @@ from numbasaem.observations.window_expectation import (
     WindowExpectation,
     window_expectation,
 )
-from numbasaem.projection.steerable import ViewProjections
+from numbasaem.projection.view_projections import ViewProjections
 from numbasaem.reconstruction.maximization import (
     maximization,
     noise_variance,

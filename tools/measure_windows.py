@@ -19,7 +19,7 @@ from problems import MATRIX_SIDE, matrix_product, shortest
 
 from numbasaem import ViewGrid, VolumeBasis, machine, simulate
 from numbasaem.observations.window_expectation import WindowExpectation
-from numbasaem.projection.steerable import ViewProjections
+from numbasaem.projection.view_projections import ViewProjections
 from numbasaem.reconstruction.maximization import maximization
 from numbasaem.volume.phantom import folded_chain
 

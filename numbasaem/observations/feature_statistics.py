@@ -16,7 +16,7 @@ from .statistics import Statistics
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from numbasaem.projection.steerable import ViewProjections
+    from numbasaem.projection.view_projections import ViewProjections
 
 _MATRIX_BYTES = 32_000_000
 """Memory of the matrices Q_d from which A is summed up at a time."""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from numbasaem.micrographs.preparation import InputShape
     from numbasaem.micrographs.reading import Input
     from numbasaem.projection.operator import ProjectionOperator
-    from numbasaem.projection.steerable import ViewProjections
+    from numbasaem.projection.view_projections import ViewProjections
     from numbasaem.settings import Settings
     from numbasaem.volume.basis import VolumeBasis
 

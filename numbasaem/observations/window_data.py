@@ -12,7 +12,7 @@ import numpy as np
 
 from numbasaem.errors import expected
 from numbasaem.micrographs.reading import MicrographReader
-from numbasaem.projection.steerable import ViewProjections
+from numbasaem.projection.view_projections import ViewProjections
 
 from .feature_statistics import FeatureStatistics
 from .pixel_sums import pixel_sums, variance_and_brightest

@@ -10,18 +10,17 @@ from threadpoolctl import threadpool_limits
 
 from numbasaem.errors import NumericalError, expected
 from numbasaem.geometry.grids import disc
-from numbasaem.kernels.layout import HIDDEN
-from numbasaem.kernels.llvm import LANES
 from numbasaem.kernels.windows import steerable
 from numbasaem.kernels.windows import steerable_statistics as kernels
 from numbasaem.kernels.windows.neighbourhoods import neighbourhood_sums
-from numbasaem.projection.steerable import ViewProjections
+from numbasaem.projection.view_projections import ViewProjections
 from numbasaem.threads import running_threads
 
 from .exponents import refuse_large_exponents, strongest_window
 from .feature_statistics import FeatureStatistics
 from .input_checks import checked_noise_variance, checked_rotation_prior
 from .shift_prior import uniform_shift_prior
+from .window_operands import WindowOperands
 from .window_tiles import checked_micrograph
 
 if TYPE_CHECKING:
@@ -182,38 +181,13 @@ class WindowExpectation:
         views = operator.views
         self.rotation_prior = checked_rotation_prior(rotation_prior, len(views))
         log2_e_per_variance = math.log2(math.e) / self.noise_variance
-        self._coefficients = (coefficients * log2_e_per_variance).astype(np.float32)
         odds = (1 - empty_prior) / (2 * reach - 1) ** 2 / empty_prior
         with np.errstate(divide="ignore"):
             exponent = np.log2(odds * self.rotation_prior).reshape(self._energies.shape)
         exponent -= self._energies * log2_e_per_variance / 2
-        self._bias = self._in_fours(np.maximum(exponent, HIDDEN)).astype(np.float32)
-        quarter = views.angles[: views.n_angles // 4, np.newaxis]
-        phases = quarter * np.arange(len(operator.features.counts))
-        waves = np.concatenate([np.cos(phases), np.sin(phases)], axis=1)
-        self._waves = waves.astype(np.float32)
-        self._counts = steerable.counts_in_types(operator.features.counts)
-        self._images = _in_groups(operator.features.images[:, disc(self.size).ravel()])
-        self._lanes = (0,) * LANES
-
-    @property
-    def _fours(self) -> NDArray[np.intp]:
-        """Numbers of the angles psi, -psi, pi - psi and pi + psi of a quarter."""
-        n = self.operator.views.n_angles
-        a = np.arange(n // 4)
-        return np.stack([a, n - 1 - a, n // 2 - 1 - a, n // 2 + a], axis=1)
-
-    def _in_fours(self, of_rotations: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Values by view and angle in the order of the kernels."""
-        pairs = of_rotations[:, self._fours]
-        return pairs.reshape(self.operator.n_pairs, 2, *self._fours.shape)
-
-    def _by_angle(self, in_fours: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Inverse of :meth:`_in_fours`."""
-        n_views, n_angles = self._energies.shape
-        of_rotations = np.empty((n_views, n_angles))
-        of_rotations[:, self._fours] = in_fours.reshape(n_views, -1, 4)
-        return of_rotations
+        self._operands = WindowOperands(
+            operator, coefficients * log2_e_per_variance, exponent
+        )
 
     def statistics(
         self,
@@ -266,7 +240,7 @@ class WindowExpectation:
         empty = 1.0
         if n_windows:
             empty = float(np.maximum(1 - neighbours[counting], 0).mean())
-        weight = self._by_angle(mass)
+        weight = self._operands.by_angle(mass)
         occupied = (1 - empty) * weight / max(weight.sum(), np.finfo(float).tiny)
         rows, columns = (slice(self.size // 2, self.size // 2 + n) for n in whole.shape)
         centres = pixels[rows, columns][counting].astype(np.float64)
@@ -310,7 +284,7 @@ class WindowExpectation:
         self, pixels: NDArray[np.float32], whole: NDArray[np.bool_]
     ) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
         """Evidence of each window over that of none: significand and exponent."""
-        n_rows, n_columns = whole.shape
+        operands, (n_rows, n_columns) = self._operands, whole.shape
         blocks_a_row = -(-n_columns // steerable.BLOCK)
         # The last block of a row reads as far as its last window would.
         n_padded = blocks_a_row * steerable.BLOCK + self.size
@@ -319,14 +293,14 @@ class WindowExpectation:
         rows, columns = np.nonzero(disc(self.size))
         level, total = np.empty((2, n_rows, blocks_a_row, steerable.BLOCK), np.float32)
         kernels.steered_evidence(
-            self._counts,
-            self._lanes,
-            self._images,
+            operands.counts,
+            operands.lanes,
+            operands.images,
             rows * n_padded + columns,
             padded,
-            self._coefficients,
-            self._waves,
-            self._bias,
+            operands.coefficients,
+            operands.waves,
+            operands.bias,
             level,
             total,
         )
@@ -358,7 +332,7 @@ class WindowExpectation:
         n_threads: int,
     ) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
         """Weight of each rotation and sums of features, over windows that matter."""
-        taken = _that_matter(posterior)
+        operands, taken = self._operands, _that_matter(posterior)
         block, n_taken = steerable.BLOCK, len(taken)
         n_blocks = max(1, -(-n_taken // block))
         divisor = np.full((n_blocks, block), _FARTHEST, np.float32)
@@ -367,7 +341,10 @@ class WindowExpectation:
         rows, columns = np.divmod(taken, posterior.shape[1])
         corners.ravel()[:n_taken] = rows * pixels.shape[1] + columns
         length = min(-(-n_blocks // _N_CHUNKS), _LONGEST_CHUNK)
-        mass, sums = np.zeros(self._bias.shape), np.zeros(self._coefficients.shape)
+        mass, sums = (
+            np.zeros(operands.bias.shape),
+            np.zeros(operands.coefficients.shape),
+        )
         for first in range(0, n_blocks, n_threads * length):
             now = slice(first, first + n_threads * length)
             features = self._features(pixels, corners[now])
@@ -375,12 +352,12 @@ class WindowExpectation:
             chunk_mass = np.empty((n_chunks, *mass.shape))
             chunk_sums = np.empty((n_chunks, *sums.shape))
             kernels.accumulate_steered(
-                self._counts,
-                self._lanes,
+                operands.counts,
+                operands.lanes,
                 features,
-                self._coefficients,
-                self._waves,
-                self._bias,
+                operands.coefficients,
+                operands.waves,
+                operands.bias,
                 divisor[now],
                 length,
                 chunk_mass,
@@ -399,10 +376,11 @@ class WindowExpectation:
         offsets = rows * pixels.shape[1] + columns
         places = corners[:, np.newaxis] + offsets[:, np.newaxis]
         windows = pixels.ravel()[places]
-        n_groups, _, group = self._images.shape
+        operands = self._operands
+        n_groups, _, group = operands.images.shape
         shape = len(corners), n_groups * group, steerable.BLOCK
         features = np.empty(shape, np.float32)
-        kernels.window_features(self._lanes, self._images, windows, features)
+        kernels.window_features(operands.lanes, operands.images, windows, features)
         return features
 
 
@@ -423,16 +401,6 @@ def chunk_bytes(n_features: int, size: int) -> int:
     """
     a_window = (8 + 4) * int(disc(size).sum()) + 4 * (n_features + steerable.GROUP)
     return _LONGEST_CHUNK * steerable.BLOCK * a_window
-
-
-def _in_groups(images: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Images of the features in the groups that the kernels take."""
-    n_images, n_pixels = images.shape
-    n_groups = -(-n_images // steerable.GROUP)
-    filled = np.zeros((n_groups * steerable.GROUP, n_pixels), np.float32)
-    filled[:n_images] = images
-    groups = filled.reshape(n_groups, steerable.GROUP, n_pixels)
-    return np.ascontiguousarray(groups.transpose(0, 2, 1))
 
 
 def _box_sums(values: NDArray[np.float64], reach: int) -> NDArray[np.float64]:

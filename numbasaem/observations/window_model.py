@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from numbasaem.errors import expected
 from numbasaem.geometry.view_grid import ViewGrid
 from numbasaem.micrographs.preparation import preparation_bytes
-from numbasaem.projection.steerable import ViewProjections, operator_bytes
+from numbasaem.projection.view_projections import ViewProjections, operator_bytes
 from numbasaem.volume.basis import VolumeBasis
 
 from .feature_statistics import FeatureStatistics

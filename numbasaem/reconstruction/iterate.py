@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from numbasaem.observations.protocol import Observations
     from numbasaem.observations.statistics import Statistics
     from numbasaem.projection.operator import ProjectionOperator
-    from numbasaem.projection.steerable import ViewProjections
+    from numbasaem.projection.view_projections import ViewProjections
     from numbasaem.settings import Settings, Stage
 
     from .state import RunState

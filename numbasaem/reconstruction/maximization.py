@@ -12,7 +12,7 @@ from numbasaem.errors import expected
 from numbasaem.geometry.view_grid import ViewGrid
 from numbasaem.observations.feature_statistics import FeatureStatistics
 from numbasaem.projection.operator import ProjectionOperator
-from numbasaem.projection.steerable import ViewProjections
+from numbasaem.projection.view_projections import ViewProjections
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from numbasaem.geometry.view_grid import ViewGrid
     from numbasaem.observations.statistics import Statistics
     from numbasaem.projection.operator import ProjectionOperator
-    from numbasaem.projection.steerable import ViewProjections
+    from numbasaem.projection.view_projections import ViewProjections
     from numbasaem.settings import Settings
 
     from .state import RunState
