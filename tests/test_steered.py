@@ -166,17 +166,10 @@ class Case:
         log2 = level + np.log2(np.maximum(total, np.float32(1e-30)))
         return log2.reshape(self.n_rows, -1)[:, : self.n_columns].ravel()
 
-    def features(self) -> np.ndarray:
-        """Features of all windows in blocks, by the kernel."""
-        n_blocks, n_pixels = 3, len(self.offsets)
-        y, x = np.divmod(np.arange(n_blocks * steerable.BLOCK), self.n_columns)
-        corners = (y * self.pixels.shape[1] + x).reshape(n_blocks, 1, -1)
-        windows = self.pixels.ravel()[corners + self.offsets[:, None]]
-        assert windows.shape == (n_blocks, n_pixels, steerable.BLOCK)
-        shape = (n_blocks, len(self.groups) * steerable.GROUP, steerable.BLOCK)
-        features = np.empty(shape, np.float32)
-        kernels.window_features(self.types[1], self.groups, windows, features)
-        return features
+    def corners(self) -> np.ndarray:
+        """Where all windows begin, in blocks."""
+        y, x = np.divmod(np.arange(3 * steerable.BLOCK), self.n_columns)
+        return (y * self.pixels.shape[1] + x).reshape(3, -1)
 
 
 @pytest.mark.parametrize("strength", [0.1, 1.0, 20.0])
@@ -198,10 +191,27 @@ def test_evidence__matches_reference(strength: float) -> None:
     np.testing.assert_allclose(found[near], wanted[near], rtol=1e-6, atol=bound)
 
 
+def features_of_block(case: Case, corners: np.ndarray) -> np.ndarray:
+    """Features of the windows of a block, one window after the other."""
+    features = np.empty(
+        len(case.groups) * steerable.GROUP * steerable.BLOCK, np.float32
+    )
+    windows = np.empty(len(case.offsets) * steerable.BLOCK, np.float32)
+    kernels.window_features(
+        case.types[1],
+        case.groups,
+        case.pixels.ravel(),
+        corners,
+        case.offsets,
+        windows,
+        features,
+    )
+    return features.reshape(-1, steerable.BLOCK).T[:, : case.windows.shape[1]]
+
+
 def test_features__match_reference() -> None:
     case = Case(2, 1.0)
-    features = case.features().transpose(0, 2, 1)[..., : case.windows.shape[1]]
-    found = features.reshape(-1, case.windows.shape[1])
+    found = np.concatenate([features_of_block(case, c) for c in case.corners()])
     np.testing.assert_allclose(found, case.windows, atol=1e-5)
     products = reference.add_window_products(case.images, case.pixels, 1, 5)
     np.testing.assert_allclose(found[case.n_columns + 5], products, atol=1e-5)
@@ -212,9 +222,10 @@ def test_weighing__matches_reference() -> None:
     divisor = (case.log2_evidence() + 0.5).astype(np.float32)
     mass = np.empty((1, 3, 2, 2, 4))
     sums = np.empty((1, *case.coefficients.shape))
-    features, blocks = case.features(), divisor.reshape(3, steerable.BLOCK)
-    given = (*case.types, features, *case.of_views, blocks)
-    kernels.accumulate_steered(*given, 3, mass, sums)
+    windows = case.groups, case.offsets, case.pixels.ravel(), case.corners()
+    blocks = divisor.reshape(3, steerable.BLOCK)
+    given = (*case.types, *windows, *case.of_views, blocks)
+    kernels.accumulate_steered(*given, 3, 0, mass, sums)
     wanted_mass, wanted_sums = reference.accumulate_steered(
         case.windows,
         case.coefficients.astype(np.float64),

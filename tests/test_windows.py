@@ -107,7 +107,6 @@ def test_compile__nothing_is_left_to_compile() -> None:
     WindowExpectation(operator, x, 1.0, 0.5, None, 6).compile()
     dispatchers: Any = (
         kernels.steered_evidence,
-        kernels.window_features,
         kernels.accumulate_steered,
     )
     compiled = [set(dispatcher.signatures) for dispatcher in dispatchers]

@@ -35,8 +35,8 @@ _FARTHEST = np.float32(1e30)
 """Divisor, base-2 logarithm, of what is not to count."""
 _N_CHUNKS = 64
 """Chunks of blocks to share among threads, where there are as many blocks."""
-_LONGEST_CHUNK = 64
-"""Blocks of a chunk: their pixels and features are in memory together."""
+SLAB_BYTES = 32_000_000
+"""Bytes of the sums of chunks that are in memory together."""
 
 
 def window_expectation(
@@ -340,67 +340,37 @@ class WindowExpectation:
         corners = np.zeros((n_blocks, block), np.intp)
         rows, columns = np.divmod(taken, posterior.shape[1])
         corners.ravel()[:n_taken] = rows * pixels.shape[1] + columns
-        length = min(-(-n_blocks // _N_CHUNKS), _LONGEST_CHUNK)
-        mass, sums = (
-            np.zeros(operands.bias.shape),
-            np.zeros(operands.coefficients.shape),
-        )
-        for first in range(0, n_blocks, n_threads * length):
-            now = slice(first, first + n_threads * length)
-            features = self._features(pixels, corners[now])
-            n_chunks = -(-len(features) // length)
-            chunk_mass = np.empty((n_chunks, *mass.shape))
-            chunk_sums = np.empty((n_chunks, *sums.shape))
+        rows, columns = np.nonzero(disc(self.size))
+        offsets = rows * pixels.shape[1] + columns
+        length = -(-n_blocks // _N_CHUNKS)
+        n_chunks = -(-n_blocks // length)
+        mass = np.zeros(operands.bias.shape)
+        sums = np.zeros(operands.coefficients.shape)
+        n_at_once = max(n_threads, SLAB_BYTES // (mass.nbytes + sums.nbytes))
+        for first in range(0, n_chunks, n_at_once):
+            n_now = min(n_at_once, n_chunks - first)
+            chunk_mass = np.empty((n_now, *mass.shape))
+            chunk_sums = np.empty((n_now, *sums.shape))
             kernels.accumulate_steered(
                 operands.counts,
                 operands.lanes,
-                features,
+                operands.images,
+                offsets,
+                pixels.ravel(),
+                corners,
                 operands.coefficients,
                 operands.waves,
                 operands.bias,
-                divisor[now],
+                divisor,
                 length,
+                first,
                 chunk_mass,
                 chunk_sums,
             )
-            for chunk in range(n_chunks):  # in order: the same bits always
+            for chunk in range(n_now):  # in order: the same bits always
                 mass += chunk_mass[chunk]
                 sums += chunk_sums[chunk]
         return mass, sums, n_taken
-
-    def _features(
-        self, pixels: NDArray[np.float32], corners: NDArray[np.intp]
-    ) -> NDArray[np.float32]:
-        """Features of the windows that begin at some pixels, in blocks."""
-        rows, columns = np.nonzero(disc(self.size))
-        offsets = rows * pixels.shape[1] + columns
-        places = corners[:, np.newaxis] + offsets[:, np.newaxis]
-        windows = pixels.ravel()[places]
-        operands = self._operands
-        n_groups, _, group = operands.images.shape
-        shape = len(corners), n_groups * group, steerable.BLOCK
-        features = np.empty(shape, np.float32)
-        kernels.window_features(operands.lanes, operands.images, windows, features)
-        return features
-
-
-def chunk_bytes(n_features: int, size: int) -> int:
-    """Memory of the windows that a thread weighs at a time.
-
-    Parameters
-    ----------
-    n_features : int
-        2H, features of a window.
-    size : int
-        L, side of a window, pixels.
-
-    Returns
-    -------
-    int
-        Bytes of their pixels, where these are, and their features.
-    """
-    a_window = (8 + 4) * int(disc(size).sum()) + 4 * (n_features + steerable.GROUP)
-    return _LONGEST_CHUNK * steerable.BLOCK * a_window
 
 
 def _box_sums(values: NDArray[np.float64], reach: int) -> NDArray[np.float64]:

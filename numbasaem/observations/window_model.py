@@ -15,7 +15,7 @@ from numbasaem.volume.basis import VolumeBasis
 from .feature_statistics import FeatureStatistics
 from .protocol import DataMemory, ObservationModel, Positions
 from .window_data import load_windows, window_e_step
-from .window_expectation import chunk_bytes
+from .window_expectation import SLAB_BYTES
 from .window_positions import peaks
 from .window_tiles import checked_micrograph, tile_windows, tiles_of
 
@@ -87,11 +87,11 @@ class WindowModel(ObservationModel):
         side = tile_windows(size, size) + 2 * size
         return DataMemory(
             reading=5 * n_pixels + preparation_bytes(settings, shapes),
-            held=(4 + 1 + 2 * n_runs) * n_pixels + _WINDOW_BYTES * side**2,
+            held=(4 + 1 + 2 * n_runs) * n_pixels + _WINDOW_BYTES * side**2 + SLAB_BYTES,
             statistics=operator.statistics,
             projections=operator.at_most,
             chosen=0,
-            thread=chunk_bytes(operator.n_features, size) + operator.statistics,
+            thread=operator.statistics,
             n_observations=n_tiles,
             patches_each=max(1, n_pixels // (size**2 * n_tiles)),
         )

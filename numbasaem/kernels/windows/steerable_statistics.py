@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
-from .._jit import STRICT, parallel_kernel
+from .._jit import STRICT, kernel, parallel_kernel
 from .steerable import (
     BLOCK,
     GROUP,
@@ -18,9 +18,9 @@ from .steerable import (
 )
 
 
-@parallel_kernel(STRICT)
-def window_features(lanes, images, windows, features):  # type: ignore[no-untyped-def]
-    """Features of some windows: their inner products with images.
+@kernel(STRICT)
+def window_features(lanes, images, pixels, corners, offsets, windows, features):  # type: ignore[no-untyped-def]
+    """Features of a block of windows: their inner products with images.
 
     Parameters
     ----------
@@ -28,10 +28,16 @@ def window_features(lanes, images, windows, features):  # type: ignore[no-untype
         As many zeros as windows side by side in a register.
     images : float32, shape (n_groups, n_pixels, GROUP)
         Images at the pixels of the disc, in groups.
-    windows : float32, shape (n_blocks, n_pixels, BLOCK)
-        Those pixels of the windows.
-    features : float32, shape (n_blocks, n_groups * GROUP, BLOCK)
-        Output.
+    pixels : float32, shape (n,)
+        The region, laid flat.
+    corners : int64, shape (BLOCK,)
+        Where the windows begin.
+    offsets : int64, shape (n_pixels,)
+        Where the pixels of the disc lie after the first one of a window.
+    windows : float32, shape (n_pixels * BLOCK,)
+        Work space.
+    features : float32, shape (n_groups * GROUP * BLOCK,)
+        Output: one feature of all windows after the other.
 
     Returns
     -------
@@ -42,23 +48,26 @@ def window_features(lanes, images, windows, features):  # type: ignore[no-untype
     -----
     c and s of <W_r, u cos N phi> and <W_r, u sin N phi>, in float32.
     """
-    offsets = np.arange(images.shape[1]) * BLOCK
-    for block in prange(len(features)):
-        for group in range(len(images)):
-            add_window_products(
-                lanes,
-                (
-                    windows[block].ravel(),
-                    0,
-                    offsets,
-                    0,
-                    images[group].ravel(),
-                    0,
-                    features[block].ravel(),
-                    group * GROUP * BLOCK,
-                ),
-                len(offsets),
-            )
+    for pixel in range(len(offsets)):
+        for window in range(BLOCK):
+            place = corners[window] + offsets[pixel]
+            windows[pixel * BLOCK + window] = pixels[place]
+    side_by_side = np.arange(len(offsets)) * BLOCK
+    for group in range(len(images)):
+        add_window_products(
+            lanes,
+            (
+                windows,
+                0,
+                side_by_side,
+                0,
+                images[group].ravel(),
+                0,
+                features,
+                group * GROUP * BLOCK,
+            ),
+            len(offsets),
+        )
 
 
 @parallel_kernel(STRICT)
@@ -156,12 +165,16 @@ def steered_evidence(  # type: ignore[no-untyped-def]
 def accumulate_steered(  # type: ignore[no-untyped-def]
     counts,
     lanes,
-    features,
+    images,
+    offsets,
+    pixels,
+    corners,
     coefficients,
     waves,
     bias,
     divisor,
     chunk_length,
+    first_chunk,
     mass,
     sums,
 ):
@@ -172,14 +185,16 @@ def accumulate_steered(  # type: ignore[no-untyped-def]
 
     Parameters
     ----------
-    counts, lanes, coefficients, waves, bias
+    counts, lanes, images, offsets, coefficients, waves, bias
         As in :func:`steered_evidence`.
-    features : float32, shape (n_blocks, n_features, BLOCK)
-        Of :func:`window_features`, the first 2H of which are used.
+    pixels : float32, shape (n,)
+        The region, laid flat.
+    corners : int64, shape (n_blocks, BLOCK)
+        Where the windows begin.
     divisor : float32, shape (n_blocks, BLOCK)
         log2 of what the weights of each window are divided by.
-    chunk_length : int
-        Blocks of a chunk.
+    chunk_length, first_chunk : int
+        Blocks of a chunk; number of the first chunk done.
     mass : float64, shape (n_chunks, n_pairs, 2, n_angles / 4, 4)
         Output: weight of each rotation.
     sums : float64, shape (n_chunks, n_pairs, 2H)
@@ -202,17 +217,22 @@ def accumulate_steered(  # type: ignore[no-untyped-def]
         lane_mass = np.empty(n_masses * n_lanes, np.float32)
         lane_sums = np.empty(n_features * n_lanes, np.float32)
         room = np.empty(2 * waves.shape[1] * BLOCK, np.float32)
+        features = np.empty(len(images) * GROUP * BLOCK, np.float32)
+        windows = np.empty(len(offsets) * BLOCK, np.float32)
         flat_mass, flat_sums = mass[chunk].reshape(n_pairs, -1), sums[chunk]
         flat_mass[:], flat_sums[:] = 0, 0
-        start = chunk * chunk_length
-        for block in range(start, min(start + chunk_length, len(features))):
+        start = (first_chunk + chunk) * chunk_length
+        for block in range(start, min(start + chunk_length, len(corners))):
+            window_features(
+                lanes, images, pixels, corners[block], offsets, windows, features
+            )
             for pair in range(n_pairs):
                 lane_mass[:], lane_sums[:] = 0, 0
                 weigh_steered(
                     counts,
                     lanes,
                     (
-                        features[block].ravel(),
+                        features,
                         0,
                         coefficients[pair],
                         0,
