@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -79,6 +79,11 @@ class ViewGrid:
         other = ViewGrid(self._n)
         other._turn = self._turn @ rotation
         return other
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Travel without the rotations, which come of the rest."""
+        derived = {"angles", "view_rotations", "rotations"}
+        return {name: own for name, own in vars(self).items() if name not in derived}
 
     def __len__(self) -> int:
         """Number of rotations K."""

@@ -1,8 +1,9 @@
-"""Tiles of micrographs in the memory of this process, for the window model."""
+"""Tiles of micrographs for the window model, in the memory of this process or not."""
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
@@ -12,18 +13,29 @@ import numpy as np
 
 from numbasaem.errors import expected
 from numbasaem.micrographs.reading import MicrographReader
-from numbasaem.projection.view_projections import ViewProjections
 
 from .feature_statistics import FeatureStatistics
 from .pixel_sums import pixel_sums, variance_and_brightest
 from .protocol import DataSet
-from .shift_prior import visible_shifts
 from .statistics import by_optics_group
+from .window_blocks import (
+    Tile,
+    block_statistics,
+    blocks_of,
+    place_of,
+    view_projections,
+    window_e_step,
+)
 from .window_expectation import WindowExpectation
-from .window_tiles import pixels_of, region_of, tiles_of, whole_windows
+from .window_tiles import (
+    seen_pixels,
+    tiles_of,
+    whole_windows,
+    whole_windows_of_tiles,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -32,6 +44,7 @@ if TYPE_CHECKING:
     from numbasaem.micrographs.optics_groups import OpticsGroups
     from numbasaem.micrographs.preparation import Prepared
     from numbasaem.micrographs.reading import Input
+    from numbasaem.projection.view_projections import ViewProjections
     from numbasaem.settings import Settings
     from numbasaem.volume.basis import VolumeBasis
 
@@ -40,25 +53,19 @@ if TYPE_CHECKING:
     from .protocol import ChangePixels
     from .statistics import Statistics
 
-_SMALLEST_EMPTY = 1e-6
-"""Share of neighbourhoods, so that the prior can move away from either end."""
-
 
 @dataclass(frozen=True)
-class WindowSet(DataSet):
-    """Tiles of windows of all micrographs, in the memory of this process.
+class TileSet(DataSet):
+    """Tiles of windows of all micrographs, wherever these are.
 
     Attributes
     ----------
-    prepared : list of Prepared
-        The micrographs; `micrograph` counts their tiles.
     size : int
         L, side of a window, pixels.
     reach : int
         Particles closer than this, in pixels on both axes, exclude each other.
     """
 
-    prepared: list[Prepared]
     size: int
     reach: int
 
@@ -75,24 +82,50 @@ class WindowSet(DataSet):
         two intp arrays
             Numbers of the tiles in each half.
         """
-        if len(self.prepared) > 1:
+        if self.n_micrographs > 1:
             return super().halves(seed)
         first, second = np.array_split(np.arange(len(self.micrograph)), 2)
         return first, second
 
+    def seen_tiles(self, chosen: NDArray[np.intp] | None) -> list[NDArray[np.bool_]]:
+        """Which tiles a run sees.
+
+        Parameters
+        ----------
+        chosen : intp, shape (n,), or None
+            Their numbers; None is all.
+
+        Returns
+        -------
+        list of bool, shape (n_tiles of the micrograph,)
+            Whether the run sees each tile, by micrograph.
+        """
+        seen = np.full(len(self.micrograph), chosen is None)
+        if chosen is not None:
+            seen[chosen] = True
+        bounds = np.searchsorted(self.micrograph, np.arange(1, self.n_micrographs))
+        return np.split(seen, bounds)
+
+
+@dataclass(frozen=True)
+class WindowSet(TileSet):
+    """Tiles of windows of all micrographs, in the memory of this process.
+
+    Attributes
+    ----------
+    prepared : list of Prepared
+        The micrographs; `micrograph` counts their tiles.
+    """
+
+    prepared: list[Prepared]
+
     def part(self, chosen: NDArray[np.intp] | None, threads: int | None) -> Windows:
         """Tiles of one run, which sees no pixel of the others; see :class:`DataSet`."""
         usable = [~micrograph.excluded for micrograph in self.prepared]
-        if chosen is not None:
-            is_chosen = np.isin(np.arange(len(self.micrograph)), chosen)
-            for number, live in enumerate(usable):
-                shape, own = live.shape, np.zeros_like(live)
-                tiles = tiles_of(shape, self.size, self.reach)
-                for tile, of_run in zip(
-                    tiles, is_chosen[self.micrograph == number], strict=True
-                ):
-                    own[pixels_of(tile, shape, self.size)] = of_run
-                live &= own
+        for live, seen in zip(usable, self.seen_tiles(chosen), strict=True):
+            if not seen.all():
+                shape = len(live), live.shape[1]
+                live &= seen_pixels(shape, self.size, self.reach, seen)
         pixels = [micrograph.pixels for micrograph in self.prepared]
         return Windows(
             pixels,
@@ -103,23 +136,6 @@ class WindowSet(DataSet):
             threads,
             self.optics,
         )
-
-
-def empty_probability(shift_prior: NDArray[np.float64]) -> float:
-    """Probability of an empty neighbourhood: all that windows take of a shift prior.
-
-    Parameters
-    ----------
-    shift_prior : float64, shape (2L, 2L)
-        rho of equation (17).
-
-    Returns
-    -------
-    float
-        Between 0 and 1, away from both.
-    """
-    occupied = visible_shifts(shift_prior).sum()
-    return float(np.clip(1 - occupied, _SMALLEST_EMPTY, 1 - _SMALLEST_EMPTY))
 
 
 def load_windows(
@@ -164,12 +180,25 @@ def load_windows(
         micrograph=np.repeat(np.arange(len(prepared)), n_tiles),
         pixel_size=reader.pixel_size,
         sources=reader.sources,
-        pixel_sums=[
-            pixel_sums(micrograph.pixels[~micrograph.excluded].reshape(-1, 1, 1))
-            for micrograph in prepared
-        ],
+        pixel_sums=[usable_pixel_sums(micrograph) for micrograph in prepared],
         optics=reader.optics,
     )
+
+
+def usable_pixel_sums(micrograph: Prepared) -> PixelSums:
+    """Sum up the pixels of a micrograph that are not excluded.
+
+    Parameters
+    ----------
+    micrograph : Prepared
+        The micrograph.
+
+    Returns
+    -------
+    PixelSums
+        The sums, each pixel a patch of its own.
+    """
+    return pixel_sums(micrograph.pixels[~micrograph.excluded].reshape(-1, 1, 1))
 
 
 def reach_of(settings: Settings, pixel_size: float | None) -> int:
@@ -203,7 +232,96 @@ def reach_of(settings: Settings, pixel_size: float | None) -> int:
     return math.ceil(settings.least_distance / pixel_size)
 
 
-class Windows:
+class TileObservations(ABC):
+    """Tiles of a run, wherever they are; see :class:`Observations`.
+
+    Parameters
+    ----------
+    n_whole : sequence of intp, shape (n_tiles,)
+        Number of windows that the run may see in each tile of each micrograph.
+    size : int
+        L, side of a window.
+    reach : int
+        Particles closer than this, in pixels on both axes, exclude each other.
+    sums : sequence of PixelSums
+        Of all micrographs, also where the run sees a part of them.
+    optics : OpticsGroups, optional
+        Groups of the micrographs.
+
+    Raises
+    ------
+    InputError
+        If there is no window.
+    """
+
+    def __init__(
+        self,
+        n_whole: Sequence[NDArray[np.intp]],
+        size: int,
+        reach: int,
+        sums: Sequence[PixelSums],
+        optics: OpticsGroups | None = None,
+    ) -> None:
+        self._size, self._reach = size, reach
+        places = [
+            (micrograph, number)
+            for micrograph, counts in enumerate(n_whole)
+            for number in np.flatnonzero(counts)
+        ]
+        if not places:
+            found = "none in a run's micrographs or half micrograph"
+            raise expected("micrographs", f"{size} x {size} usable pixels", found)
+        self._places: list[tuple[int, int]] = places
+        owners = np.array([micrograph for micrograph, _ in places])
+        self._optics = None if optics is None else optics.take(owners)
+        self.variance, _ = variance_and_brightest(sums)
+        n_windows = sum(int(counts.sum()) for counts in n_whole)
+        self.patches_each = n_windows / size**2 / len(places)
+
+    def __len__(self) -> int:
+        """How many tiles there are."""
+        return len(self._places)
+
+    @property
+    def _point_spreads(self) -> NDArray[np.float64] | None:
+        return None if self._optics is None else self._optics.point_spreads
+
+    def projections(self, basis: VolumeBasis, views: ViewGrid) -> ViewProjections:
+        """Projections as the windows see them; see :class:`Observations`."""
+        return view_projections(basis, views, self._point_spreads)
+
+    @abstractmethod
+    def compile(self, operator: Any) -> None:
+        """Compile the kernels; see :class:`Observations`."""
+
+    def expectation(
+        self,
+        chosen: NDArray[np.intp],
+        hypotheses: Hypotheses,
+        on_progress: Callable[[float], None] | None = None,
+    ) -> Statistics:
+        """Statistics of the chosen tiles; see :class:`Observations`."""
+
+        def of_group(members: NDArray[np.intp], hypotheses: Hypotheses) -> Statistics:
+            if not len(members):
+                return FeatureStatistics.of_nothing(hypotheses.operator)
+            blocks = blocks_of(members)
+            # In the order of the blocks: the same bits wherever they were summed up.
+            return reduce(add, self._of_blocks(blocks, hypotheses, on_progress))
+
+        return by_optics_group(self._optics, chosen, hypotheses, of_group)
+
+    @abstractmethod
+    def _of_blocks(
+        self,
+        blocks: Sequence[NDArray[np.intp]],
+        hypotheses: Hypotheses,
+        on_progress: Callable[[float], None] | None,
+    ) -> Iterable[FeatureStatistics]:
+        """Statistics of each block by :func:`block_statistics`, in their order."""
+
+
+class Windows(TileObservations):
     """Tiles of micrographs in the memory of this process; see :class:`Observations`.
 
     Parameters
@@ -212,16 +330,10 @@ class Windows:
         Pixels.
     usable : sequence of bool arrays, shape (rows, columns)
         Pixels that the run may see; others are as good as not there.
-    size : int
-        L, side of a window.
-    reach : int
-        Particles closer than this, in pixels on both axes, exclude each other.
-    sums : sequence of PixelSums
-        Of all micrographs, also where the run sees a part of them.
+    size, reach, sums, optics
+        As in :class:`TileObservations`.
     threads : int, optional
         Threads to run on; all that Numba may use if left out.
-    optics : OpticsGroups, optional
-        Groups of the micrographs.
     """
 
     def __init__(
@@ -234,27 +346,12 @@ class Windows:
         threads: int | None = None,
         optics: OpticsGroups | None = None,
     ) -> None:
-        self._micrographs, self._size, self._reach = micrographs, size, reach
-        self._threads = threads
+        self._micrographs, self._threads = micrographs, threads
         self._whole = [whole_windows(pixels, size) for pixels in usable]
-        self._tiles = [
-            (number, tile)
-            for number, pixels in enumerate(micrographs)
-            for tile in tiles_of((len(pixels), pixels.shape[1]), size, reach)
-            if self._whole[number][tile].any()
+        self.n_whole = [
+            whole_windows_of_tiles(whole, size, reach) for whole in self._whole
         ]
-        if not self._tiles:
-            found = "none in a run's micrographs or half micrograph"
-            raise expected("micrographs", f"{size} x {size} usable pixels", found)
-        owners = np.array([number for number, _ in self._tiles])
-        self._optics = None if optics is None else optics.take(owners)
-        self.variance, _ = variance_and_brightest(sums)
-        n_windows = sum(int(whole.sum()) for whole in self._whole)
-        self.patches_each = n_windows / size**2 / len(self._tiles)
-
-    def __len__(self) -> int:
-        """How many tiles there are."""
-        return len(self._tiles)
+        super().__init__(self.n_whole, size, reach, sums, optics)
 
     def compile(self, operator: Any) -> None:
         """Compile the kernels; see :class:`Observations`."""
@@ -269,70 +366,37 @@ class Windows:
         )
         e_step.compile()
 
-    def projections(self, basis: VolumeBasis, views: ViewGrid) -> ViewProjections:
-        """Projections as the windows see them; see :class:`Observations`."""
-        spreads = None if self._optics is None else self._optics.point_spreads
-        return ViewProjections(basis, views, spreads)
+    def tile(self, micrograph: int, number: int) -> Tile:
+        """Tile with its margins.
 
-    def expectation(
-        self,
-        chosen: NDArray[np.intp],
-        hypotheses: Hypotheses,
-        on_progress: Callable[[float], None] | None = None,
-    ) -> Statistics:
-        """Statistics of the chosen tiles; see :class:`Observations`."""
+        Parameters
+        ----------
+        micrograph : int
+            Number of its micrograph.
+        number : int
+            Its number therein.
 
-        def of_group(members: NDArray[np.intp], hypotheses: Hypotheses) -> Statistics:
-            if not len(members):
-                return FeatureStatistics.of_nothing(hypotheses.operator)
-            e_step = window_e_step(hypotheses, self._reach)
-            parts = []
-            for n_done, number in enumerate(members, start=1):
-                parts.append(self._of_tile(e_step, number))
-                if on_progress is not None:
-                    on_progress(n_done / len(members))
-            return reduce(add, parts)
-
-        return by_optics_group(self._optics, chosen, hypotheses, of_group)
-
-    def _of_tile(self, e_step: WindowExpectation, number: int) -> FeatureStatistics:
-        """Statistics of one tile, beside its neighbours."""
-        micrograph, tile = self._tiles[number]
+        Returns
+        -------
+        Tile
+            Views of the pixels and windows.
+        """
         pixels, whole = self._micrographs[micrograph], self._whole[micrograph]
-        windows, covered = region_of(
-            tile, (len(pixels), pixels.shape[1]), self._size, self._reach
-        )
-        counting = np.zeros_like(whole[windows])
-        inside = tuple(
-            slice(part.start - around.start, part.stop - around.start)
-            for part, around in zip(tile, windows, strict=True)
-        )
-        counting[inside] = whole[tile]
-        return e_step.statistics(
-            pixels[covered], whole[windows], counting, self._threads
-        )[0]
+        shape, size, reach = (len(pixels), pixels.shape[1]), self._size, self._reach
+        tile = tiles_of(shape, size, reach)[number]
+        place = place_of(tile, shape, size, reach)
+        return Tile(pixels[place.pixels], whole[place.windows], place.inside)
 
-
-def window_e_step(hypotheses: Hypotheses, reach: int) -> WindowExpectation:
-    """E-step of windows under some hypotheses.
-
-    Parameters
-    ----------
-    hypotheses : Hypotheses
-        What may explain the windows, in the projections of one optics group.
-    reach : int
-        Particles closer than this, in pixels on both axes, exclude each other.
-
-    Returns
-    -------
-    WindowExpectation
-        The E-step.
-    """
-    return WindowExpectation(
-        hypotheses.operator,
-        hypotheses.volume_coefficients,
-        hypotheses.noise_variance,
-        empty_probability(hypotheses.shift_prior),
-        hypotheses.rotation_prior,
-        reach,
-    )
+    def _of_blocks(
+        self,
+        blocks: Sequence[NDArray[np.intp]],
+        hypotheses: Hypotheses,
+        on_progress: Callable[[float], None] | None,
+    ) -> Iterator[FeatureStatistics]:
+        """One block after the other."""
+        e_step = window_e_step(hypotheses, self._reach)
+        for n_done, block in enumerate(blocks, start=1):
+            tiles = (self.tile(*self._places[number]) for number in block)
+            yield block_statistics(e_step, tiles, self._threads)
+            if on_progress is not None:
+                on_progress(n_done / len(blocks))

@@ -6,15 +6,15 @@ import math
 from math import prod
 from typing import TYPE_CHECKING
 
-from numbasaem.errors import expected
 from numbasaem.geometry.view_grid import ViewGrid
 from numbasaem.micrographs.preparation import preparation_bytes
-from numbasaem.projection.view_projections import ViewProjections, operator_bytes
+from numbasaem.projection.view_projections import operator_bytes
 from numbasaem.volume.basis import VolumeBasis
 
 from .feature_statistics import FeatureStatistics
 from .protocol import DataMemory, ObservationModel, Positions
-from .window_data import load_windows, window_e_step
+from .window_blocks import view_projections, window_e_step
+from .window_data import load_windows
 from .window_expectation import SLAB_BYTES
 from .window_positions import peaks
 from .window_tiles import checked_micrograph, tile_windows, tiles_of
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from numbasaem.aliases import OnProgress
     from numbasaem.micrographs.preparation import InputShape
     from numbasaem.micrographs.reading import Input
+    from numbasaem.projection.view_projections import ViewProjections
     from numbasaem.settings import Settings
 
     from .hypotheses import Hypotheses
@@ -65,9 +66,11 @@ class WindowModel(ObservationModel):
         change: ChangePixels | None = None,
     ) -> DataSet:
         """Read and prepare micrographs; see :class:`ObservationModel`."""
-        if client is not None:
-            raise expected("model", "patch on a cluster", settings.model)
-        return load_windows(inputs, settings, on_progress, change)
+        if client is None:
+            return load_windows(inputs, settings, on_progress, change)
+        from .dask_windows import load_remotely  # Dask is optional.
+
+        return load_remotely(client, inputs, settings, on_progress)
 
     def memory(
         self, settings: Settings, shapes: Sequence[InputShape], n_groups: int
@@ -103,7 +106,7 @@ class WindowModel(ObservationModel):
         point_spreads: NDArray[np.float64] | None = None,
     ) -> ViewProjections:
         """Projections as steerable features; see :class:`ObservationModel`."""
-        return ViewProjections(basis, views, point_spreads)
+        return view_projections(basis, views, point_spreads)
 
     def positions(
         self,

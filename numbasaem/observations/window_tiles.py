@@ -125,6 +125,53 @@ def pixels_of(
     return rows, columns
 
 
+def seen_pixels(
+    shape: tuple[int, int], size: int, reach: int, seen: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """Pixels that belong to some of the tiles of a micrograph.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Rows and columns of the micrograph.
+    size, reach : int
+        As in :func:`tile_windows`.
+    seen : bool, shape (n_tiles,)
+        Whether each tile is one of them.
+
+    Returns
+    -------
+    bool, shape (rows, columns)
+        Whether each pixel belongs to them.
+    """
+    pixels = np.zeros(shape, bool)
+    for tile, is_seen in zip(tiles_of(shape, size, reach), seen, strict=True):
+        pixels[pixels_of(tile, shape, size)] = is_seen
+    return pixels
+
+
+def whole_windows_of_tiles(
+    whole: NDArray[np.bool_], size: int, reach: int
+) -> NDArray[np.intp]:
+    """Count the whole windows of each tile of a micrograph.
+
+    Parameters
+    ----------
+    whole : bool, shape (rows - L + 1, columns - L + 1)
+        By :func:`whole_windows`.
+    size, reach : int
+        As in :func:`tile_windows`.
+
+    Returns
+    -------
+    intp, shape (n_tiles,)
+        Numbers of windows.
+    """
+    shape = tuple(n + size - 1 for n in whole.shape)
+    tiles = tiles_of(shape, size, reach)
+    return np.array([np.count_nonzero(whole[tile]) for tile in tiles], np.intp)
+
+
 def whole_windows(usable: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:
     """Windows without an unusable pixel.
 
