@@ -25,7 +25,8 @@ from numbasaem.io.mrc import write_micrograph
 from numbasaem.micrographs.reading import list_inputs
 from numbasaem.micrographs.sources import MicrographFile
 from numbasaem.observations import dask as distributed
-from numbasaem.observations.dask import load_remotely, local_cluster
+from numbasaem.observations.dask import local_cluster
+from numbasaem.observations.dask_patches import load_remotely
 from numbasaem.observations.hypotheses import Hypotheses
 from numbasaem.observations.patch_data import load_patches
 from numbasaem.observations.shift_prior import uniform_shift_prior
@@ -150,7 +151,7 @@ def test_worker__runs_on_its_own_threads(client: Client) -> None:
     def threads(_: Path) -> int:
         return numba.get_num_threads()
 
-    assert distributed._submit(client, "threads", threads).result() == 1
+    assert distributed.submit(client, "threads", threads).result() == 1
 
 
 def test_file__that_a_worker_cannot_read_is_named_with_the_host(
@@ -209,7 +210,7 @@ def test_worker__of_another_version_is_refused(
         load_remotely(client, list_inputs(paths), SETTINGS, no_progress)
     # One that came later finds out by itself.
     with pytest.raises(InputError, match=complaint):
-        distributed._submit(client, "late", lambda _: None).result()
+        distributed.submit(client, "late", lambda _: None).result()
 
 
 @pytest.mark.parametrize("listens", [False, True])

@@ -34,7 +34,8 @@ from problems import N_ROTATIONS, Problem, shortest, simulated_problem
 from numbasaem.aliases import no_progress
 from numbasaem.io.mrc import write_micrograph
 from numbasaem.micrographs.reading import list_inputs
-from numbasaem.observations.dask import RemotePatches, load_remotely, local_cluster
+from numbasaem.observations.dask import local_cluster
+from numbasaem.observations.dask_patches import RemotePatches, load_remotely
 from numbasaem.observations.exact_sums import BatchLayout, PartialSums
 from numbasaem.observations.hypotheses import Hypotheses
 from numbasaem.observations.patch_blocks import batch_layout

@@ -1,8 +1,9 @@
-"""The E-step on a Dask cluster: patches stay where they are, statistics travel.
+"""The connection to a Dask cluster, and what any model asks of its workers.
 
 Dask decides who works on what, moves data and repeats what was lost with a worker. What
-is asked of it does not depend on who is there: a batch is divided into blocks, and the
-sums over blocks are exact, so that the statistics are the same bits on any workers.
+is asked of it does not depend on who is there: an E-step is divided into blocks, whose
+statistics add up to the same bits on any workers. Of each model, the data are in a
+module of their own.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from itertools import pairwise
@@ -29,15 +30,6 @@ from numbasaem.micrographs.pixel_sizes import PixelSizes
 from numbasaem.micrographs.preparation import preparation_of
 from numbasaem.micrographs.reading import optics_of
 from numbasaem.micrographs.sources import MicrographFile
-from numbasaem.projection.operator import ProjectionOperator
-
-from .image_statistics import ImageStatistics
-from .patch_blocks import batch_layout
-from .patch_data import load_patches, spreads_of
-from .patch_expectation import statistics_of_sums
-from .pixel_sums import variance_and_brightest
-from .protocol import DataSet
-from .statistics import by_optics_group
 
 try:
     import dask
@@ -50,29 +42,19 @@ except ImportError as error:
         name=error.name,
     ) from None
 
-from .dask_workers import (  # which imports Dask as well
-    ChosenPatches,
-    HypothesesInImages,
-    StoredFile,
-    added_sums,
-    at_work,
-    given_hypotheses,
-    sums_of_blocks,
-)
+from .dask_workers import StoredFile, at_work  # which imports Dask as well
 
 if TYPE_CHECKING:
     from distributed import Future
-    from numpy.typing import NDArray
 
     from numbasaem.aliases import OnProgress
-    from numbasaem.geometry.view_grid import ViewGrid
+    from numbasaem.micrographs.optics_groups import OpticsGroups
     from numbasaem.micrographs.reading import Input
     from numbasaem.settings import Settings
-    from numbasaem.volume.basis import VolumeBasis
 
-    from .exact_sums import BatchLayout
-    from .hypotheses import Hypotheses
-    from .statistics import Statistics
+    from .dask_workers import Keep
+    from .pixel_sums import PixelSums
+
 
 _PACKAGE = "numbasaem"
 _SECONDS_TO_ANSWER = 8
@@ -152,228 +134,168 @@ def local_cluster(n_workers: int, threads: int | None) -> Iterator[Client]:
 
 
 @dataclass(frozen=True)
-class RemotePatchSet(DataSet):
-    """Which patches there are, on workers' disks but for those of arrays.
+class StoredMicrographs:
+    """Micrographs that workers keep, without copies, and what they told of them.
 
     Attributes
     ----------
-    client : distributed.Client
-        Connection to the workers.
-    pieces : sequence
-        Of each micrograph: its file and number therein, or its patches.
+    pieces : list of (StoredFile, int)
+        File of each micrograph and its number therein.
+    told : list
+        Details of each, by what was kept of it.
+    sources, pixel_size, pixel_sums, optics
+        As in :class:`DataSet`.
     """
 
-    client: Client
-    pieces: Sequence[tuple[StoredFile, int] | NDArray[np.float32]]
+    pieces: list[tuple[StoredFile, int]]
+    told: list[Any]
+    sources: list[dict[str, Any]]
+    pixel_size: float | None
+    pixel_sums: list[PixelSums]
+    optics: OpticsGroups | None
 
-    def part(
-        self, chosen: NDArray[np.intp] | None, threads: int | None
-    ) -> RemotePatches:
-        """Patches of one run; see :meth:`PatchSet.part`. Threads are the workers'."""
-        numbers = np.arange(len(self.micrograph)) if chosen is None else chosen
-        return RemotePatches(self, numbers)
-
-    def select(
-        self, numbers: NDArray[np.intp]
-    ) -> list[ChosenPatches | NDArray[np.float32]]:
-        """What a worker has to know to come by patches.
-
-        Parameters
-        ----------
-        numbers : intp, shape (n,)
-            Which; they ascend.
-
-        Returns
-        -------
-        list
-            By micrograph.
-        """
-        owners = self.micrograph[numbers]
-        cuts = np.flatnonzero(np.diff(owners)) + 1
-        selected: list[ChosenPatches | NDArray[np.float32]] = []
-        for group, owner in zip(
-            np.split(numbers, cuts), owners[np.append(0, cuts)], strict=True
-        ):
-            rows = group - np.searchsorted(self.micrograph, owner)
-            piece = self.pieces[owner]
-            if not isinstance(piece, tuple):
-                selected.append(piece[rows])
-            else:
-                file, number = piece
-                mask = np.zeros(self.pixel_sums[owner].n_patches, bool)
-                mask[rows] = True
-                selected.append(ChosenPatches(file, number, np.packbits(mask)))
-        return selected
+    @property
+    def for_data_set(self) -> dict[str, Any]:
+        """Arguments of a data set that are the same for any model."""
+        names = "sources", "pixel_size", "pixel_sums", "optics"
+        return {name: getattr(self, name) for name in names}
 
 
-def load_remotely(
-    client: Client,
-    inputs: Sequence[Input],
-    settings: Settings,
-    on_progress: OnProgress,
-) -> RemotePatchSet:
-    """Have the workers cut the micrographs into patches.
+def await_workers(client: Client, on_progress: OnProgress) -> None:
+    """Wait for a worker, and refuse workers of another version of this package.
 
     Parameters
     ----------
     client : distributed.Client
         Connection to the workers.
+    on_progress : callable
+        Called with what is being done and the share of it that is done.
+
+    Raises
+    ------
+    InputError
+        If a worker has another version of this package or the cluster is lost.
+    """
+    with answering(client):
+        on_progress("waiting for workers", 0.0)
+        client.wait_for_workers(1)
+        _refuse_versions(client)
+
+
+def without_arrays(inputs: Sequence[Input]) -> list[MicrographFile] | None:
+    """Files that workers can read themselves.
+
+    Parameters
+    ----------
     inputs : sequence of arrays and MicrographFile
-        As in :func:`load_patches`. Workers read files themselves; where there is an
-        array among them, they are sent the patches they need.
+        Inputs of a run.
+
+    Returns
+    -------
+    list of MicrographFile, or None
+        The inputs by their absolute paths; None if there is an array among them.
+    """
+    files = [item for item in inputs if isinstance(item, MicrographFile)]
+    if len(files) < len(inputs):
+        return None
+    return [replace(file, path=file.path.absolute()) for file in files]
+
+
+def stored_micrographs(
+    client: Client,
+    files: Sequence[MicrographFile],
+    settings: Settings,
+    keep_at: Callable[[float | None], Keep],
+    on_progress: OnProgress,
+) -> StoredMicrographs:
+    """Have the workers read and prepare micrographs and keep what they need of them.
+
+    Parameters
+    ----------
+    client : distributed.Client
+        Connection to the workers.
+    files : sequence of MicrographFile
+        By :func:`without_arrays`.
     settings : Settings
-        Patch size, preparation and pixel size.
+        Preparation and pixel size.
+    keep_at : callable
+        Function from the prepared micrographs' pixel size to what is kept of them.
     on_progress : callable
         Called with what is being done and the share of it that is done.
 
     Returns
     -------
-    RemotePatchSet
-        The patches.
+    StoredMicrographs
+        The micrographs.
 
     Raises
     ------
     InputError
-        As :func:`load_patches`, or if a worker has another version of this package or
-        the cluster is lost.
+        If a micrograph cannot be read or prepared, or the cluster is lost.
     """
-    with _answering(client):
-        on_progress("waiting for workers", 0.0)
-        client.wait_for_workers(1)
-        _refuse_versions(client)
-    files = []
-    for item in inputs:
-        if not isinstance(item, MicrographFile):
-            data = load_patches(inputs, settings, on_progress)
-            starts = np.cumsum([one.n_patches for one in data.pixel_sums])[:-1]
-            known = {f.name: getattr(data, f.name) for f in fields(DataSet)}
-            return RemotePatchSet(
-                **known, client=client, pieces=np.split(data.patches, starts)
-            )
-        files.append(replace(item, path=item.path.absolute()))
     preparation = preparation_of(settings)
     pixel_sizes = PixelSizes(settings.pixel_size)
+    of_files = [pixel_sizes.of(file, file.header()[1]) for file in files]
+    pixel_size = preparation.pixel_size or pixel_sizes.common
+    keep = keep_at(pixel_size)
     asked = [
-        StoredFile(file, preparation, pixel_sizes.of(file, file.header()[1]))
-        for file in files
+        StoredFile(file, preparation, of_file, keep)
+        for file, of_file in zip(files, of_files, strict=True)
     ]
-    with _answering(client):
+    with answering(client):
         tasks = [
-            _submit(client, "load", StoredFile.load, file, on=address)
+            submit(client, "load", StoredFile.load, file, on=address)
             for address, _, first, end in _shares(client, len(asked))
             for file in asked[first:end]
         ]
-        _follow(tasks, partial(on_progress, "reading micrographs"))
-        found = client.gather(tasks)
-    sums, seen, pieces, sources = [], [], [], []
+        follow(tasks, partial(on_progress, "reading micrographs"))
+        answers = client.gather(tasks)
+    pieces, kept, sources = [], [], []
     copies = Copies()
-    for file, (source, each, spreads, identities) in zip(asked, found, strict=True):
+    for file, (source, micrographs) in zip(asked, answers, strict=True):
         sources.append(source | {"pixel_size": file.pixel_size})
         stored = replace(file, sha256=source["sha256"])
-        for number, identity in enumerate(identities):
-            if copies.is_original(identity, number, sources[-1]):
+        for number, facts in enumerate(micrographs):
+            if copies.is_original(facts.identity, number, sources[-1]):
                 pieces.append((stored, number))
-                sums.append(each[number])
-                seen.append(spreads[number])
-    return RemotePatchSet(
-        micrograph=np.repeat(np.arange(len(sums)), [one.n_patches for one in sums]),
-        pixel_size=preparation.pixel_size or pixel_sizes.common,
-        sources=sources,
-        pixel_sums=sums,
-        optics=optics_of(seen),
-        client=client,
+                kept.append(facts)
+    return StoredMicrographs(
         pieces=pieces,
+        told=[facts.details for facts in kept],
+        sources=sources,
+        pixel_size=pixel_size,
+        pixel_sums=[facts.pixel_sums for facts in kept],
+        optics=optics_of([facts.point_spread for facts in kept]),
     )
 
 
-class RemotePatches:
-    """Patches of one run, wherever they are; see :class:`Observations`.
-
-    Parameters
-    ----------
-    data : RemotePatchSet
-        All patches.
-    numbers : intp, shape (n_patches,)
-        Those of the run.
-    """
-
-    patches_each = 1.0
-
-    def __init__(self, data: RemotePatchSet, numbers: NDArray[np.intp]) -> None:
-        self._data = data
-        self._numbers = numbers
-        self.variance, self._brightest = variance_and_brightest(data.pixel_sums)
-        owners = data.micrograph[numbers]
-        self._optics = None if data.optics is None else data.optics.take(owners)
-
-    def __len__(self) -> int:
-        """How many patches there are."""
-        return len(self._numbers)
-
-    def projections(self, basis: VolumeBasis, views: ViewGrid) -> ProjectionOperator:
-        """Projections as the patches see them; see :class:`Observations`."""
-        return ProjectionOperator(basis, views.rotations, spreads_of(self._optics))
-
-    def compile(self, operator: Any) -> None:
-        """Leave compiling to the workers; see :class:`Observations`."""
-
-    def expectation(
-        self,
-        chosen: NDArray[np.intp],
-        hypotheses: Hypotheses,
-        on_progress: Callable[[float], None] | None = None,
-    ) -> Statistics:
-        """Statistics of the chosen patches; see :class:`Observations`."""
-
-        def of_group(members: NDArray[np.intp], hypotheses: Hypotheses) -> Statistics:
-            if not len(members):
-                return ImageStatistics.of_nothing(*hypotheses.images.shape[:2])
-            numbers = self._numbers[members]
-            return self._of_group(numbers, hypotheses.in_images, on_progress)
-
-        return by_optics_group(self._optics, chosen, hypotheses, of_group)
-
-    def _of_group(
-        self,
-        numbers: NDArray[np.intp],
-        hypotheses: HypothesesInImages,
-        on_progress: Callable[[float], None] | None,
-    ) -> Statistics:
-        """Statistics of patches under the same projections."""
-        layout = batch_layout(len(numbers), hypotheses[0], self._brightest)
-        client = self._data.client
-        with _answering(client):
-            given = _submit(client, "projections", given_hypotheses, hypotheses)
-            tasks = [
-                _submit(
-                    client,
-                    "expectation",
-                    sums_of_blocks,
-                    layout,
-                    pieces,
-                    given,
-                    on=address,
-                )
-                for address, portion in _portions(client, layout)
-                for pieces in [self._data.select(numbers[portion])]
-            ]
-            sums = tasks
-            while len(sums) > 1:  # neighbours first: they are on the same worker
-                pairs = zip(sums[::2], sums[1::2], strict=False)
-                added = [_submit(client, "sum", added_sums, *pair) for pair in pairs]
-                sums = added + sums[2 * len(added) :]
-            _follow(tasks, on_progress)
-            return statistics_of_sums(layout, sums[0].result(), *hypotheses)
-
-
-def _submit(
+def submit(
     client: Client,
     name: str,
     work: Callable[..., object],
     *arguments: object,
     on: str | None = None,
 ) -> Future[Any]:
-    """Ask for a task, on a certain worker if it is there and has nothing else to do."""
+    """Ask for a task.
+
+    Parameters
+    ----------
+    client : distributed.Client
+        Connection to the workers.
+    name : str
+        What the task is, for the key by which Dask knows it.
+    work : callable
+        The task; it is called with the arguments and the worker's folder.
+    *arguments : object
+        Its arguments; of other tasks, what they return.
+    on : str, optional
+        Worker that is to do it, if it is there and has nothing else to do.
+
+    Returns
+    -------
+    distributed.Future
+        What it will return.
+    """
     return client.submit(
         at_work,
         __version__,
@@ -385,10 +307,18 @@ def _submit(
     )
 
 
-def _follow(
+def follow(
     tasks: list[Future[Any]], on_progress: Callable[[float], None] | None
 ) -> None:
-    """Report the share of the tasks that are done, until all are."""
+    """Report the share of the tasks that are done, until all are.
+
+    Parameters
+    ----------
+    tasks : list of distributed.Future
+        By :func:`submit`.
+    on_progress : callable or None
+        Called with the share that is done.
+    """
     for n_done, _ in enumerate(as_completed(tasks), start=1):
         if on_progress is not None:
             on_progress(n_done / len(tasks))
@@ -407,16 +337,34 @@ def _shares(client: Client, n: int) -> Iterator[tuple[str, int, int, int]]:
         yield address, count, first, end
 
 
-def _portions(client: Client, layout: BatchLayout) -> Iterator[tuple[str, slice]]:
-    """What patches of a batch each worker is to take: whole blocks, in a few tasks."""
-    length = layout.block_length
-    for address, n_threads, first, end in _shares(client, layout.n_blocks):
-        n_blocks = end - first
-        n_tasks = max(1, min(_TASKS, n_blocks // n_threads))
+def portions(
+    client: Client, n_blocks: int, shared: bool = False
+) -> Iterator[tuple[str, slice]]:
+    """Divide the blocks of an E-step among the workers, in a few tasks each.
+
+    Parameters
+    ----------
+    client : distributed.Client
+        Connection to the workers.
+    n_blocks : int
+        Number of blocks.
+    shared : bool
+        Whether the threads of a worker share a block; else each takes one of its own.
+
+    Yields
+    ------
+    address : str
+        Worker that is to take the task.
+    blocks : slice
+        Consecutive blocks, in order.
+    """
+    for address, n_threads, first, end in _shares(client, n_blocks):
+        at_once = 1 if shared else n_threads
+        n_tasks = max(1, min(_TASKS, (end - first) // at_once))
         bounds = np.linspace(first, end, n_tasks + 1).astype(int).tolist()
         for start, stop in pairwise(bounds):
             if start < stop:
-                yield address, slice(start * length, stop * length)
+                yield address, slice(start, stop)
 
 
 def _refuse_versions(client: Client) -> None:
@@ -429,8 +377,19 @@ def _refuse_versions(client: Client) -> None:
 
 
 @contextmanager
-def _answering(client: Client) -> Iterator[None]:
-    """Say in one line that the cluster is lost."""
+def answering(client: Client) -> Iterator[None]:
+    """Say in one line that the cluster is lost.
+
+    Parameters
+    ----------
+    client : distributed.Client
+        Connection to it.
+
+    Raises
+    ------
+    InputError
+        If it is.
+    """
     address = client.scheduler_info(n_workers=0)["address"]
     # A minibatch of arrays may be sent as part of the task.
     unlimited = {"distributed.admin.large-graph-warning-threshold": "1 TB"}

@@ -1,11 +1,11 @@
-"""What the workers of a Dask cluster do: cut files into patches, sum up blocks."""
+"""What the workers of a Dask cluster do for any model: keep data, take tasks."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,20 +25,15 @@ from numbasaem.micrographs.pixel_sizes import PixelSizes
 from numbasaem.micrographs.reading import prepared_micrographs, source_of_file
 from numbasaem.threads import running_threads
 
-from .exact_sums import PACKED_BYTES, PartialSums
-from .patch_cutting import cut_live_patches
-from .patch_expectation import partial_sums
-from .pixel_sums import PixelSums, pixel_sums
-
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from numbasaem.micrographs.copies import Identity
     from numbasaem.micrographs.optics_groups import PointSpread
-    from numbasaem.micrographs.preparation import Preparation
+    from numbasaem.micrographs.preparation import Preparation, Prepared
     from numbasaem.micrographs.sources import MicrographFile
 
-    from .exact_sums import BatchLayout
+    from .pixel_sums import PixelSums
 
 Result = TypeVar("Result")
 _one_thread = ThreadPoolExecutor(1, "numbasaem")
@@ -46,20 +41,75 @@ _one_thread = ThreadPoolExecutor(1, "numbasaem")
 
 
 @dataclass(frozen=True)
+class KeptMicrograph:
+    """What a worker keeps of a micrograph, and what it tells of that.
+
+    Attributes
+    ----------
+    arrays : mapping of str to array
+        Arrays that it keeps on its disk.
+    pixel_sums : PixelSums
+        Sums over the pixels that the model sees.
+    details : object
+        What else the model has to know.
+    """
+
+    arrays: Mapping[str, NDArray[Any]]
+    pixel_sums: PixelSums
+    details: Any = None
+
+
+Keep = Callable[["Prepared"], KeptMicrograph]
+"""Function from a prepared micrograph to what a worker keeps of it.
+
+A frozen dataclass: what is kept on disk goes by its `repr`.
+"""
+
+
+@dataclass(frozen=True)
+class MicrographFacts:
+    """What a worker tells of a micrograph that it keeps.
+
+    Attributes
+    ----------
+    pixel_sums, details
+        As in :class:`KeptMicrograph`.
+    point_spread, identity
+        As in :class:`numbasaem.micrographs.preparation.Prepared`.
+    """
+
+    pixel_sums: PixelSums
+    details: Any
+    point_spread: PointSpread | None
+    identity: Identity | None
+
+
+@dataclass(frozen=True)
 class StoredFile:
-    """What a worker has to know to come by the patches of a file."""
+    """What a worker has to know to come by the micrographs of a file.
+
+    Attributes
+    ----------
+    file : MicrographFile
+        The file, by its absolute path.
+    preparation : Preparation
+        What is done to each micrograph.
+    pixel_size : float or None
+        Pixel size that it has to agree with, angstrom.
+    keep : callable
+        What is kept of each prepared micrograph.
+    sha256 : str or None
+        Fingerprint that it has to have; None before it is known.
+    """
 
     file: MicrographFile
     preparation: Preparation
     pixel_size: float | None
+    keep: Keep
     sha256: str | None = None
 
-    def load(
-        self, scratch: Path
-    ) -> tuple[
-        dict[str, Any], list[PixelSums], list[PointSpread | None], list[Identity | None]
-    ]:
-        """Cut the micrographs of the file and keep their patches on disk.
+    def load(self, scratch: Path) -> tuple[dict[str, Any], list[MicrographFacts]]:
+        """Prepare the micrographs of the file and keep on disk what is needed of them.
 
         Parameters
         ----------
@@ -70,12 +120,8 @@ class StoredFile:
         -------
         source : dict
             Fingerprint of the file.
-        sums : list of PixelSums
+        facts : list of MicrographFacts
             Of each micrograph.
-        point_spreads : list of PointSpread or None
-            Of each micrograph.
-        identities : list of Identity or None
-            What each micrograph is recognised by.
 
         Raises
         ------
@@ -86,23 +132,57 @@ class StoredFile:
         if self.sha256 not in (None, source["sha256"]):
             what = "the content that the run began with"
             raise expected(self.file.path, what, "another")
-        kept = replace(self, sha256=source["sha256"]).folder(scratch)
+        folder = replace(self, sha256=source["sha256"]).folder(scratch)
         pixel_sizes = PixelSizes(self.pixel_size)
         prepared = prepared_micrographs(self.file, self.preparation, pixel_sizes)
-        sums, point_spreads, identities = [], [], []
+        facts = []
         with TemporaryDirectory(dir=scratch, ignore_cleanup_errors=True) as part:
             for number, micrograph in enumerate(prepared):
-                (patches,) = cut_live_patches([micrograph], self.preparation.size)
-                np.save(Path(part, f"{number}.npy"), patches)
-                sums.append(pixel_sums(patches))
-                point_spreads.append(micrograph.point_spread)
-                identities.append(micrograph.identity)
-            if not kept.exists():
-                os.rename(part, kept)
-        return source, sums, point_spreads, identities
+                kept = self.keep(micrograph)
+                for name, array in kept.arrays.items():
+                    np.save(_path(Path(part), number, name), array)
+                facts.append(
+                    MicrographFacts(
+                        kept.pixel_sums,
+                        kept.details,
+                        micrograph.point_spread,
+                        micrograph.identity,
+                    )
+                )
+            if not folder.exists():
+                os.rename(part, folder)
+        return source, facts
+
+    def array(self, number: int, name: str, scratch: Path) -> NDArray[Any]:
+        """Array that is kept of a micrograph, from disk or else from the file again.
+
+        Parameters
+        ----------
+        number : int
+            Number of the micrograph in the file.
+        name : str
+            Name of the array.
+        scratch : Path
+            Folder of the worker.
+
+        Returns
+        -------
+        array
+            Read-only, on disk.
+
+        Raises
+        ------
+        InputError
+            As :meth:`load`.
+        """
+        folder = self.folder(scratch)
+        if not folder.exists():
+            self.load(scratch)
+        array: NDArray[Any] = np.load(_path(folder, number, name), mmap_mode="r")
+        return array
 
     def folder(self, scratch: Path) -> Path:
-        """Where a worker keeps the patches, one array a micrograph.
+        """Folder in which a worker keeps the arrays.
 
         Parameters
         ----------
@@ -117,68 +197,9 @@ class StoredFile:
         return scratch / hashlib.sha256(repr(self).encode()).hexdigest()
 
 
-@dataclass(frozen=True)
-class ChosenPatches:
-    """Some patches of a micrograph in a file: one bit for each that there is."""
-
-    file: StoredFile
-    number: int
-    packed: NDArray[np.uint8]
-
-    def patches(self, scratch: Path) -> NDArray[np.float32]:
-        """Patches themselves, from this worker's disk or else from the file.
-
-        Parameters
-        ----------
-        scratch : Path
-            Folder of the worker.
-
-        Returns
-        -------
-        float32, shape (n, L, L)
-            Those chosen.
-        """
-        kept = self.file.folder(scratch)
-        if not kept.exists():
-            self.file.load(scratch)
-        stored = np.load(kept / f"{self.number}.npy", mmap_mode="r")
-        chosen: NDArray[np.float32] = stored[np.flatnonzero(np.unpackbits(self.packed))]
-        return chosen
-
-
-HypothesesInImages = tuple[
-    "NDArray[np.float64]", "NDArray[np.float64]", float, "NDArray[np.float64] | None"
-]
-
-
-def sums_of_blocks(
-    layout: BatchLayout,
-    pieces: list[ChosenPatches | NDArray[np.float32]],
-    given: HypothesesInImages,
-    scratch: Path,
-) -> PartialSums:
-    """Sums over some blocks of a batch.
-
-    Parameters
-    ----------
-    layout : BatchLayout
-        The batch.
-    pieces : list
-        Its patches in these blocks, themselves or where they are.
-    given : tuple
-        Projections, shift prior, noise variance and rotation prior.
-    scratch : Path
-        Folder of the worker.
-
-    Returns
-    -------
-    PartialSums
-        Sums.
-    """
-    patches = [
-        p.patches(scratch) if isinstance(p, ChosenPatches) else p for p in pieces
-    ]
-    return partial_sums(layout, np.concatenate(patches), *given)
+def _path(folder: Path, number: int, name: str) -> Path:
+    """File of an array of a micrograph."""
+    return folder / f"{number}-{name}.npy"
 
 
 def at_work(wanted: str, work: Callable[..., Result], *arguments: object) -> Result:
@@ -221,36 +242,33 @@ def at_work(wanted: str, work: Callable[..., Result], *arguments: object) -> Res
         raise expected(f"worker {worker.address}", "its files", found) from None
 
 
-def given_hypotheses(hypotheses: HypothesesInImages, _: Path) -> HypothesesInImages:
+def handed_on(given: Result, _: Path) -> Result:
     """Hand on what each worker gets once an iteration, from one another.
 
     Parameters
     ----------
-    hypotheses : HypothesesInImages
-        Projections and what goes with them.
+    given : object
+        What many tasks take.
 
     Returns
     -------
-    HypothesesInImages
+    object
         The same.
     """
-    return hypotheses
+    return given
 
 
-def added_sums(first: PartialSums, second: PartialSums, _: Path) -> PartialSums:
-    """Add the sums over two blocks.
+def register_size(of_type: type[Result], size: Callable[[Result], int]) -> None:
+    """Tell Dask how large objects are that it may have to move.
 
     Parameters
     ----------
-    first, second : PartialSums
-        Sums over other patches each.
-
-    Returns
-    -------
-    PartialSums
-        Sums over all of them.
+    of_type : type
+        Their type.
+    size : callable
+        Function from one of them to its bytes on the way.
     """
-    return first + second
+    sizeof.register(of_type, size)
 
 
 def _on_threads(
@@ -258,11 +276,3 @@ def _on_threads(
 ) -> Result:
     with running_threads(n_threads), threadpool_limits(n_threads):
         return work(*arguments)
-
-
-def _bytes_on_the_way(sums: PartialSums) -> int:
-    """What Dask counts when sums travel."""
-    return PACKED_BYTES * sums.counts.size + sums.of_blocks.nbytes
-
-
-sizeof.register(PartialSums, _bytes_on_the_way)

@@ -51,7 +51,7 @@ class PatchModel(ObservationModel):
         """Cut micrographs into patches; see :class:`ObservationModel`."""
         if client is None:
             return load_patches(inputs, settings, on_progress, change)
-        from .dask import load_remotely  # Dask is optional.
+        from .dask_patches import load_remotely  # Dask is optional.
 
         return load_remotely(client, inputs, settings, on_progress)
 

@@ -266,7 +266,7 @@ class TileObservations(ABC):
         places = [
             (micrograph, number)
             for micrograph, counts in enumerate(n_whole)
-            for number in np.flatnonzero(counts)
+            for number in np.flatnonzero(counts).tolist()
         ]
         if not places:
             found = "none in a run's micrographs or half micrograph"
