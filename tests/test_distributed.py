@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import socket
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,22 +23,41 @@ import numbasaem
 from numbasaem import cli
 from numbasaem.aliases import no_progress
 from numbasaem.errors import InputError, RunWarning
+from numbasaem.geometry.view_grid import ViewGrid
 from numbasaem.io.mrc import write_micrograph
+from numbasaem.micrographs.ctf import ContrastTransferFunction
 from numbasaem.micrographs.reading import list_inputs
 from numbasaem.micrographs.sources import MicrographFile
 from numbasaem.observations import dask as distributed
+from numbasaem.observations import window_blocks
 from numbasaem.observations.dask import local_cluster
 from numbasaem.observations.dask_patches import load_remotely
+from numbasaem.observations.dask_window_tasks import SentHypotheses
+from numbasaem.observations.dask_windows import load_remotely as load_windows_remotely
 from numbasaem.observations.hypotheses import Hypotheses
+from numbasaem.observations.models import observation_model
 from numbasaem.observations.patch_data import load_patches
 from numbasaem.observations.shift_prior import uniform_shift_prior
+from numbasaem.observations.statistics import Statistics
+from numbasaem.observations.window_blocks import view_projections
+from numbasaem.observations.window_data import TileSet, load_windows
 from numbasaem.reconstruction.driver import reconstruct
 from numbasaem.reconstruction.result import Result
 from numbasaem.reconstruction.state import Iteration
 from numbasaem.settings import Settings
 from numbasaem.simulation.scene import simulate
+from numbasaem.volume.basis import VolumeBasis
 from numbasaem.volume.phantom import folded_chain
-from tests.helpers import assert_same_result, hypotheses_in
+from tests.helpers import (
+    Interruption,
+    assert_identical_statistics,
+    assert_same_result,
+    assert_same_statistics,
+    hypotheses_in,
+    interrupted_after,
+    noise,
+    random_coefficients,
+)
 
 SIZE = 7
 SETTINGS = Settings(
@@ -67,21 +88,52 @@ def client() -> Iterator[Client]:
         yield client
 
 
+@pytest.fixture(scope="module", params=["patch", "window"])
+def settings(request: pytest.FixtureRequest) -> Settings:
+    return SETTINGS.model_copy(update={"model": request.param})
+
+
 @pytest.fixture(scope="module")
-def alone(paths: list[Path]) -> Result:
-    return reconstruct(paths, SETTINGS)
+def alone(paths: list[Path], settings: Settings) -> Result:
+    return reconstruct(paths, settings)
 
 
 def test_reconstruct__same_bytes_as_alone(
-    client: Client, paths: list[Path], alone: Result
+    client: Client, paths: list[Path], settings: Settings, alone: Result
 ) -> None:
-    assert_same_result(reconstruct(paths, SETTINGS, client=client), alone)
+    assert_same_result(reconstruct(paths, settings, client=client), alone)
 
 
-def test_reconstruct__workers_are_sent_patches_of_arrays(
-    client: Client, paths: list[Path]
+def test_reconstruct__halves_of_one_micrograph(
+    client: Client, paths: list[Path], settings: Settings
 ) -> None:
-    settings = SETTINGS.model_copy(
+    wanted = reconstruct(paths[:1], settings)
+    assert wanted.half_volumes is not None
+    assert_same_result(reconstruct(paths[:1], settings, client=client), wanted)
+
+
+def test_resume__without_a_cluster(
+    client: Client,
+    paths: list[Path],
+    tmp_path: Path,
+    settings: Settings,
+    alone: Result,
+) -> None:
+    with pytest.raises(Interruption):
+        reconstruct(
+            paths,
+            settings,
+            out=tmp_path,
+            client=client,
+            on_iteration=interrupted_after(7),
+        )
+    assert_same_result(reconstruct(paths, settings, out=tmp_path, resume=True), alone)
+
+
+def test_reconstruct__workers_are_sent_what_they_need_of_arrays(
+    client: Client, paths: list[Path], settings: Settings
+) -> None:
+    settings = settings.model_copy(
         update={"batching": "incremental", "halves": False, "ell_max": (3,)}
         | {"iterations": (3,)}
     )
@@ -93,7 +145,7 @@ def test_reconstruct__workers_are_sent_patches_of_arrays(
 
 
 def test_reconstruct__same_bytes_when_workers_come_and_die(
-    paths: list[Path], alone: Result
+    paths: list[Path], settings: Settings, alone: Result
 ) -> None:
     with local_cluster(2, 2) as client:
         cluster: Any = client.cluster
@@ -104,20 +156,84 @@ def test_reconstruct__same_bytes_when_workers_come_and_die(
             if iteration.total_done in (4, 9):
                 os.kill(next(iter(client.run(os.getpid).values())), signal.SIGKILL)
 
-        found = reconstruct(paths, SETTINGS, client=client, on_iteration=disturb)
+        found = reconstruct(paths, settings, client=client, on_iteration=disturb)
     assert_same_result(found, alone)
 
 
 def test_cli__local_cluster_and_resume_without(
-    paths: list[Path], tmp_path: Path, alone: Result
+    paths: list[Path], tmp_path: Path, settings: Settings
 ) -> None:
     options = "--size 7 --ell-max 2,3 --iterations 3,2 --rotations 48 --starts 1"
     given = [str(path) for path in paths] + options.split() + ["--no-report"]
     out = ["--batch-fraction", "0.5", "--out", str(tmp_path)]
+    out += ["--model", settings.model]
     assert cli.main(["reconstruct", *given, *out, "--local-cluster", "1"]) == 0
     made = (tmp_path / "volume.mrc").read_bytes()
     assert cli.main(["reconstruct", *given, *out, "--resume"]) == 0
     assert (tmp_path / "volume.mrc").read_bytes() == made
+
+
+BASIS, VIEWS = VolumeBasis(SIZE, 3), ViewGrid(48)
+
+
+def statistics_of_windows(
+    data: TileSet, chosen: np.ndarray | None = None
+) -> Statistics:
+    """Statistics of all tiles of a run under some volume."""
+    part = data.part(chosen, None)
+    views = VIEWS.turned(VIEWS.rotations[5])
+    hypotheses = Hypotheses(
+        part.projections(BASIS, VIEWS).at(views),
+        0.4 * random_coefficients(BASIS),
+        uniform_shift_prior(SIZE, 0.6),
+        1.0,
+    )
+    return part.expectation(np.arange(len(part)), hypotheses)
+
+
+def test_windows__groups_halves_and_excluded_areas(
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = []
+    for number, pixels in enumerate(noise(3, 120, 190)):
+        path = tmp_path / f"{number}.mrc"
+        if number == 1:
+            pixels[:, 120:] = 7.0
+        write_micrograph(path, pixels, 3.0)
+        ctf = ContrastTransferFunction(*[6_000.0 + 9_000.0 * (number % 2)] * 2)
+        files.append(MicrographFile(path, path.name, ctf=ctf))
+    settings = Settings(size=SIZE, model="window", ctf=True, mend=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RunWarning)
+        here = load_windows(files, settings, no_progress)
+        remote = load_windows_remotely(client, files, settings, no_progress)
+    assert here.optics is not None
+    assert len(here.optics.point_spreads) == 2
+    assert here.prepared[1].excluded.any()
+    upper = np.flatnonzero(here.micrograph == 0)[:1]
+    parts = [None, upper, np.flatnonzero(here.micrograph > 0)]
+    one_a_block = [statistics_of_windows(here, part) for part in parts]
+    for part, wanted in zip(parts, one_a_block, strict=True):
+        assert_identical_statistics(statistics_of_windows(remote, part), wanted)
+    monkeypatch.setattr(window_blocks, "_MOST_BLOCKS", 2)
+    few_blocks = statistics_of_windows(here)
+    assert_identical_statistics(statistics_of_windows(remote), few_blocks)
+    assert_same_statistics(few_blocks, one_a_block[0])
+
+
+def test_windows__projections_travel_as_what_they_are_made_of() -> None:
+    basis, views = VolumeBasis(21, 18), ViewGrid(4608)
+    assert views.rotations.nbytes > 300_000
+    hypotheses = Hypotheses(
+        view_projections(basis, views),
+        random_coefficients(basis),
+        uniform_shift_prior(21, 0.5),
+        1.0,
+    )
+    sent = pickle.dumps(SentHypotheses.of(hypotheses, None, 21))
+    assert len(sent) < 8 * (basis.n_coefficients + 42**2) + 2000
+    same = pickle.loads(sent).views
+    np.testing.assert_array_equal(same.rotations, views.rotations)
 
 
 def problem(
@@ -133,10 +249,9 @@ def test_statistics__on_the_wire_within_twice_float32(client: Client) -> None:
         return int(dask_worker.transfer_outgoing_bytes_total)
 
     size, n_rotations = 11, 552
-    noise = np.random.default_rng(1).standard_normal((220, 220))
-    data = load_remotely(
-        client, [noise], Settings(size=size, model="patch"), no_progress
-    ).part(None, None)
+    pixels = np.random.default_rng(1).standard_normal((220, 220))
+    settings = Settings(size=size, model="patch")
+    data = load_remotely(client, [pixels], settings, no_progress).part(None, None)
     asked = problem(size, n_rotations, len(data))
     data.expectation(*asked)
     before = sum(client.run(sent).values())
@@ -171,17 +286,28 @@ def test_file__that_a_worker_cannot_read_is_named_with_the_host(
     assert f"(on {socket.gethostname()})" in str(caught.value)
 
 
+@pytest.mark.parametrize("model", ["patch", "window"])
 def test_file__that_changed_since_it_was_loaded_is_refused(
-    client: Client, tmp_path: Path
+    client: Client, tmp_path: Path, model: str
 ) -> None:
     path = tmp_path / "changing.mrc"
-    noise = np.random.default_rng(1).standard_normal((2, 70, 70))
-    write_micrograph(path, noise[0], 1.0)
-    data = load_remotely(client, list_inputs([path]), SETTINGS, no_progress)
-    write_micrograph(path, noise[1], 1.0)
+    first, second = noise(2, 70, 70)
+    write_micrograph(path, first, 1.0)
+    settings = SETTINGS.model_copy(update={"model": model})
+    data = observation_model(model).load(
+        list_inputs([path]), settings, no_progress, client
+    )
+    part = data.part(None, None)
+    hypotheses = Hypotheses(
+        part.projections(BASIS, VIEWS),
+        random_coefficients(BASIS),
+        uniform_shift_prior(SIZE, 0.5),
+        1.0,
+    )
+    write_micrograph(path, second, 1.0)
     client.restart()  # what was kept is gone
     with pytest.raises(InputError, match=r"changing.mrc: expected the content that"):
-        data.part(None, None).expectation(*problem(SIZE, 8, 50))
+        part.expectation(np.arange(len(part)), hypotheses)
 
 
 def test_file__that_is_a_copy_is_left_out_as_without_workers(

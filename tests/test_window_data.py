@@ -193,13 +193,3 @@ def test_command__model_window(sample: Simulation, tmp_path: Path) -> None:
     assert 'model = "window"' in (out / "settings.toml").read_text()
     for name in ("volume.mrc", "volume_half2.mrc", "fsc.star", "report.html"):
         assert (out / name).is_file()
-
-
-def test_cluster__refused(
-    sample: Simulation, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = tmp_path / "micrograph.mrc"
-    write_micrograph(path, sample.micrographs[0], 1.0)
-    command = ["reconstruct", str(path), "--out", str(tmp_path / "run"), "--size", "7"]
-    assert cli.main([*command, "--model", "window", "--local-cluster", "1"]) == 2
-    assert "model: expected patch on a cluster, found window" in capsys.readouterr().err
