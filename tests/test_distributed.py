@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import time
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -203,10 +202,16 @@ def test_windows__groups_halves_and_excluded_areas(
         ctf = ContrastTransferFunction(*[6_000.0 + 9_000.0 * (number % 2)] * 2)
         files.append(MicrographFile(path, path.name, ctf=ctf))
     settings = Settings(size=SIZE, model="window", ctf=True, mend=True)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RunWarning)
+    with pytest.warns(RunWarning) as warned_here:
         here = load_windows(files, settings, no_progress)
+    with pytest.warns(RunWarning) as warned_remotely:
         remote = load_windows_remotely(client, files, settings, no_progress)
+    lines, same_lines = (
+        {str(warning.message) for warning in warned}
+        for warned in (warned_here, warned_remotely)
+    )
+    assert lines == same_lines
+    assert any("1.mrc: 36.8 % of the area is left out" in line for line in lines)
     assert here.optics is not None
     assert len(here.optics.point_spreads) == 2
     assert here.prepared[1].excluded.any()

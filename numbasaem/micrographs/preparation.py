@@ -267,6 +267,11 @@ class Prepared:
     point_spread: PointSpread | None = None
     identity: Identity | None = None
 
+    @property
+    def excluded_share(self) -> float:
+        """Share of the area that is excluded."""
+        return float(self.excluded.mean())
+
     def original_coordinates(
         self, centres: NDArray[np.floating]
     ) -> NDArray[np.float64]:

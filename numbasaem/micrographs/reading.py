@@ -88,10 +88,7 @@ class MicrographReader:
         """
         for micrograph in self._each(inputs, on_progress):
             self._point_spreads.append(micrograph.point_spread)
-            if micrograph.excluded.any():
-                share = 100 * float(micrograph.excluded.mean())
-                name = self.sources[-1]["name"]
-                warn(f"{name}: {share:.1f} % of the area is left out")
+            warn_of_excluded(self.sources[-1]["name"], micrograph.excluded_share)
             yield micrograph
 
     def _each(
@@ -125,6 +122,25 @@ class MicrographReader:
     def pixel_size(self) -> float | None:
         """Angstrom per pixel, once all are read."""
         return self._preparation.pixel_size or self._pixel_sizes.common
+
+
+def warn_of_excluded(name: str, share: float) -> None:
+    """Warn if a part of a micrograph is left out.
+
+    Parameters
+    ----------
+    name : str
+        Name of its file or array.
+    share : float
+        Share of its area.
+
+    Warns
+    -----
+    RunWarning
+        If there is such a part.
+    """
+    if share > 0:
+        warn(f"{name}: {100 * share:.1f} % of the area is left out")
 
 
 def optics_of(point_spreads: Sequence[PointSpread | None]) -> OpticsGroups | None:

@@ -28,7 +28,7 @@ from numbasaem.errors import expected
 from numbasaem.micrographs.copies import Copies
 from numbasaem.micrographs.pixel_sizes import PixelSizes
 from numbasaem.micrographs.preparation import preparation_of
-from numbasaem.micrographs.reading import optics_of
+from numbasaem.micrographs.reading import optics_of, warn_of_excluded
 from numbasaem.micrographs.sources import MicrographFile
 
 try:
@@ -232,6 +232,11 @@ def stored_micrographs(
     ------
     InputError
         If a micrograph cannot be read or prepared, or the cluster is lost.
+
+    Warns
+    -----
+    RunWarning
+        If a micrograph or a part of it is left out.
     """
     preparation = preparation_of(settings)
     pixel_sizes = PixelSizes(settings.pixel_size)
@@ -257,6 +262,7 @@ def stored_micrographs(
         stored = replace(file, sha256=source["sha256"])
         for number, facts in enumerate(micrographs):
             if copies.is_original(facts.identity, number, sources[-1]):
+                warn_of_excluded(sources[-1]["name"], facts.excluded_share)
                 pieces.append((stored, number))
                 kept.append(facts)
     return StoredMicrographs(

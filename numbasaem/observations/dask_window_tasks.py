@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from numbasaem.geometry.view_grid import ViewGrid
-from numbasaem.projection.steerable import ViewProjections
+from numbasaem.projection.view_projections import ViewProjections
 from numbasaem.volume.basis import VolumeBasis
 
 from .dask_workers import KeptMicrograph, StoredFile, register_size

@@ -6,7 +6,7 @@ they are added up here in the order of the blocks, as without workers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -228,7 +228,7 @@ class RemoteWindows(TileObservations):
         blocks: Sequence[NDArray[np.intp]],
         hypotheses: Hypotheses,
         on_progress: Callable[[float], None] | None,
-    ) -> list[FeatureStatistics]:
+    ) -> Iterator[FeatureStatistics]:
         """Blocks that are worked on at the same time."""
         client = self._client
         sent = SentHypotheses.of(hypotheses, self._point_spreads, self._reach)
@@ -249,4 +249,5 @@ class RemoteWindows(TileObservations):
                 for address, portion in portions(client, len(blocks), shared=True)
             ]
             follow(tasks, on_progress)
-            return [statistics for part in client.gather(tasks) for statistics in part]
+            for task in tasks:  # one by one: those of all may be large
+                yield from task.result()

@@ -74,7 +74,7 @@ class MicrographFacts:
     ----------
     pixel_sums, details
         As in :class:`KeptMicrograph`.
-    point_spread, identity
+    point_spread, identity, excluded_share
         As in :class:`numbasaem.micrographs.preparation.Prepared`.
     """
 
@@ -82,6 +82,7 @@ class MicrographFacts:
     details: Any
     point_spread: PointSpread | None
     identity: Identity | None
+    excluded_share: float
 
 
 @dataclass(frozen=True)
@@ -147,6 +148,7 @@ class StoredFile:
                         kept.details,
                         micrograph.point_spread,
                         micrograph.identity,
+                        micrograph.excluded_share,
                     )
                 )
             if not folder.exists():

@@ -285,7 +285,7 @@ class ObservationModel(ABC):
         Raises
         ------
         InputError
-            If a micrograph cannot be used, or the model does not run on a cluster.
+            If a micrograph cannot be used, or the cluster is lost.
         """
 
     @abstractmethod

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from .hypotheses import Hypotheses
 
 _MOST_BLOCKS = 1024
-"""Largest number of blocks: the statistics of all are in memory together."""
+"""Largest number of blocks, whose statistics all travel where others work on them."""
 _SMALLEST_EMPTY = 1e-6
 """Share of neighbourhoods, so that the prior can move away from either end."""
 
