@@ -23,10 +23,10 @@ from numbasaem.projection.operator import ProjectionOperator
 from numbasaem.reconstruction.checkpoint import load_checkpoint
 from numbasaem.reconstruction.driver import reconstruct
 from numbasaem.reconstruction.iterate import iterations
-from numbasaem.reconstruction.maximization import (
-    n_unconstrained_dimensions,
+from numbasaem.reconstruction.normal_equations import (
+    DenseEquations,
+    NormalEquations,
     normal_equations,
-    solve,
 )
 from numbasaem.reconstruction.starts import random_start
 from numbasaem.reconstruction.state import Iteration, RunState
@@ -116,12 +116,22 @@ def test_overflow__leaves_the_checkpoint(
 ) -> None:
     n_calls = 0
 
-    def overflow_later(*equations: Any) -> np.ndarray:
+    class Overflowing(DenseEquations):
+        def solve(self) -> np.ndarray:
+            return super().solve() * np.inf
+
+    def overflow_later(*given: Any) -> NormalEquations:
         nonlocal n_calls
         n_calls += 1
-        return solve(*equations) * (np.inf if n_calls == 3 else 1)
+        equations = normal_equations(*given)
+        assert isinstance(equations, DenseEquations)
+        if n_calls != 3:
+            return equations
+        return Overflowing(equations.matrix, equations.right_side)
 
-    monkeypatch.setattr("numbasaem.reconstruction.update.solve", overflow_later)
+    monkeypatch.setattr(
+        "numbasaem.reconstruction.update.normal_equations", overflow_later
+    )
     with pytest.raises(NumericalError, match="M-step: expected a finite volume"):
         reconstruct([micrograph], SETTINGS, out=tmp_path)
     saved = load_checkpoint(tmp_path / "run.h5")[1]["full"]
@@ -153,14 +163,15 @@ def test_singular__rank_is_that_of_the_matrix(
     operator = ProjectionOperator(basis, rotation_grid(24)[:n_rotations])
     images = np.random.default_rng(0).standard_normal((n_rotations, SIZE, SIZE))
     seen = expectation(patches, images, uniform_shift_prior(SIZE, 0.5), 1.0)
-    matrix, _ = normal_equations(operator, seen)
+    matrix = seen.normal_matrix(operator)
     wanted = len(matrix) - np.linalg.matrix_rank(matrix, tol=1e-8 * matrix.max())
-    assert n_unconstrained_dimensions(matrix) == wanted
+    equations = DenseEquations(matrix, seen.right_side(operator))
+    assert equations.n_unconstrained() == wanted
     assert (wanted > 0) == (n_rotations < 24)
 
 
 def test_singular__of_nothing_seen() -> None:
-    assert n_unconstrained_dimensions(np.zeros((4, 4))) == 4
+    assert DenseEquations(np.zeros((4, 4)), np.zeros(4)).n_unconstrained() == 4
 
 
 def test_singular__few_rotations_are_survived_and_reported(

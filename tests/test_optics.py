@@ -39,7 +39,6 @@ from numbasaem.projection.operator import ProjectionOperator
 from numbasaem.projection.point_spread import image_filter, seen_through
 from numbasaem.reconstruction.driver import Callbacks, run_all
 from numbasaem.reconstruction.journal import Journal, refuse_other_sources
-from numbasaem.reconstruction.maximization import normal_equations
 from numbasaem.simulation.files import simulate_to_folder
 from numbasaem.simulation.settings import SimulationSettings
 from numbasaem.volume.phantom import folded_chain
@@ -289,13 +288,15 @@ def test_statistics__of_groups_are_those_of_each_alone(
         np.testing.assert_allclose(mine, one.weighted_patch, atol=1e-5 * scale)
     likelihood = sum(one.log_likelihood for one in alone)
     assert found.log_likelihood == pytest.approx(likelihood, rel=1e-9)
-    matrix, right_side = normal_equations(operator, found)
-    each = [
-        normal_equations(ProjectionOperator(basis, rotations, spread[None]), one)
-        for spread, one in zip(spreads(), alone, strict=True)
+    operators = [
+        ProjectionOperator(basis, rotations, spread[None]) for spread in spreads()
     ]
-    for whole, parts in ((matrix, 0), (right_side, 1)):
-        expected = each[0][parts] + each[1][parts]
+    for name in ("normal_matrix", "right_side"):
+        whole = getattr(found, name)(operator)
+        expected = sum(
+            getattr(one, name)(of_group)
+            for one, of_group in zip(alone, operators, strict=True)
+        )
         np.testing.assert_allclose(whole, expected, atol=1e-5 * np.abs(whole).max())
 
 

@@ -40,7 +40,7 @@ from numbasaem.observations.exact_sums import BatchLayout, PartialSums
 from numbasaem.observations.hypotheses import Hypotheses
 from numbasaem.observations.patch_blocks import batch_layout
 from numbasaem.observations.patch_expectation import partial_sums
-from numbasaem.reconstruction.maximization import normal_equations, solve
+from numbasaem.reconstruction.normal_equations import normal_equations
 from numbasaem.settings import Settings
 
 SIZES = (11, 21, 31)
@@ -87,7 +87,7 @@ def costs(size: int) -> Costs:
 
     def maximization() -> None:
         problem.operator.project(problem.coefficients)
-        solve(*normal_equations(problem.operator, statistics))
+        normal_equations(problem.operator, statistics).solve()
 
     few, many, add, maximized = shortest(
         [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numbasaem
 from numbasaem.projection.operator import ProjectionOperator
-from numbasaem.reconstruction.maximization import normal_equations, solve
+from numbasaem.reconstruction.normal_equations import normal_equations
 
 from .common import simulated_problem
 
@@ -24,4 +24,4 @@ class Maximization:
 
     def time_maximization(self, ell_max: int) -> None:
         """Wall time."""
-        solve(*normal_equations(self.operator, self.statistics))
+        normal_equations(self.operator, self.statistics).solve()

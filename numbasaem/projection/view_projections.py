@@ -15,10 +15,17 @@ from numbasaem.geometry.wigner import real_wigner
 from .steerable_basis import SteerableBasis
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import ArrayLike, NDArray
 
     from numbasaem.geometry.ball_functions import BallFunctions
     from numbasaem.geometry.view_grid import ViewGrid
+
+LARGEST_MATRIX = 500
+"""Number of coefficients up to which an M-step forms its matrix."""
+_TURNED_BYTES = 2_000_000
+"""Bytes of turned coefficients that are worked on at a time: they fit into a cache."""
 
 
 class ViewProjections:
@@ -227,9 +234,9 @@ class ViewProjections:
         """
         gram = self.features.gram
         energies = np.empty((len(coefficients), 2, self.views.n_angles))
-        for pair, both in enumerate(coefficients):
-            turned = self._turned(both)
-            energies[pair] = ((turned @ gram) * turned).sum(axis=-1)
+        for pairs in self._batches(len(coefficients)):
+            turned = self._turned(coefficients[pairs])
+            energies[pairs] = ((turned @ gram) * turned).sum(axis=-1)
         return energies.reshape(-1, self.views.n_angles)
 
     def gram_product(
@@ -250,15 +257,18 @@ class ViewProjections:
             The products.
         """
         gram, (cosine, sine) = self.features.gram, self._waves
-        n_half = self.features.n_half
-        weight_of_pairs = weight.reshape(len(coefficients), 2, -1, 1)
+        n_half, n_angles = self.features.n_half, self.views.n_angles
+        weight_of_pairs = weight.reshape(len(coefficients), 2, n_angles, 1)
         products = np.empty_like(coefficients)
-        for pair, both in enumerate(coefficients):
-            seen = weight_of_pairs[pair] * (self._turned(both) @ gram)
+        for pairs in self._batches(len(coefficients)):
+            turned = self._turned(coefficients[pairs])
+            seen = (turned.reshape(-1, 2 * n_half) @ gram).reshape(turned.shape)
+            seen *= weight_of_pairs[pairs]
             p, q = seen[..., :n_half], seen[..., n_half:]
-            products[pair, :n_half] = (p * cosine + q * sine).sum(axis=(0, 1))
-            back = (q * cosine - p * sine).sum(axis=1)
-            products[pair, n_half:] = back[0] - back[1]
+            along = _over_angles(p, cosine) + _over_angles(q, sine)
+            back = _over_angles(q, cosine) - _over_angles(p, sine)
+            products[pairs, :n_half] = along[:, 0] + along[:, 1]
+            products[pairs, n_half:] = back[:, 0] - back[:, 1]
         return products
 
     @cached_property
@@ -267,15 +277,51 @@ class ViewProjections:
         phases = self.views.angles[:, np.newaxis] * self.features.orders
         return np.cos(phases), np.sin(phases)
 
-    def _turned(self, both: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Coefficients of a pair's two views at all angles, (2, n_angles, 2H)."""
+    def _batches(self, n_pairs: int) -> Iterator[slice]:
+        """Pairs whose coefficients at all angles are worked on at a time."""
+        step = max(1, _TURNED_BYTES // (16 * self.views.n_angles * self.n_features))
+        for start in range(0, n_pairs, step):
+            yield slice(start, start + step)
+
+    def _turned(self, coefficients: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Coefficients of both views of n pairs at all angles, (n, 2, n_angles, 2H)."""
         cosine, sine = self._waves
-        p, q = np.split(both, 2)
-        views = [
-            np.hstack([p * cosine - side * sine, p * sine + side * cosine])
-            for side in (q, -q)
-        ]
-        return np.array(views)
+        n_half = self.features.n_half
+        p, q = np.split(coefficients[:, np.newaxis], 2, axis=-1)
+        turned = np.empty((len(coefficients), 2, *cosine.shape[:1], 2 * n_half))
+        for view, side in enumerate((q, -q)):
+            turned[:, view, :, :n_half] = p * cosine - side * sine
+            turned[:, view, :, n_half:] = p * sine + side * cosine
+        return turned
+
+    def mean_gram(self, weights: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+        """Average over all turns of the molecule of its projections' Gram matrix.
+
+        Parameters
+        ----------
+        weights : float64, shape (G,)
+            Weight of each optics group.
+
+        Returns
+        -------
+        list of float64, shape (S(ell), S(ell)) for entry ell
+            Blocks of sum_g W_g E_g^T G E_g, averaged over all rotations: one for each
+            degree, the same for all its orders. E are the features' expansions.
+        """
+        blocks = self.basis.blocks
+        means = [np.zeros((count, count)) for count in self.basis.radial_counts]
+        for group, weight in zip(self.groups, weights, strict=True):
+            expansion = self.features.expansions[group]
+            of_degrees = zip(
+                means,
+                blocks(expansion),
+                blocks(self.features.gram @ expansion),
+                strict=True,
+            )
+            for ell, (mean, block, seen) in enumerate(of_degrees):
+                product = np.tensordot(block, seen, axes=((0, 1), (0, 1)))
+                mean += weight / (2 * ell + 1) * (product + product.T) / 2
+        return means
 
     def weighted_gram(self, weight: NDArray[np.float64]) -> NDArray[np.float64]:
         """Gram matrix of a pair's projections, weighted and turned back to psi = 0.
@@ -314,6 +360,13 @@ class ViewProjections:
             result[:n_half, n_half:] += sign * mixed
             result[n_half:, :n_half] += sign * mixed.T
         return result
+
+
+def _over_angles(
+    of_angles: NDArray[np.float64], waves: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Sum over angles of features times waves, (n, 2, n_angles, H) by (n_angles, H)."""
+    return np.asarray(np.einsum("dvaf,af->dvf", of_angles, waves))
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import linalg, special
-from threadpoolctl import threadpool_limits
+from scipy import special
 
 from numbasaem.errors import expected
 from numbasaem.geometry.view_grid import ViewGrid
@@ -14,15 +13,14 @@ from numbasaem.observations.feature_statistics import FeatureStatistics
 from numbasaem.projection.operator import ProjectionOperator
 from numbasaem.projection.view_projections import ViewProjections
 
+from .normal_equations import normal_equations
+
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from numbasaem.observations.hypotheses import Hypotheses
     from numbasaem.observations.statistics import Statistics
     from numbasaem.volume.basis import VolumeBasis
-
-_SMALLEST_RIDGE = 1e-9
-"""Smallest ridge, over the largest diagonal entry: far below any seen coefficient's."""
 
 
 def maximization(
@@ -76,132 +74,10 @@ def maximization(
         if isinstance(rotations, ViewGrid):
             rotations = rotations.rotations
         operator = ProjectionOperator(basis, rotations)
-    return solve(*normal_equations(operator, stats), prior_precision)
-
-
-def normal_equations(
-    operator: ProjectionOperator | ViewProjections, stats: Statistics
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Matrix A and right side y of the linear equations (29).
-
-    Parameters
-    ----------
-    operator : ProjectionOperator or ViewProjections
-        Projections in the K rotations that `stats` refers to.
-    stats : Statistics
-        Sufficient statistics of the E-step.
-
-    Returns
-    -------
-    matrix : float64, shape (M, M)
-        A = sum_k Phi_k^T diag(m_k) Phi_k, equation (34); positive semidefinite.
-    right_side : float64, shape (M,)
-        y = sum_k Phi_k^T b_k, equation (30).
-
-    Raises
-    ------
-    InputError
-        If the statistics are of other rotations or another size.
-
-    Notes
-    -----
-    The sum is taken on one thread, so that it has the same bits on every machine.
-    """
-    return stats.normal_matrix(operator), stats.right_side(operator)
-
-
-def solve(
-    matrix: NDArray[np.float64],
-    right_side: NDArray[np.float64],
-    prior_precision: ArrayLike | None = None,
-) -> NDArray[np.float64]:
-    """Solve the normal equations (29), with a Gaussian prior if one is given.
-
-    Parameters
-    ----------
-    matrix : float64, shape (M, M)
-        A, positive semidefinite.
-    right_side : float64, shape (M,)
-        y.
-    prior_precision : array, shape (M,), optional
-        Added to the diagonal of A.
-
-    Returns
-    -------
-    float64, shape (M,)
-        Solution. Coefficients that no patch has seen come out as zero.
-
-    Raises
-    ------
-    InputError
-        If the precision has another shape or is negative.
-    """
-    system = matrix.copy()
-    diagonal = np.einsum("ii->i", system)
+    equations = normal_equations(operator, stats)
     if prior_precision is not None:
-        precision = np.asarray(prior_precision, dtype=np.float64)
-        if precision.shape != right_side.shape or not (precision >= 0).all():
-            raise expected(
-                "prior_precision",
-                f"{right_side.size} values of at least 0",
-                f"shape {precision.shape}",
-            )
-        diagonal += precision
-    largest = diagonal.max(initial=0.0)
-    if largest <= 0:
-        return np.zeros_like(right_side)
-    diagonal += _SMALLEST_RIDGE * largest
-    with threadpool_limits(1):
-        solution: NDArray[np.float64] = linalg.cho_solve(
-            linalg.cho_factor(system, overwrite_a=True), right_side
-        )
-    return solution
-
-
-def restricted_equations(
-    volumes: NDArray[np.float64],
-    matrix: NDArray[np.float64],
-    right_side: NDArray[np.float64],
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Normal equations (29) of the combinations of a few volumes.
-
-    Parameters
-    ----------
-    volumes : float64, shape (M, n)
-        Coefficients of each of these volumes.
-    matrix : float64, shape (M, M)
-        A.
-    right_side : float64, shape (M,)
-        y.
-
-    Returns
-    -------
-    matrix : float64, shape (n, n)
-        Matrix of the equations for the n weights.
-    right_side : float64, shape (n,)
-        Right side of these equations.
-    """
-    with threadpool_limits(1):
-        return volumes.T @ matrix @ volumes, volumes.T @ right_side
-
-
-def n_unconstrained_dimensions(matrix: NDArray[np.float64]) -> int:
-    """Count the dimensions of the volume that no patch constrains: the rank A lacks.
-
-    Parameters
-    ----------
-    matrix : float64, shape (M, M)
-        A, positive semidefinite.
-
-    Returns
-    -------
-    int
-        Dimensions of the volume that :func:`solve` leaves to its ridge.
-    """
-    largest = np.diag(matrix).max(initial=0.0)
-    with threadpool_limits(1):
-        *_, rank, _ = linalg.lapack.dpstrf(matrix, tol=_SMALLEST_RIDGE * largest)
-    return len(matrix) - int(rank) if largest > 0 else len(matrix)
+        equations = equations.with_precision(prior_precision)
+    return equations.solve()
 
 
 def noise_variance(

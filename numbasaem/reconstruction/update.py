@@ -12,14 +12,8 @@ from numbasaem.observations.exponents import least_noise_variance
 from numbasaem.observations.models import observation_model
 from numbasaem.observations.shift_prior import uniform_shift_prior, visible_shifts
 
-from .maximization import (
-    n_unconstrained_dimensions,
-    noise_variance,
-    normal_equations,
-    restricted_equations,
-    shift_prior_table,
-    solve,
-)
+from .maximization import noise_variance, shift_prior_table
+from .normal_equations import NormalEquations, normal_equations
 from .starts import FIRST_EMPTY_PROBABILITY
 from .view_prior import learned_view_weights
 
@@ -113,24 +107,25 @@ def maximize(
     model = observation_model(settings.model)
     equations = normal_equations(operator, statistics)
     if model.brightest is not None:
-        precision = _prior_precision(equations[0], statistics, model.brightest, state)
-        np.einsum("ii->i", equations[0])[:] += precision
-    matrix, right_side = restricted_equations(symmetric, *equations)
-    n_unconstrained = n_unconstrained_dimensions(matrix)
+        trace, brightest = equations.trace, model.brightest
+        precision = _prior_precision(trace, statistics, brightest, state)
+        equations = equations.with_precision(np.full(before.size, precision))
+    of_symmetric = equations.restricted(symmetric)
+    n_unconstrained = of_symmetric.n_unconstrained()
     if n_unconstrained > 0:
         warn(
-            f"nothing seen of {n_unconstrained} of {len(matrix)} dimensions of the "
-            "volume; there it stays near zero. More rotations or patches, or a lower "
-            "degree, would help"
+            f"nothing seen of {n_unconstrained} of {symmetric.shape[1]} dimensions of "
+            "the volume; there it stays near zero. More rotations or patches, or a "
+            "lower degree, would help"
         )
-    weights = solve(matrix, right_side)
+    weights = of_symmetric.solve()
     norm = float(np.linalg.norm(weights))
     if not np.isfinite(norm):
         raise NumericalError("M-step", "a finite volume", f"one of norm {norm:g}")
     maximum = symmetric @ weights
     em_step = maximum - before
     if step is None:
-        step = _adapted_step(state, em_step, equations[0], model.longest_step)
+        step = _adapted_step(state, em_step, equations, model.longest_step)
     state.em_step, state.step = em_step, step
     state.volume_coefficients = before + step * em_step
     if state.stage > 0 or state.iteration >= model.held_iterations:
@@ -226,7 +221,7 @@ def likelihood_fell(state: RunState, statistics: Statistics) -> bool:
 
 
 def _prior_precision(
-    matrix: NDArray[np.float64],
+    trace: float,
     statistics: Statistics,
     brightest: float,
     state: RunState,
@@ -234,12 +229,12 @@ def _prior_precision(
     """Noise variance over the prior variance of each coefficient of the volume.
 
     Independent coefficients of that variance have projections of `brightest` times the
-    power of the pixels, since the diagonal of A is the energy of each, summed up over
-    the particles.
+    power of the pixels, since the diagonal of A, which the trace sums up, is the energy
+    of each, summed up over the particles.
     """
     energy = brightest * statistics.patch_energy / statistics.n_patches
-    particles = max(statistics.particle_mass, np.finfo(float).tiny)
-    return float(state.noise_variance * np.trace(matrix) / (particles * energy))
+    of_particles = max(statistics.particle_mass * energy, np.finfo(float).tiny)
+    return float(state.noise_variance * trace / of_particles)
 
 
 def _relative_change(before: NDArray[np.float64], after: NDArray[np.float64]) -> float:
@@ -250,7 +245,7 @@ def _relative_change(before: NDArray[np.float64], after: NDArray[np.float64]) ->
 def _adapted_step(
     state: RunState,
     em_step: NDArray[np.float64],
-    matrix: NDArray[np.float64],
+    equations: NormalEquations,
     longest: float,
 ) -> float:
     """Lengthen the step if EM goes on in its direction, shorten it if EM turns round.
@@ -262,7 +257,7 @@ def _adapted_step(
     """
     steps = np.stack([state.em_step, em_step])
     with threadpool_limits(1):
-        (last, between), (_, now) = steps @ matrix @ steps.T
+        (last, between), (_, now) = equations.products(steps) @ steps.T
     if last * now <= 0:
         return state.step
     agreement = between / np.sqrt(last * now)
