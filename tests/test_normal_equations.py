@@ -7,11 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from numbasaem import VolumeBasis, maximization
+from numbasaem import Settings, VolumeBasis, maximization, reconstruct
 from numbasaem.errors import InputError, RunWarning
 from numbasaem.geometry.view_grid import ViewGrid
 from numbasaem.observations.feature_statistics import FeatureStatistics
-from numbasaem.projection import view_projections
 from numbasaem.projection.view_projections import ViewProjections
 from numbasaem.reconstruction import normal_equations as equations_module
 from numbasaem.reconstruction.normal_equations import (
@@ -19,6 +18,8 @@ from numbasaem.reconstruction.normal_equations import (
     IterativeEquations,
     normal_equations,
 )
+from numbasaem.simulation.scene import simulate
+from numbasaem.volume.phantom import folded_chain
 from numbasaem.volume.symmetry import invariant_volumes
 
 SIZE, ELL_MAX = 9, 6
@@ -171,8 +172,7 @@ def test_maximization__is_the_same_above_the_largest_matrix(
     statistics = statistics_of(ViewProjections(BASIS, VIEWS))
     precision = np.linspace(0, 3, BASIS.n_coefficients)
     wanted = maximization(BASIS, VIEWS, statistics, precision)
-    for module in (view_projections, equations_module):
-        monkeypatch.setattr(module, "LARGEST_MATRIX", 10)
+    monkeypatch.setattr(equations_module, "LARGEST_MATRIX", 10)
     operator = ViewProjections(BASIS, VIEWS)
     assert isinstance(normal_equations(operator, statistics), IterativeEquations)
     found = maximization(BASIS, VIEWS, statistics, precision)
@@ -182,6 +182,29 @@ def test_maximization__is_the_same_above_the_largest_matrix(
     )
     with pytest.raises(InputError, match="prior_precision: expected"):
         maximization(BASIS, VIEWS, statistics, precision[1:])
+
+
+@pytest.mark.parametrize("symmetry", ["C1", "C3"])
+def test_run__is_nearly_the_same_without_the_matrix(
+    monkeypatch: pytest.MonkeyPatch, symmetry: str
+) -> None:
+    sample = simulate(folded_chain(SIZE), size=SIZE, pixels=120, snr=2, ell_max=4)
+    settings = Settings(
+        size=SIZE,
+        model="window",
+        symmetry=symmetry,
+        ell_max=(4,),
+        iterations=(3,),
+        rotations=(200,),
+        halves=False,
+        starts=1,
+        threads=1,
+    )
+    wanted = reconstruct(sample.micrographs, settings).volume
+    monkeypatch.setattr(equations_module, "LARGEST_MATRIX", 10)
+    found = reconstruct(sample.micrographs, settings).volume
+    assert (found != wanted).any()
+    assert_near(found, wanted, 1e-4)
 
 
 def test_energies_and_products__are_those_of_each_pair(
