@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import mrcfile
 import numpy as np
@@ -25,19 +26,19 @@ from numbasaem.io.coordinates import (
 from numbasaem.io.micrograph_tables import write_micrograph_table
 from numbasaem.io.mrc import read_micrographs, write_micrograph
 from numbasaem.io.relion import read_particles, write_particles
-from numbasaem.observations import patch_positions
+from numbasaem.observations import patch_positions, window_tiles
 from numbasaem.observations.patch_cutting import (
     crop_shift_pad,
     cut_patches,
     patch_origins,
 )
-from numbasaem.observations.patch_model import PatchModel
 from numbasaem.observations.patch_positions import (
     is_empty,
     most_probable_shifts,
     particle_centres,
 )
-from numbasaem.observations.shift_prior import uniform_shift_prior
+from numbasaem.observations.shift_prior import uniform_shift_prior, visible_shifts
+from numbasaem.observations.window_expectation import window_expectation
 from numbasaem.picking import files
 from numbasaem.picking.algorithm import likeliest_rotations, pick
 from numbasaem.picking.scores import (
@@ -57,11 +58,11 @@ from numbasaem.reconstruction.checkpoint import load_checkpoint, save_checkpoint
 from numbasaem.reconstruction.driver import reconstruct
 from numbasaem.settings import Settings
 from numbasaem.simulation.files import simulate_to_folder
-from numbasaem.simulation.scene import simulate
+from numbasaem.simulation.scene import Simulation, simulate
 from numbasaem.simulation.settings import SimulationSettings
 from numbasaem.volume.basis import VolumeBasis
 from numbasaem.volume.phantom import folded_chain
-from tests.helpers import hypotheses_in, refusal
+from tests.helpers import refusal
 
 Array = NDArray[np.float64]
 
@@ -243,10 +244,9 @@ def test_rotation_prior__excludes_half_of_the_rotations() -> None:
     found = likeliest_rotations(micrograph, centres, images, variance, allowed)
     assert not (found % 2).any()
     # a particle in an excluded rotation is no longer one
-    pixels, prior = micrograph.astype(np.float32), uniform_shift_prior(SIZE, 0.6)
+    prior = uniform_shift_prior(SIZE, 0.6)
     picks, half = (
-        PatchModel().positions(pixels, hypotheses_in(images, prior, variance, views))
-        for views in (None, allowed)
+        pick(micrograph, images, prior, variance, views) for views in (None, allowed)
     )
     sure, sure_half = (p.centres[p.probability > 0.9] for p in (picks, half))
     assert match_picks(sure, centres, 0.5).recall == 1
@@ -407,20 +407,17 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    settings = Settings(
-        size=SIZE,
-        ell_max=(2,),
-        iterations=(1,),
-        rotations=24,
-        starts=1,
-        halves=False,
-        views="learned",
-    )
-    out = tmp_path_factory.mktemp("picking") / "run"
+def run_of_one_iteration(data: Path, out: Path, **more: Any) -> Path:
+    few: dict[str, Any] = {"ell_max": (2,), "iterations": (1,), "rotations": 24}
+    settings = Settings(size=SIZE, starts=1, halves=False, **few, **more)
     reconstruct([data / "micrograph_0001.mrc"], settings, out=out)
     return out
+
+
+@pytest.fixture(scope="module")
+def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("picking") / "run"
+    return run_of_one_iteration(data, out, model="patch", views="learned")
 
 
 def command(*words: object) -> int:
@@ -428,8 +425,8 @@ def command(*words: object) -> int:
 
 
 def never_shown(template: ParticleTemplate) -> ParticleTemplate:
-    """Template of a particle that no patch shows."""
-    return replace(template, shift_prior=uniform_shift_prior(SIZE, 1.0))
+    """Template of a particle without contrast."""
+    return replace(template, volume_coefficients=0 * template.volume_coefficients)
 
 
 @pytest.fixture
@@ -656,20 +653,128 @@ def test_box__of_several_micrographs_is_refused_at_once(
     assert not (tmp_path / "run").exists()
 
 
-def test_positions__of_windows_are_those_of_patches() -> None:
-    sample = simulate(folded_chain(SIZE), size=SIZE, pixels=300, snr=3, ell_max=4)
+# --- probabilities of positions ----------------------------------------------------
+
+
+def template_of(
+    sample: Simulation, least_distance: float | None = None
+) -> ParticleTemplate:
+    """Template of the particle that was simulated."""
     basis = VolumeBasis(SIZE, 4)
-    template = ParticleTemplate(
+    return ParticleTemplate(
         basis=basis,
-        volume_coefficients=basis.expand(folded_chain(SIZE)),
+        volume_coefficients=basis.expand(sample.volume_true),
         views=ViewGrid(200),
         shift_prior=uniform_shift_prior(SIZE, 0.4),
         noise_variance=sample.noise_variance,
+        least_distance=least_distance,
     )
+
+
+@pytest.mark.parametrize("distance", [None, 4.5])
+def test_probability_map__in_tiles_as_in_one_piece(
+    distance: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sample = simulate(folded_chain(SIZE), size=SIZE, pixels=120, snr=2, ell_max=4)
+    template, pixels = template_of(sample, distance), sample.micrographs[0][:, :97]
+    excluded = np.zeros(pixels.shape, bool)
+    excluded[40:50, 60:75] = True
+    shown, usable = (
+        np.pad(plane, SIZE - 1, constant_values=outside)
+        for plane, outside in ((pixels, 0), (~excluded, True))
+    )
+    _, whole = window_expectation(
+        shown,
+        template.basis,
+        template.volume_coefficients,
+        template.views,
+        template.noise_variance,
+        1 - visible_shifts(template.shift_prior).sum(),
+        least_distance=distance and 5,
+        mask=usable,
+    )
+    first = SIZE - 1 - SIZE // 2
+    wanted = whole[first : first + 120, first : first + 97]
+    for side in (18, 2):
+        monkeypatch.setattr(window_tiles, "_SIDE", side)
+        shares: list[float] = []
+        found = template.probability_map(pixels, excluded, on_progress=shares.append)
+        assert found.shape == pixels.shape
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-7)
+        assert shares == sorted(shares)
+        assert shares[-1] == 1
+        assert len(shares) == (2 if side == 18 else 8)
+        assert not found[40 - SIZE // 2 : 50 + SIZE // 2, 60:75].any()
+    everything = np.ones_like(excluded)
+    nothing = template.probability_map(pixels, everything)
+    assert not nothing.any()
+    assert len(template.positions(nothing).centres) == 0
+
+
+def test_probability_map__particles_that_the_edge_cuts() -> None:
+    """They are found, and whole windows beside them do not take them for theirs."""
+    sample = simulate(folded_chain(SIZE), size=SIZE, pixels=300, snr=20, ell_max=4)
+    template, (centres,) = template_of(sample), sample.coordinates
+    n_cut, n_found, n_picks, n_right = 0, 0.0, 0, 0.0
+    for start in range(20, 240, 10):
+        pixels = sample.micrographs[0][start:]
+        true = centres - (start, 0)
+        cut = (true[:, 0] >= 0) & (true[:, 0] < SIZE // 2)
+        picks = template.positions(template.probability_map(pixels[: 4 * SIZE])).centres
+        beside = picks[picks[:, 0] < SIZE]
+        n_cut += int(cut.sum())
+        n_picks += len(beside)
+        if cut.any():
+            n_found += match_picks(picks, true[cut], 1.5).recall * cut.sum()
+        if len(beside):
+            n_right += match_picks(beside, true, 1.5).precision * len(beside)
+    assert n_cut > 20
+    assert n_found > 0.7 * n_cut
+    assert n_right > 0.85 * n_picks
+
+
+def test_least_distance__in_prepared_pixels(data: Path, tmp_path: Path) -> None:
+    given: dict[str, Any] = {"model": "window", "least_distance": 8.0}
+    run = run_of_one_iteration(data, tmp_path / "run", **given)
+    assert template_of_run(run)[0].least_distance == 8
+    small = run_of_one_iteration(
+        data, tmp_path / "small", particle_diameter=10.0, **given
+    )
+    # the diameter becomes five pixels
+    assert template_of_run(small)[0].least_distance == 4
+
+
+def test_least_distance__of_a_run_of_patches(data: Path, tmp_path: Path) -> None:
+    """The prior of their neighbourhoods becomes that of smaller ones, as dense."""
+    near, far = (
+        template_of_run(
+            run_of_one_iteration(
+                data, tmp_path / f"{distance}", model="patch", least_distance=distance
+            )
+        )[0]
+        for distance in (4.0, None)
+    )
+    occupied, wanted = (
+        visible_shifts(template.shift_prior).sum() for template in (near, far)
+    )
+    assert occupied / wanted == pytest.approx((7 / (2 * SIZE - 1)) ** 2)
+
+
+def test_positions__keep_the_least_distance() -> None:
+    sample = simulate(folded_chain(SIZE), size=SIZE, pixels=60, snr=2, ell_max=4)
+    probability = np.zeros((30, 30), np.float32)
+    probability[10, 10], probability[10, 15], probability[20, 20] = 0.9, 0.8, 0.7
+    for distance, n_particles in ((None, 3), (3.0, 3), (6.0, 2)):
+        particles = template_of(sample, distance).positions(probability)
+        assert len(particles.centres) == n_particles
+        np.testing.assert_array_equal(particles.centres[0], [10, 10])
+
+
+def test_positions__are_those_simulated() -> None:
+    sample = simulate(folded_chain(SIZE), size=SIZE, pixels=300, snr=3, ell_max=4)
+    template = template_of(sample)
     centres = sample.coordinates[0]
-    for model in ("patch", "window"):
-        particles = replace(template, model=model).positions(sample.micrographs[0])
-        sure = particles.centres[particles.probability > 0.5]
-        match = match_picks(sure, centres, 1.5)
-        assert match.recall > 0.9
-        assert match.precision > 0.9
+    particles = template.positions(template.probability_map(sample.micrographs[0]))
+    match = match_picks(particles.centres, centres, 1.5)
+    assert match.recall > 0.95
+    assert match.precision > 0.95

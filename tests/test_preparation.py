@@ -17,7 +17,7 @@ from numbasaem.micrographs.preparation import (
     background_level,
     preparation_of,
 )
-from numbasaem.observations.patch_cutting import untouched_particles, untouched_patches
+from numbasaem.observations.patch_cutting import untouched_patches
 from numbasaem.observations.patch_data import load_patches
 from numbasaem.observations.window_data import load_windows
 from numbasaem.settings import Settings
@@ -161,9 +161,6 @@ def test_prepare__constant_areas() -> None:
     wanted[:2, 2:5] = False
     live = untouched_patches(result.excluded, 10)
     np.testing.assert_array_equal(live.reshape(6, 8), wanted)
-    centres = np.array([[20, 30], [19, 30], [5, 15], [5, 16], [0, 0], [59, 79.0]])
-    live = untouched_particles(result.excluded, centres, 10)
-    np.testing.assert_array_equal(live, [True, False, True, False, True, True])
     # what is left of them does not ring in the pixels beside
     assert np.abs(result.pixels).max() < 6
 

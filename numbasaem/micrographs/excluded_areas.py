@@ -133,35 +133,6 @@ def free_squares(excluded: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:
     return np.asarray(~squares.any(axis=(1, 3)))
 
 
-def free_boxes(
-    excluded: NDArray[np.bool_], corners: NDArray[np.intp], size: int
-) -> NDArray[np.bool_]:
-    """Boxes, anywhere, that hold no excluded pixel.
-
-    Parameters
-    ----------
-    excluded : bool, shape (rows, columns)
-        Excluded pixels.
-    corners : intp, shape (n, 2)
-        First pixel (y, x) of each box; parts beyond the micrograph do not count.
-    size : int
-        Pixels a side of a box.
-
-    Returns
-    -------
-    bool, shape (n,)
-        Whether each box is free.
-    """
-    sums = np.pad(excluded.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
-    low = np.clip(corners, 0, excluded.shape)
-    high = np.clip(corners + size, 0, excluded.shape)
-    (top, left), (bottom, right) = low.T, high.T
-    counts = (
-        sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left]
-    )
-    return np.asarray(counts == 0)
-
-
 def spread_of_noise(values: NDArray[np.floating]) -> float:
     """Standard deviation of a Gaussian, from the median of absolute deviations.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from numbasaem.errors import expected
-from numbasaem.micrographs.excluded_areas import free_boxes, free_squares
+from numbasaem.micrographs.excluded_areas import free_squares
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -86,28 +86,6 @@ def untouched_patches(excluded: NDArray[np.bool_], size: int) -> NDArray[np.bool
         One for each, in the order of :func:`patch_origins`.
     """
     return free_squares(excluded, size).ravel()
-
-
-def untouched_particles(
-    excluded: NDArray[np.bool_], centres: NDArray[np.floating], size: int
-) -> NDArray[np.bool_]:
-    """Particles whose boxes touch no excluded area.
-
-    Parameters
-    ----------
-    excluded : bool, shape (rows, columns)
-        Excluded pixels of the micrograph.
-    centres : array, shape (n, 2)
-        (y, x) of the pixel at index L // 2 of each box.
-    size : int
-        L, side of a box, pixels.
-
-    Returns
-    -------
-    bool, shape (n,)
-        One for each.
-    """
-    return free_boxes(excluded, np.rint(centres).astype(np.intp) - size // 2, size)
 
 
 def cut_live_patches(

@@ -13,11 +13,10 @@ from numbasaem.volume.basis import VolumeBasis
 from .image_statistics import MATRIX_BYTES, ImageStatistics, statistics_bytes
 from .patch_blocks import block_bytes
 from .patch_data import load_patches
-from .patch_positions import positions_on_four_grids
-from .protocol import DataMemory, ObservationModel, Positions
+from .protocol import DataMemory, ObservationModel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     import numpy as np
     from distributed import Client
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from numbasaem.micrographs.reading import Input
     from numbasaem.settings import Settings, Stage
 
-    from .hypotheses import Hypotheses
     from .protocol import ChangePixels, DataSet
 
 
@@ -88,19 +86,6 @@ class PatchModel(ObservationModel):
     ) -> ProjectionOperator:
         """Projections as images; see :class:`ObservationModel`."""
         return ProjectionOperator(basis, views.rotations, point_spreads)
-
-    def positions(
-        self,
-        pixels: NDArray[np.float32],
-        hypotheses: Hypotheses,
-        least_distance: float | None = None,
-        threads: int | None = None,
-        on_progress: Callable[[float], None] | None = None,
-    ) -> Positions:
-        """Most probable shifts of patches; see :class:`ObservationModel`."""
-        return positions_on_four_grids(
-            pixels, *hypotheses.in_images, threads, on_progress
-        )
 
 
 def _projection_bytes(stage: Stage, size: int, n_groups: int) -> int:

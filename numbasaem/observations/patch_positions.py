@@ -11,7 +11,6 @@ from numbasaem.errors import expected
 
 from .patch_cutting import cut_patches, patch_origins
 from .patch_expectation import shift_posterior
-from .protocol import Positions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -125,60 +124,6 @@ def patch_positions(
             on_progress(min(part.stop / len(patches), 1.0))
     centres = particle_centres(patch_origins(pixels.shape, size), shifts, size)
     return PatchPositions(shifts, centres, probability, empty_probability)
-
-
-def positions_on_four_grids(
-    micrograph: NDArray[np.float32],
-    images: NDArray[np.float64],
-    shift_prior: NDArray[np.float64],
-    noise_variance: float,
-    rotation_prior: NDArray[np.float64] | None = None,
-    threads: int | None = None,
-    on_progress: Callable[[float], None] | None = None,
-) -> Positions:
-    """Find particles in patches cut from four places, half a patch apart.
-
-    A patch gives one particle, the likeliest. Where particles touch, one that shares
-    all its patches with better visible particles is found on another grid.
-
-    Parameters
-    ----------
-    micrograph, images, shift_prior, noise_variance, rotation_prior, threads
-        As in :func:`patch_positions`.
-    on_progress : callable, optional
-        Called with the share of the grids that is done.
-
-    Returns
-    -------
-    Positions
-        Positions of all patches of all grids that are not empty.
-
-    Raises
-    ------
-    InputError
-        If the micrograph cannot be cut.
-    """
-    size = np.shape(images)[-1]
-    half = size // 2
-    corners = [(y, x) for y in (0, half) for x in (0, half)]
-    shape = np.array(micrograph.shape)
-    corners = [(0, 0), *(c for c in corners[1:] if min(shape - c) >= 2 * size)]
-    centres, probabilities = [], []
-    for number, (y, x) in enumerate(corners):
-        grid = patch_positions(
-            micrograph[y:, x:],
-            images,
-            shift_prior,
-            noise_variance,
-            rotation_prior,
-            threads,
-        )
-        detected = grid.detected(shape - (y, x))
-        centres.append(grid.centres[detected] + np.array([y, x], dtype=np.float64))
-        probabilities.append(grid.probability[detected])
-        if on_progress is not None:
-            on_progress((number + 1) / len(corners))
-    return Positions(np.concatenate(centres), np.concatenate(probabilities))
 
 
 def most_probable_shifts(

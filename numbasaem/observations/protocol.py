@@ -212,24 +212,6 @@ class DataMemory:
     patches_each: float
 
 
-@dataclass(frozen=True)
-class Positions:
-    """Places in a micrograph where a particle is more likely than not.
-
-    Attributes
-    ----------
-    centres : float64, shape (n, 2)
-        Place (y, x), in pixels, of index L // 2 of a particle's box. Several may belong
-        to one particle.
-    probability : float64, shape (n,)
-        Posterior probability that the particle's centre lies within one pixel of this
-        place in each axis.
-    """
-
-    centres: NDArray[np.float64]
-    probability: NDArray[np.float64]
-
-
 class ObservationModel(ABC):
     """A way to look at micrographs.
 
@@ -245,12 +227,16 @@ class ObservationModel(ABC):
         pixels; None is no prior, as in the paper.
     statistics : type
         Class of its statistics, a dataclass.
+    keeps_distance : bool
+        Whether the setting `least_distance` tells which particles exclude each other;
+        otherwise those closer than L pixels do.
     """
 
     longest_step: float
     held_iterations: int
     brightest: float | None
     statistics: type[Statistics]
+    keeps_distance: bool = False
 
     @abstractmethod
     def load(
@@ -331,40 +317,4 @@ class ObservationModel(ABC):
         -------
         ProjectionOperator or ViewProjections
             Projections of each group.
-        """
-
-    @abstractmethod
-    def positions(
-        self,
-        pixels: NDArray[np.float32],
-        hypotheses: Hypotheses,
-        least_distance: float | None = None,
-        threads: int | None = None,
-        on_progress: Callable[[float], None] | None = None,
-    ) -> Positions:
-        """Find the places of the particles in a micrograph.
-
-        Parameters
-        ----------
-        pixels : float32, shape (rows, columns)
-            Prepared micrograph.
-        hypotheses : Hypotheses
-            The particle as the micrograph shows it, in projections by
-            :meth:`projections`.
-        least_distance : float, optional
-            Smallest distance between particles' centres, pixels; L if left out.
-        threads : int, optional
-            Threads to run on; all that Numba may use if left out.
-        on_progress : callable, optional
-            Called with the share that is done.
-
-        Returns
-        -------
-        Positions
-            Places of the particles whose centre lies on the micrograph.
-
-        Raises
-        ------
-        InputError
-            If the micrograph is too small.
         """

@@ -224,9 +224,7 @@ class WindowExpectation:
         pixels = np.ascontiguousarray(pixels)
         self._check_pixels(pixels)
         with running_threads(threads) as n_threads:
-            significand, exponent = self._evidence(pixels, whole)
-            log2_sum = self._log2_sums(significand, exponent)
-            posterior = significand * np.exp2(exponent - log2_sum.astype(np.float64))
+            posterior, log2_sum = self._posterior(pixels, whole)
             neighbours = _box_sums(posterior, self.reach)
             posterior[~counting] = 0
             mass, sums, n_weighed = self._weighed(
@@ -262,6 +260,34 @@ class WindowExpectation:
         )
         return statistics, posterior.astype(np.float32)
 
+    def posterior(
+        self,
+        pixels: NDArray[np.float32],
+        whole: NDArray[np.bool_],
+        threads: int | None = None,
+    ) -> NDArray[np.float32]:
+        """Posterior of the windows of a region, without their statistics.
+
+        Parameters
+        ----------
+        pixels, whole, threads
+            As in :meth:`statistics`.
+
+        Returns
+        -------
+        float32, shape (rows - L + 1, columns - L + 1)
+            sum_k w(r, k).
+
+        Raises
+        ------
+        InputError
+            As :func:`window_expectation`.
+        """
+        pixels = np.ascontiguousarray(pixels)
+        self._check_pixels(pixels)
+        with running_threads(threads):
+            return self._posterior(pixels, whole)[0].astype(np.float32)
+
     def compile(self) -> None:
         """Compile what :meth:`statistics` runs, so that it is not slow at first."""
         size = self.size
@@ -279,6 +305,15 @@ class WindowExpectation:
             np.array([[[strongest]]]),
             self.noise_variance,
         )
+
+    def _posterior(
+        self, pixels: NDArray[np.float32], whole: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+        """Posterior of each window; log2 of one plus its neighbourhood's evidence."""
+        significand, exponent = self._evidence(pixels, whole)
+        log2_sum = self._log2_sums(significand, exponent)
+        weight = significand * np.exp2(exponent - log2_sum.astype(np.float64))
+        return weight, log2_sum
 
     def _evidence(
         self, pixels: NDArray[np.float32], whole: NDArray[np.bool_]

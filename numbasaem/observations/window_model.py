@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -12,15 +11,14 @@ from numbasaem.projection.view_projections import operator_bytes
 from numbasaem.volume.basis import VolumeBasis
 
 from .feature_statistics import FeatureStatistics
-from .protocol import DataMemory, ObservationModel, Positions
-from .window_blocks import view_projections, window_e_step
+from .protocol import DataMemory, ObservationModel
+from .window_blocks import view_projections
 from .window_data import load_windows
 from .window_expectation import SLAB_BYTES
-from .window_positions import peaks
-from .window_tiles import checked_micrograph, tile_windows, tiles_of
+from .window_tiles import tile_windows, tiles_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     import numpy as np
     from distributed import Client
@@ -32,7 +30,6 @@ if TYPE_CHECKING:
     from numbasaem.projection.view_projections import ViewProjections
     from numbasaem.settings import Settings
 
-    from .hypotheses import Hypotheses
     from .protocol import ChangePixels, DataSet
 
 _WINDOW_BYTES = 60
@@ -56,6 +53,7 @@ class WindowModel(ObservationModel):
     see, and no window resembles it in those of the next.
     """
     statistics = FeatureStatistics
+    keeps_distance = True
 
     def load(
         self,
@@ -107,20 +105,3 @@ class WindowModel(ObservationModel):
     ) -> ViewProjections:
         """Projections as steerable features; see :class:`ObservationModel`."""
         return view_projections(basis, views, point_spreads)
-
-    def positions(
-        self,
-        pixels: NDArray[np.float32],
-        hypotheses: Hypotheses,
-        least_distance: float | None = None,
-        threads: int | None = None,
-        on_progress: Callable[[float], None] | None = None,
-    ) -> Positions:
-        """Peaks of the posterior of positions; see :class:`ObservationModel`."""
-        size = hypotheses.operator.basis.size
-        pixels, whole = checked_micrograph(pixels, None, size)
-        e_step = window_e_step(hypotheses, math.ceil(least_distance or size))
-        _, posterior = e_step.statistics(pixels, whole, whole, threads)
-        if on_progress is not None:
-            on_progress(1.0)
-        return peaks(posterior, size)

@@ -20,11 +20,7 @@ from numbasaem.micrographs.pixel_sizes import PixelSizes, same_pixel_size
 from numbasaem.micrographs.preparation import Preparation, preparation_of
 from numbasaem.micrographs.reading import file_of_source, prepared_micrographs
 from numbasaem.micrographs.sources import list_micrographs
-from numbasaem.observations.patch_cutting import (
-    cut_patches,
-    untouched_particles,
-    untouched_patches,
-)
+from numbasaem.observations.patch_cutting import cut_patches, untouched_patches
 from numbasaem.reconstruction.checkpoint import load_checkpoint
 
 from .tables import PickedParticles
@@ -224,12 +220,14 @@ def _picked(
             on_progress(f"picking {name}", 0.0)
             progress = partial(on_progress, f"picking {name}")
             imaged = template.seen_through(micrograph.point_spread)
-            particles = imaged.positions(micrograph.pixels, on_progress=progress)
-            live = untouched_particles(micrograph.excluded, particles.centres, size)
-            centres = particles.centres[live]
+            probability_map = imaged.probability_map(
+                micrograph.pixels, micrograph.excluded, on_progress=progress
+            )
+            particles = imaged.positions(probability_map)
+            centres = particles.centres
             coordinates.append(micrograph.original_coordinates(centres))
             views.append(imaged.likeliest_rotations(micrograph.pixels, centres))
-            probabilities.append(particles.probability[live])
+            probabilities.append(particles.probability)
             names += [name] * len(centres)
             groups += [file.optics_group] * len(centres)
             uids += [file.uid] * len(centres)

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from math import ceil
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from numbasaem.errors import expected
 from numbasaem.geometry.view_grid import ViewGrid
+from numbasaem.micrographs.preparation import preparation_of
 from numbasaem.observations.hypotheses import Hypotheses
 from numbasaem.observations.models import observation_model
 from numbasaem.observations.patch_expectation import expectation
-from numbasaem.observations.protocol import Positions
-from numbasaem.observations.shift_prior import uniform_shift_prior
+from numbasaem.observations.shift_prior import uniform_shift_prior, visible_shifts
+from numbasaem.observations.window_positions import (
+    Positions,
+    peaks,
+    position_posterior,
+)
 from numbasaem.projection.operator import ProjectionOperator
+from numbasaem.projection.view_projections import ViewProjections
 from numbasaem.reconstruction.checkpoint import load_checkpoint
 from numbasaem.reconstruction.maximization import shift_prior_table
 from numbasaem.reconstruction.view_prior import grid_of, rotation_prior
@@ -25,7 +32,7 @@ from numbasaem.volume.basis import VolumeBasis
 from .algorithm import likeliest_rotations, suppress_neighbours
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from numpy.typing import ArrayLike, NDArray
@@ -60,15 +67,14 @@ class ParticleTemplate:
     views : ViewGrid
         Rotations in which it is sought, K of them.
     shift_prior : float64, shape (2L, 2L)
-        rho of equation (17).
+        rho of equation (17); its probability of empty is that of a neighbourhood.
     noise_variance : float
         sigma**2 of the micrographs' pixels.
     rotation_prior : float64, shape (K,), or None
         Probability of each rotation; None is the uniform prior.
-    model : str
-        Observation model that looks for it.
     least_distance : float or None
-        Smallest distance between particles, angstrom; None is L pixels.
+        Smallest distance of particles' centres along the axis where it is larger,
+        prepared pixels; None is L.
     point_spread : float64, shape (2L - 1, 2L - 1), or None
         What the micrograph shows of a point; None is a point.
     """
@@ -79,7 +85,6 @@ class ParticleTemplate:
     shift_prior: NDArray[np.float64]
     noise_variance: float
     rotation_prior: NDArray[np.float64] | None = None
-    model: str = "patch"
     least_distance: float | None = None
     point_spread: NDArray[np.float64] | None = None
 
@@ -93,18 +98,21 @@ class ParticleTemplate:
     def _spreads(self) -> NDArray[np.float64] | None:
         return None if self.point_spread is None else self.point_spread[np.newaxis]
 
-    def positions(
+    def probability_map(
         self,
         pixels: NDArray[np.float32],
+        excluded: NDArray[np.bool_] | None = None,
         threads: int | None = None,
         on_progress: Callable[[float], None] | None = None,
-    ) -> Positions:
-        """Find the particle in a micrograph.
+    ) -> NDArray[np.float32]:
+        """Probability that a particle's centre is at each pixel of a micrograph.
 
         Parameters
         ----------
         pixels : float32, shape (rows, columns)
             Prepared micrograph.
+        excluded : bool, shape (rows, columns), optional
+            Pixels that no particle's box may hold.
         threads : int, optional
             Threads to run on; all that Numba may use if left out.
         on_progress : callable, optional
@@ -112,28 +120,45 @@ class ParticleTemplate:
 
         Returns
         -------
-        Positions
-            One for each particle, the surest first; of those closer than half a box,
-            the surest stands for all.
+        float32, shape (rows, columns)
+            Posterior of the window model; too high a one for particles that the edge
+            cuts, see :func:`position_posterior`.
 
         Raises
         ------
         InputError
             If the micrograph is too small.
         """
-        model = observation_model(self.model)
         hypotheses = Hypotheses(
-            model.projections(self.basis, self.views, self._spreads),
+            ViewProjections(_filled(self.basis), self.views, self._spreads),
             self.volume_coefficients,
             self.shift_prior,
             self.noise_variance,
             self.rotation_prior,
         )
-        candidates = model.positions(
-            pixels, hypotheses, threads=threads, on_progress=on_progress
+        reach = _reach(self.least_distance, self.basis.size)
+        return position_posterior(
+            pixels, hypotheses, reach, excluded, threads, on_progress
         )
+
+    def positions(self, probability_map: NDArray[np.float32]) -> Positions:
+        """Particles that a map of probabilities shows.
+
+        Parameters
+        ----------
+        probability_map : float32, shape (rows, columns)
+            Of :meth:`probability_map`.
+
+        Returns
+        -------
+        Positions
+            One for each particle, the surest first; of those closer than
+            `least_distance`, or half a box, the surest stands for all.
+        """
+        candidates = peaks(probability_map)
         centres, probability = candidates.centres, candidates.probability
-        kept = suppress_neighbours(centres, probability, self.basis.size / 2)
+        distance = self.least_distance or self.basis.size / 2
+        kept = suppress_neighbours(centres, probability, distance)
         return Positions(centres[kept], probability[kept])
 
     def likeliest_rotations(
@@ -198,22 +223,55 @@ def template_of_run(folder: Path) -> tuple[ParticleTemplate, Settings]:
     """
     description, runs = load_checkpoint(folder / "run.h5")
     settings = Settings(**description["settings"])
+    size = settings.size
     if "full" not in runs:
         raise expected(folder, "a run past the search among starts", "none yet")
     state = runs["full"]
     stage = settings.schedule[state.stage]
     views = grid_of(state, settings)
+    least_distance = _least_distance(settings, description["sources"][0])
+    shift_prior = state.shift_prior
+    if not observation_model(settings.model).keeps_distance:
+        shift_prior = _prior_at_distance(shift_prior, _reach(least_distance, size))
     template = ParticleTemplate(
-        basis=VolumeBasis(settings.size, stage.ell_max),
+        basis=VolumeBasis(size, stage.ell_max),
         volume_coefficients=state.volume_coefficients,
         views=views,
-        shift_prior=state.shift_prior,
+        shift_prior=shift_prior,
         noise_variance=state.noise_variance,
         rotation_prior=rotation_prior(state, views, settings),
-        model=settings.model,
-        least_distance=settings.least_distance,
+        least_distance=least_distance,
     )
     return template, settings
+
+
+def _least_distance(settings: Settings, source: Mapping[str, Any]) -> float | None:
+    """Smallest distance of a run's particles, prepared pixels; None if not told."""
+    of_source = source.get("pixel_size") or settings.pixel_size
+    pixel_size = preparation_of(settings).pixel_size or of_source
+    if settings.least_distance is None or pixel_size is None:
+        return None
+    return settings.least_distance / pixel_size
+
+
+def _reach(least_distance: float | None, size: int) -> int:
+    """Distance in whole pixels from which two particles may both be."""
+    return size if least_distance is None else max(1, ceil(least_distance))
+
+
+def _filled(basis: VolumeBasis) -> VolumeBasis:
+    """Same basis, without the degrees that have no function in a small box."""
+    return VolumeBasis(basis.size, int(np.count_nonzero(basis.radial_counts)) - 1)
+
+
+def _prior_at_distance(
+    shift_prior: NDArray[np.float64], reach: int
+) -> NDArray[np.float64]:
+    """Prior of neighbourhoods as densely filled as patches, which L pixels reach to."""
+    size = len(shift_prior) // 2
+    wider = ((2 * reach - 1) / (2 * size - 1)) ** 2
+    occupied = min(1.0, wider * float(visible_shifts(shift_prior).sum()))
+    return uniform_shift_prior(size, 1 - occupied)
 
 
 def template_of_map(

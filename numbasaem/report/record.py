@@ -20,8 +20,6 @@ from numbasaem.io.relion import read_fsc
 from numbasaem.micrographs.pixel_sizes import PixelSizes
 from numbasaem.micrographs.preparation import preparation_of
 from numbasaem.micrographs.reading import file_of_source, prepared_micrographs
-from numbasaem.observations.patch_cutting import untouched_particles
-from numbasaem.observations.protocol import Positions
 from numbasaem.picking.template import template_of_run
 from numbasaem.reconstruction.checkpoint import load_checkpoint
 from numbasaem.reconstruction.journal import VALIDATION
@@ -30,6 +28,7 @@ from numbasaem.settings import Settings
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from numbasaem.observations.window_positions import Positions
     from numbasaem.reconstruction.state import Iteration, RunState
 
 HALF_MAP_CRITERION = 0.143
@@ -151,14 +150,12 @@ class RunRecord:
         side = _EXCERPT_PATCHES * self.settings.size
         pixels = prepared.pixels[:side, :side]
         template = template_of_run(self.folder)[0].seen_through(prepared.point_spread)
-        positions = template.positions(pixels, self.settings.threads)
-        free = untouched_particles(
-            prepared.excluded, positions.centres, self.settings.size
+        excluded = prepared.excluded[:side, :side]
+        probability_map = template.probability_map(
+            pixels, excluded, self.settings.threads
         )
-        particles = Positions(positions.centres[free], positions.probability[free])
-        return Excerpt(
-            printable(file.name), pixels, prepared.excluded[:side, :side], particles
-        )
+        particles = template.positions(probability_map)
+        return Excerpt(printable(file.name), pixels, excluded, particles)
 
     @property
     def warnings(self) -> list[str]:
