@@ -174,7 +174,8 @@ def test_locations__round_trip(tmp_path: Path) -> None:
         pixel_size=0.83,
         figure_of_merit=merit,
     )
-    again, coordinates = read_locations(path)
+    again, coordinates, scores = read_locations(path)
+    np.testing.assert_allclose(scores, merit)
     assert again == names
     np.testing.assert_allclose(coordinates, centres, atol=1e-4)  # float32
     rows = np.load(path)
@@ -200,8 +201,9 @@ def test_locations__none(tmp_path: Path) -> None:
         pixel_size=1.0,
         figure_of_merit=np.empty(0),
     )
-    names, coordinates = read_locations(path)
+    names, coordinates, scores = read_locations(path)
     assert names == []
+    assert scores.shape == (0,)
     assert coordinates.shape == (0, 2)
 
 

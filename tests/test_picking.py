@@ -42,12 +42,18 @@ from numbasaem.observations.window_expectation import window_expectation
 from numbasaem.picking import files
 from numbasaem.picking.algorithm import likeliest_rotations, pick
 from numbasaem.picking.scores import (
+    calibration,
     empty_patch_f1,
     match_picks,
     share_found_within_one_pixel,
     true_patch_shifts,
 )
-from numbasaem.picking.tables import check_table, match_tables
+from numbasaem.picking.tables import (
+    PickedParticles,
+    check_table,
+    match_tables,
+    write_picks,
+)
 from numbasaem.picking.template import (
     ParticleTemplate,
     template_of_map,
@@ -394,6 +400,31 @@ def test_match_picks__of_none() -> None:
     assert precision == 0
 
 
+def test_calibration__of_probabilities_that_hold() -> None:
+    generator = np.random.default_rng(0)
+    probability = generator.uniform(0.5, 1, 20_000)
+    right = generator.random(20_000) < probability
+    bins = calibration(probability, right)
+    assert [b.lowest for b in bins] == [0.5, 0.6, 0.7, 0.8, 0.9]
+    assert [b.highest for b in bins] == [0.6, 0.7, 0.8, 0.9, 1.0]
+    assert sum(b.n_picks for b in bins) == 20_000
+    for b in bins:
+        assert b.deviation == pytest.approx(
+            np.sqrt(b.mean_probability * (1 - b.mean_probability) / b.n_picks), rel=0.02
+        )
+        assert abs(b.share_right - b.mean_probability) < 3 * b.deviation
+
+
+def test_calibration__bounds_and_what_is_no_probability() -> None:
+    assert calibration([0.0, 1.0, 1.0], [False, True, False]) == [
+        (0.0, 0.1, 1, 0.0, 0.0, 0.0),
+        (0.9, 1.0, 2, 1.0, 0.5, 0.0),
+    ]
+    for unusable in (-0.1, 1.5, np.nan):
+        assert calibration([0.5, unusable], [True, True]) == []
+    assert calibration([], []) == []
+
+
 # --- tables ------------------------------------------------------------------------
 
 OPTIONS = "--ell-max 2 --iterations 1 --rotations 24 --starts 1 --no-halves --no-report"
@@ -522,7 +553,7 @@ def table(path: Path, names: list[str]) -> Path:
 def test_match_tables__of_all_formats(tmp_path: Path, found: str, true: str) -> None:
     picks = table(tmp_path / f"picks.{found}", ["MotionCorr/job002/grid 2/mic 1.mrc"])
     particles = table(tmp_path / f"truth.{true}", ["mic 1.mrc"])
-    assert match_tables(picks, particles, 1) == (1, 1)
+    assert match_tables(picks, particles, 1)[:2] == (1, 1)
     words = ("evaluate", picks, particles, "--tolerance", 1)
     assert command(*words) == 0
 
@@ -538,7 +569,94 @@ def test_match_tables__micrographs_are_never_merged(tmp_path: Path, found: str) 
     ):
         table(picks, picked)
         table(particles, there)
-        assert match_tables(picks, particles, 1) == scores
+        assert match_tables(picks, particles, 1)[:2] == scores
+
+
+@pytest.mark.parametrize("suffix", ["star", "txt", "cs"])
+def test_evaluate__shows_the_calibration(
+    suffix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picks = tmp_path / f"picks.{suffix}"
+    names = ["m.mrc", "n.mrc", "n.mrc"]
+    centres = np.array([[10.0, 20.0], [30.0, 40.0], [10.0, 90.0]])
+    written = PickedParticles(
+        micrograph_names=names,
+        coordinates=centres,
+        angles=np.zeros((3, 3)),
+        probability=np.array([0.95, 0.625, 0.675]),
+        optics_groups=[1, 1, 1],
+        micrograph_uids=[None, None, None],
+        micrograph_shapes=np.full((3, 2), 128),
+        pixel_size=1.0,
+        box=9,
+        optics=None,
+    )
+    write_picks(picks, written)
+    truth = table(tmp_path / "truth.star", ["m.mrc", "n.mrc"])
+    words = ("evaluate", picks, truth, "--tolerance", 1)
+    assert command(*words) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "precision: 0.667",
+        "probability  picks   mean  right, +- by chance",
+        " 0.6 to 0.7      2  0.650  0.500 +- 0.337",
+        " 0.9 to 1.0      1  0.950  1.000 +- 0.218",
+    ]
+    assert command(*words, "--json") == 0
+    low, high = json.loads(capsys.readouterr().out)["calibration"]
+    assert low["n_picks"] == 2
+    assert low["share_right"] == 0.5
+    assert high["mean_probability"] == pytest.approx(0.95)
+    without = table(tmp_path / "without.star", ["m.mrc"])
+    assert match_tables(without, truth, 1).calibration == []
+
+
+@pytest.mark.parametrize("source", ["run", "volume"])
+def test_probability_maps__of_every_micrograph(
+    source: str,
+    data: Path,
+    finished: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pixels = read_micrographs(data / "micrograph_0001.mrc")[0][0]
+    with mrcfile.new(tmp_path / "two.mrcs") as file:
+        noise = pixels.std() * np.random.default_rng(1).standard_normal(pixels.shape)
+        file.set_data(np.stack([pixels, noise.astype(np.float32)]))
+        file.voxel_size = 1.0
+    micrographs = [data / "micrograph_0001.mrc", tmp_path / "two.mrcs"]
+    kept = [path.read_bytes() for path in micrographs]
+    particle = finished if source == "run" else data / "volume_true.mrc"
+    # in the folder of a micrograph, which stays as it is
+    words = (
+        "pick",
+        *micrographs,
+        f"--{source}",
+        particle,
+        "--out",
+        tmp_path / "p.star",
+    )
+    assert command(*words, "--probability-maps", tmp_path) == 0
+    assert f"probability maps written to {tmp_path}" in capsys.readouterr().out
+    assert [path.read_bytes() for path in micrographs] == kept
+    # the first section is a copy
+    maps = sorted(path.name for path in tmp_path.glob("*.mrc"))
+    names = ["000002@two_probability.mrc", "micrograph_0001_probability.mrc"]
+    assert maps == names
+    values, pixel_size = read_micrographs(tmp_path / names[1])
+    assert pixel_size == 1
+    assert values[0].shape == pixels.shape
+    assert values[0].min() >= 0
+    assert values[0].max() <= 1
+    particles = read_particles(tmp_path / "p.star").particles
+    first = particles[particles["rlnMicrographName"] == "micrograph_0001.mrc"]
+    names = ["rlnCoordinateY", "rlnCoordinateX", "rlnAutopickFigureOfMerit"]
+    for y, x, merit in first[names].to_numpy(float):
+        rows, columns = (slice(max(0, int(c) - 1), int(c) + 2) for c in (y, x))
+        near = values[0][rows, columns].sum()
+        assert merit == pytest.approx(min(near, 1), abs=1e-5)
+    nowhere = tmp_path / "no" / "where"
+    assert command(*words, "--probability-maps", nowhere) == 2
+    assert f"{nowhere}: expected a folder" in capsys.readouterr().err
 
 
 def test_match_tables__what_cannot_be_compared(tmp_path: Path) -> None:
@@ -574,7 +692,7 @@ def test_pick__one_name_in_two_folders(
     )
     ending = ".mrc" if suffix == "star" else ""
     assert set(names) == {f"grid1/m 1{ending}", f"grid2/m 1{ending}"}
-    assert match_tables(out, out, 1) == (1, 1)
+    assert match_tables(out, out, 1)[:2] == (1, 1)
     box = tmp_path / "picks.box"
     assert command("pick", *micrographs, "--run", finished, "--out", box) == 2
     assert not box.exists()

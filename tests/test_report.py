@@ -21,7 +21,6 @@ from numbasaem.errors import InputError
 from numbasaem.geometry.rotations import rotation_grid
 from numbasaem.io.mrc import write_micrograph
 from numbasaem.io.relion import read_particles
-from numbasaem.observations.shift_prior import uniform_shift_prior
 from numbasaem.reconstruction.checkpoint import load_checkpoint, save_checkpoint
 from numbasaem.reconstruction.driver import reconstruct
 from numbasaem.report import shapes, write_report
@@ -274,7 +273,7 @@ def test_report__of_a_run_that_finds_no_particle(copy: Path) -> None:
     path = copy / "run.h5"
     description, runs = load_checkpoint(path)
     runs["full"].view_mass[:] = 0
-    runs["full"].shift_prior = uniform_shift_prior(SIZE, 1.0)
+    runs["full"].volume_coefficients[:] = 0
     save_checkpoint(path, description, runs)
     excerpt = read_record(copy).excerpt
     assert excerpt is not None

@@ -43,7 +43,8 @@ def command(
 
     Maps of other voxels or boxes are compared at the coarser voxels of the two.
 
-    Or a table of picks (.star, .box, .txt, .cs) with the particles that there are.
+    Or a table of picks (.star, .box, .txt, .cs) with the particles that there are; of
+    picks with probabilities also how many are right, and how many should be.
     """
     if volume.suffix.lower() in (".star", ".box", ".txt", ".cs"):
         _evaluate_picks(volume, reference, out, tolerance_px, as_json)
@@ -66,10 +67,14 @@ def _evaluate_picks(
 
     match = match_tables(picks, truth, tolerance_px)
     if as_json:
-        output.print_json(match._asdict() | {"tolerance": tolerance_px})
+        calibration = [picks_alike._asdict() for picks_alike in match.calibration]
+        shares = {"recall": match.recall, "precision": match.precision}
+        more = {"calibration": calibration, "tolerance": tolerance_px}
+        output.print_json(shares | more)
     else:
         typer.echo(f"recall: {match.recall:.3f}")
         typer.echo(f"precision: {match.precision:.3f}")
+        output.print_calibration(match.calibration)
 
 
 def _evaluate_map(

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from numbasaem.assessment.alignment import Comparison
+    from numbasaem.picking.scores import CalibrationBin
     from numbasaem.picking.tables import PickedParticles
 
 
@@ -85,6 +86,25 @@ def write_picks(table: Path, picks: PickedParticles, as_json: bool = False) -> N
     tables.write_picks(table, picks)
     n_picks = len(picks.micrograph_names)
     typer.echo(f"{n_picks} particles written to {table}", err=as_json)
+
+
+def print_calibration(calibration: Iterable[CalibrationBin]) -> None:
+    """Print how many picks of each probability are right; nothing if there are none.
+
+    Parameters
+    ----------
+    calibration : iterable of CalibrationBin
+        Picks by their probability.
+    """
+    bins = list(calibration)
+    if bins:
+        typer.echo("probability  picks   mean  right, +- by chance")
+    for picks in bins:
+        typer.echo(
+            f" {picks.lowest:.1f} to {picks.highest:.1f}  {picks.n_picks:5d}  "
+            f"{picks.mean_probability:.3f}  {picks.share_right:.3f} +- "
+            f"{picks.deviation:.3f}"
+        )
 
 
 def shells(curve: Iterable[float]) -> str:

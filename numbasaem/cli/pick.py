@@ -40,6 +40,14 @@ def command(
         float | None,
         typer.Option(metavar="A", help="Pixel size in angstrom; from the files."),
     ] = None,
+    probability_maps: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Also write, for each micrograph, the probability that a particle's "
+            "centre is at each pixel.",
+        ),
+    ] = None,
 ) -> None:
     """Find particles of a known map in micrographs."""
     if (volume is None) == (run is None):
@@ -50,12 +58,18 @@ def command(
     from numbasaem.picking import files, tables
 
     tables.check_table(out, micrographs)
+    if probability_maps is not None:
+        files.check_maps(probability_maps)
     with ProgressDisplay() as display:
         display.step("preparing the particle", 0.0)
         if run is not None:
-            picks = files.pick_with_run(micrographs, run, display.step, pixel_size)
+            picks = files.pick_with_run(
+                micrographs, run, display.step, pixel_size, probability_maps
+            )
         elif volume is not None:
             picks = files.pick_with_map(
-                micrographs, volume, display.step, pixel_size, invert
+                micrographs, volume, display.step, pixel_size, invert, probability_maps
             )
     output.write_picks(out, picks)
+    if probability_maps is not None:
+        typer.echo(f"probability maps written to {probability_maps}")

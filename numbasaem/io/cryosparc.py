@@ -45,6 +45,8 @@ MICROSCOPE = {
     "mscope_params/cs_mm": "ctf/cs_mm",
 }
 """Fields from the import of exposures that stand in for those of CTF estimation."""
+_SCORE = "pick_stats/ncc_score"
+"""Field of how sure a picker is of a particle."""
 PARTICLE = [
     ("uid", "<u8"),
     ("location/micrograph_uid", "<u8"),
@@ -53,7 +55,7 @@ PARTICLE = [
     ("location/micrograph_psize_A", "<f4"),
     ("location/center_x_frac", "<f4"),
     ("location/center_y_frac", "<f4"),
-    ("pick_stats/ncc_score", "<f4"),
+    (_SCORE, "<f4"),
     ("pick_stats/power", "<f4"),
     ("pick_stats/template_idx", "<u4"),
     ("pick_stats/angle_rad", "<f4"),
@@ -158,7 +160,7 @@ def write_locations(
     particles["location/micrograph_shape"] = shapes
     particles["location/micrograph_psize_A"] = pixel_size
     particles["location/micrograph_path"] = names
-    particles["pick_stats/ncc_score"] = figure_of_merit
+    particles[_SCORE] = figure_of_merit
     particles["pick_stats/power"] = figure_of_merit
     particles["location/micrograph_uid"] = [
         _number_of(name) if uid is None else uid
@@ -171,8 +173,10 @@ def write_locations(
         np.save(stream, particles)
 
 
-def read_locations(path: PathLike) -> tuple[list[str], NDArray[np.float64]]:
-    """Read where particles are.
+def read_locations(
+    path: PathLike,
+) -> tuple[list[str], NDArray[np.float64], NDArray[np.float64]]:
+    """Read where particles are, and how sure a picker is of each.
 
     Parameters
     ----------
@@ -185,6 +189,8 @@ def read_locations(path: PathLike) -> tuple[list[str], NDArray[np.float64]]:
         Path of each particle's micrograph.
     coordinates : float64, shape (n, 2)
         Centres (y, x) in pixels counted from 0.
+    figure_of_merit : float64, shape (n,)
+        The picker's score of each; nan in a file without scores.
 
     Raises
     ------
@@ -202,7 +208,10 @@ def read_locations(path: PathLike) -> tuple[list[str], NDArray[np.float64]]:
     if not np.isfinite(shares).all():
         raise expected(path, "finite positions", "values that are not")
     names = [_path(name) for name in particles["location/micrograph_path"]]
-    return names, shares * particles["location/micrograph_shape"]
+    merit = np.full(len(names), np.nan)
+    if _SCORE in particles:
+        merit = _numbers(path, _SCORE, particles[_SCORE])
+    return names, shares * particles["location/micrograph_shape"], merit
 
 
 def _read(path: PathLike) -> _Fields:

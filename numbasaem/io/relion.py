@@ -30,6 +30,8 @@ NO_RESOLUTION = 999.0
 
 COORDINATES = ("rlnCoordinateX", "rlnCoordinateY")
 """Columns of a particle's centre."""
+FIGURE_OF_MERIT = "rlnAutopickFigureOfMerit"
+"""Column of how sure a picker is of a particle."""
 ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
 """Columns of a particle's rotation, degrees."""
 PIXEL_SIZES = (
@@ -113,7 +115,7 @@ def write_particles(
     if angles is not None:
         columns |= zip(ANGLES, np.reshape(angles, (-1, 3)).T, strict=True)
     if figure_of_merit is not None:
-        columns["rlnAutopickFigureOfMerit"] = np.asarray(figure_of_merit)
+        columns[FIGURE_OF_MERIT] = np.asarray(figure_of_merit)
     groups = np.ones(count) if optics_groups is None else np.asarray(optics_groups)
     columns["rlnOpticsGroup"] = groups.astype(np.int64)
     for name, column in columns.items():

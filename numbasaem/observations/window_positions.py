@@ -109,7 +109,8 @@ def position_posterior(
                 slice(part.start - around.start, part.stop - around.start)
                 for part, around in zip(tile, windows, strict=True)
             )
-            posterior[tile] = of_region[inside]
+            # Rounding may leave a sum of posteriors above one.
+            posterior[tile] = np.minimum(of_region[inside], np.float32(1))
         if on_progress is not None:
             on_progress(n_done / len(tiles))
     # The first window with its centre on the micrograph, and as many as it has pixels.

@@ -13,7 +13,8 @@ import numpy as np
 from numbasaem.aliases import OnProgress, PathLike
 from numbasaem.errors import InputError, expected, warn
 from numbasaem.geometry.rotations import relion_angles
-from numbasaem.io.mrc import read_volume
+from numbasaem.io.mrc import read_volume, write_micrograph
+from numbasaem.io.names import told_apart
 from numbasaem.micrographs.copies import Copies
 from numbasaem.micrographs.fourier_crop import resampled
 from numbasaem.micrographs.pixel_sizes import PixelSizes, same_pixel_size
@@ -52,6 +53,14 @@ class _Picker:
     template: ParticleTemplate
     preparation: Preparation
     pixel_sizes: PixelSizes
+    probability_maps: Path | None
+
+    @property
+    def pixel_size(self) -> float:
+        """Angstrom per prepared pixel of the micrographs read so far."""
+        pixel_size = self.preparation.pixel_size or self.pixel_sizes.common
+        assert pixel_size is not None
+        return pixel_size
 
 
 def pick_with_run(
@@ -59,6 +68,7 @@ def pick_with_run(
     run: Path,
     on_progress: OnProgress,
     pixel_size: float | None = None,
+    probability_maps: Path | None = None,
 ) -> PickedParticles:
     """Find the particle of a reconstruction, preparing micrographs as it did.
 
@@ -74,6 +84,9 @@ def pick_with_run(
     pixel_size : float, optional
         Angstrom per pixel of the micrographs, in place of what the files say; without
         it, the one given to the run overrules headers like those of its micrographs.
+    probability_maps : Path, optional
+        Folder for a map of each micrograph, NAME_probability.mrc: the probability that
+        a particle's centre is at each prepared pixel.
 
     Returns
     -------
@@ -101,7 +114,8 @@ def pick_with_run(
     if not (downsamples or of_run is None or same_pixel_size(pixels, of_run)):
         wanted = f"pixels of {of_run:g} A, those of {run}"
         raise expected(first.path, wanted, f"{pixels:g} A")
-    return _picked(listed, _Picker(template, preparation, pixel_sizes), on_progress)
+    picker = _Picker(template, preparation, pixel_sizes, probability_maps)
+    return _picked(listed, picker, on_progress)
 
 
 def _given_to_run(
@@ -129,6 +143,7 @@ def pick_with_map(
     on_progress: OnProgress,
     pixel_size: float | None = None,
     invert: bool = False,
+    probability_maps: Path | None = None,
 ) -> PickedParticles:
     """Find the particle of a map.
 
@@ -149,6 +164,8 @@ def pick_with_map(
         Angstrom per pixel, in place of what the files say.
     invert : bool
         Whether particles are darker than ice in the micrographs.
+    probability_maps : Path, optional
+        As in :func:`pick_with_run`.
 
     Returns
     -------
@@ -185,7 +202,7 @@ def pick_with_map(
     live = untouched_patches(prepared.excluded, len(density))
     patches = cut_patches(prepared.pixels, len(density))[live]
     template = template_of_map(volume, density, patches)
-    picker = _Picker(template, preparation, pixel_sizes)
+    picker = _Picker(template, preparation, pixel_sizes, probability_maps)
     return _picked(listed, picker, on_progress)
 
 
@@ -205,6 +222,7 @@ def _picked(
 ) -> PickedParticles:
     template, size = picker.template, picker.preparation.size
     copies = Copies()
+    shorten = told_apart([file.name for file in listed.files])
     names: list[str] = []
     groups: list[int] = []
     uids: list[int | None] = []
@@ -223,6 +241,9 @@ def _picked(
             probability_map = imaged.probability_map(
                 micrograph.pixels, micrograph.excluded, on_progress=progress
             )
+            if picker.probability_maps is not None:
+                path = _map_path(picker.probability_maps, shorten(name))
+                write_micrograph(path, probability_map, picker.pixel_size)
             particles = imaged.positions(probability_map)
             centres = particles.centres
             coordinates.append(micrograph.original_coordinates(centres))
@@ -234,7 +255,7 @@ def _picked(
             shapes += [micrograph.original_shape] * len(centres)
     pixel_size = picker.pixel_sizes.common
     assert pixel_size is not None
-    binning = (picker.preparation.pixel_size or pixel_size) / pixel_size
+    binning = picker.pixel_size / pixel_size
     return PickedParticles(
         micrograph_names=names,
         coordinates=np.concatenate(coordinates),
@@ -247,3 +268,28 @@ def _picked(
         box=round(size * binning),
         optics=listed.optics,
     )
+
+
+def check_maps(folder: Path) -> None:
+    """Make, before any picking, the folder that maps of probabilities go to.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder, in one that exists.
+
+    Raises
+    ------
+    InputError
+        If it cannot be made.
+    """
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        wanted = "a folder, or a name for one in a folder that exists"
+        raise expected(folder, wanted, error.strerror or error) from error
+
+
+def _map_path(folder: Path, name: str) -> Path:
+    """File of the map of probabilities of a micrograph."""
+    return folder / f"{name.replace('/', '_')}_probability.mrc"

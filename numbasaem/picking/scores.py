@@ -1,4 +1,4 @@
-"""How good picks are: the measures of section IV-B, and recall and precision."""
+"""How good picks are: the measures of section IV-B, recall, precision, calibration."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numbasaem.errors import expected
 from numbasaem.observations.patch_positions import is_empty
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -23,6 +23,32 @@ class Match(NamedTuple):
 
     recall: float
     precision: float
+
+
+class CalibrationBin(NamedTuple):
+    """Picks of about the same probability, and how many of them are right.
+
+    Attributes
+    ----------
+    lowest, highest : float
+        Bounds of their probabilities.
+    n_picks : int
+        How many there are.
+    mean_probability : float
+        Share of them that should be right.
+    share_right : float
+        Share of them that is.
+    deviation : float
+        Standard deviation of that share by chance, were each pick right with its own
+        probability.
+    """
+
+    lowest: float
+    highest: float
+    n_picks: int
+    mean_probability: float
+    share_right: float
+    deviation: float
 
 
 def true_patch_shifts(
@@ -149,41 +175,104 @@ def match_picks(found: ArrayLike, true: ArrayLike, tolerance_px: float) -> Match
     Match
         From as many matches as can be made.
     """
+    right = right_picks(found, true, tolerance_px)
+    return match_of(right, len(np.reshape(true, (-1, 2))))
+
+
+def right_picks(
+    found: ArrayLike, true: ArrayLike, tolerance_px: float
+) -> NDArray[np.bool_]:
+    """Which picks are right, each matched with a particle of its own.
+
+    Parameters
+    ----------
+    found, true, tolerance_px
+        As in :func:`match_picks`.
+
+    Returns
+    -------
+    bool, shape (n_picks,)
+        As many as can be right at once.
+    """
     picks, particles = (
         np.asarray(centres, dtype=np.float64).reshape(-1, 2)
         for centres in (found, true)
     )
-    n_matches = _n_matches(picks, particles, tolerance_px)
-    return _match(n_matches, len(picks), len(particles))
+    near = cKDTree(picks).sparse_distance_matrix(
+        cKDTree(particles), tolerance_px, output_type="ndarray"
+    )
+    if len(near) == 0:
+        return np.zeros(len(picks), bool)
+    pairs = csr_array(
+        (np.ones(len(near)), (near["i"], near["j"])),
+        shape=(len(picks), len(particles)),
+    )
+    return np.asarray(maximum_bipartite_matching(pairs, perm_type="column") >= 0)
 
 
-def match_by_micrograph(
-    picks: Mapping[str, NDArray[np.float64]],
-    particles: Mapping[str, NDArray[np.float64]],
-    tolerance_px: float,
-) -> Match:
-    """Recall and precision of the picks of several micrographs.
+def match_of(right: NDArray[np.bool_], n_particles: int) -> Match:
+    """Recall and precision of judged picks.
 
     Parameters
     ----------
-    picks, particles : mapping of str to float64 arrays, shape (n, 2)
-        Centres (y, x) by the micrograph's name, pixels.
-    tolerance_px : float
-        Largest Euclidean distance of a match, pixels.
+    right : bool, shape (n_picks,)
+        Whether each is right.
+    n_particles : int
+        Number of particles that there are.
 
     Returns
     -------
     Match
-        Over all micrographs of either.
+        The two shares.
     """
-    nothing = np.empty((0, 2))
-    n_picks = sum(len(centres) for centres in picks.values())
-    n_particles = sum(len(centres) for centres in particles.values())
-    n_matches = sum(
-        _n_matches(centres, particles.get(name, nothing), tolerance_px)
-        for name, centres in picks.items()
+    n_right = int(right.sum())
+    return Match(
+        recall=n_right / n_particles if n_particles else float("nan"),
+        precision=n_right / len(right) if len(right) else float("nan"),
     )
-    return _match(n_matches, n_picks, n_particles)
+
+
+def calibration(
+    probability: ArrayLike, right: ArrayLike, n_bins: int = 10
+) -> list[CalibrationBin]:
+    """Compare the probabilities of picks with how many of them are right.
+
+    Parameters
+    ----------
+    probability : array, shape (n_picks,)
+        Stated probability that each is right.
+    right : array of bool, shape (n_picks,)
+        Whether it is.
+    n_bins : int
+        Number of bins, of equal width, that 0 to 1 is divided into.
+
+    Returns
+    -------
+    list of CalibrationBin
+        Bins that hold picks, from low to high; none if a probability is unknown or
+        outside 0 to 1.
+    """
+    stated = np.asarray(probability, dtype=np.float64)
+    is_right = np.asarray(right, dtype=bool)
+    if not ((stated >= 0) & (stated <= 1)).all():
+        return []
+    numbers = np.minimum((stated * n_bins).astype(np.intp), n_bins - 1)
+    bins = []
+    for number in np.unique(numbers):
+        inside = numbers == number
+        chances = stated[inside]
+        bins.append(
+            CalibrationBin(
+                lowest=float(number / n_bins),
+                highest=float((number + 1) / n_bins),
+                n_picks=len(chances),
+                mean_probability=float(chances.mean()),
+                share_right=float(is_right[inside].mean()),
+                deviation=float(np.sqrt((chances * (1 - chances)).sum()))
+                / len(chances),
+            )
+        )
+    return bins
 
 
 def _check_same_shape(
@@ -191,26 +280,3 @@ def _check_same_shape(
 ) -> None:
     if true.shape != found.shape:
         raise expected(name, f"shape {true.shape}", f"shape {found.shape}")
-
-
-def _n_matches(
-    picks: NDArray[np.float64], particles: NDArray[np.float64], tolerance_px: float
-) -> int:
-    """Largest number of pairs of a pick and a particle, each in one pair at most."""
-    near = cKDTree(picks).sparse_distance_matrix(
-        cKDTree(particles), tolerance_px, output_type="ndarray"
-    )
-    if len(near) == 0:
-        return 0
-    pairs = csr_array(
-        (np.ones(len(near)), (near["i"], near["j"])),
-        shape=(len(picks), len(particles)),
-    )
-    return int((maximum_bipartite_matching(pairs) >= 0).sum())
-
-
-def _match(n_matches: int, n_picks: int, n_particles: int) -> Match:
-    return Match(
-        recall=n_matches / n_particles if n_particles else float("nan"),
-        precision=n_matches / n_picks if n_picks else float("nan"),
-    )

@@ -4,27 +4,32 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from numbasaem.aliases import PathLike
 from numbasaem.errors import expected
 from numbasaem.io.coordinates import read_boxes, read_topaz, write_boxes, write_topaz
 from numbasaem.io.cryosparc import read_locations, write_locations
 from numbasaem.io.names import told_apart
-from numbasaem.io.relion import COORDINATES, read_particles, write_particles
+from numbasaem.io.relion import (
+    COORDINATES,
+    FIGURE_OF_MERIT,
+    read_particles,
+    write_particles,
+)
 from numbasaem.io.star import check_text
 from numbasaem.io.tiff import SUFFIXES as TIFF_SUFFIXES
 from numbasaem.io.tiff import read_tiff_shape
 from numbasaem.micrographs.sources import list_micrographs
 
-from .scores import Match, match_by_micrograph
+from .scores import CalibrationBin, calibration, match_of, right_picks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
-    import pandas as pd
     from numpy.typing import ArrayLike, NDArray
 
 SUFFIXES = (".star", ".box", ".txt", ".cs")
@@ -44,7 +49,8 @@ class PickedParticles:
     angles : float64, shape (n, 3)
         RELION's rot, tilt and psi of the likeliest view, degrees.
     probability : float64, shape (n,)
-        Figure of merit; see :class:`numbasaem.picking.algorithm.Picks`.
+        Figure of merit; see
+        :class:`numbasaem.observations.window_positions.Positions`.
     optics_groups : list of int, length n
         Row of `optics` of each particle's micrograph.
     micrograph_uids : list of int or None, length n
@@ -155,8 +161,27 @@ def write_picks(path: Path, picks: PickedParticles) -> None:
         )
 
 
-def match_tables(found: Path, true: Path, tolerance_px: float) -> Match:
-    """Recall and precision of a table of picks.
+class TableScores(NamedTuple):
+    """How good the picks of a table are.
+
+    Attributes
+    ----------
+    recall : float
+        Share of the particles that are found; nan of none.
+    precision : float
+        Share of the picks that are right; nan of none.
+    calibration : list of CalibrationBin
+        Picks by their probability, and how many of them are right; empty if the table
+        states no probabilities.
+    """
+
+    recall: float
+    precision: float
+    calibration: list[CalibrationBin]
+
+
+def match_tables(found: Path, true: Path, tolerance_px: float) -> TableScores:
+    """Recall, precision and calibration of a table of picks.
 
     Parameters
     ----------
@@ -169,7 +194,7 @@ def match_tables(found: Path, true: Path, tolerance_px: float) -> Match:
 
     Returns
     -------
-    Match
+    TableScores
         Over all micrographs of either table.
 
     Raises
@@ -189,12 +214,17 @@ def match_tables(found: Path, true: Path, tolerance_px: float) -> Match:
     elif particles.names is None:
         picks = _without_names(picks, particles)
     shorten = told_apart(picks.names or (), particles.names or ())
-    centres, true_centres = (
-        table.by_micrograph(shorten) for table in (picks, particles)
-    )
-    _refuse_ambiguous_names(picks, centres, true_centres)
-    _refuse_ambiguous_names(particles, true_centres, centres)
-    return match_by_micrograph(centres, true_centres, tolerance_px)
+    names, true_names = (table.short_names(shorten) for table in (picks, particles))
+    _refuse_ambiguous_names(picks, set(names), set(true_names))
+    _refuse_ambiguous_names(particles, set(true_names), set(names))
+    right = np.zeros(len(names), bool)
+    for name in set(names):
+        of_picks, of_particles = names == name, true_names == name
+        right[of_picks] = right_picks(
+            picks.centres[of_picks], particles.centres[of_particles], tolerance_px
+        )
+    match = match_of(right, len(true_names))
+    return TableScores(*match, calibration(picks.probability, right))
 
 
 def _as_topaz_counts(
@@ -239,35 +269,40 @@ def _heights(table: Path, names: Sequence[str]) -> list[int]:
 
 @dataclass(frozen=True)
 class _Table:
-    """Picks of a file: names of their micrographs, none in a .box, and centres."""
+    """Picks of a file: names of their micrographs, none in a .box, and centres.
+
+    Probabilities are nan where the file states none.
+    """
 
     path: Path
     names: list[str] | None
     centres: NDArray[np.float64]
+    probability: NDArray[np.float64]
 
-    def by_micrograph(
-        self, shorten: Callable[[str], str]
-    ) -> dict[str, NDArray[np.float64]]:
-        """Coordinates (n, 2) by the short name of the micrograph."""
+    def short_names(self, shorten: Callable[[str], str]) -> NDArray[np.object_]:
+        """Short name of the micrograph of each pick."""
         names = [""] * len(self.centres) if self.names is None else self.names
-        short = np.array([shorten(name) for name in names], dtype=object)
-        return {name: self.centres[short == name] for name in set(short)}
+        return np.array([shorten(name) for name in names], dtype=object)
 
 
 def _read(path: Path) -> _Table:
     suffix = path.suffix.lower()
     if suffix == ".box":
-        return _Table(path, None, read_boxes(path)[0])
+        centres = read_boxes(path)[0]
+        return _Table(path, None, centres, np.full(len(centres), np.nan))
     if suffix == ".txt":
-        names, centres, _ = read_topaz(path)
-        return _Table(path, names, centres)
+        return _Table(path, *read_topaz(path))
     if suffix == ".cs":
         return _Table(path, *read_locations(path))
     if suffix != ".star":
         raise expected(path, f"picks in {', '.join(SUFFIXES)}", f"the name {path.name}")
     table = read_particles(path).particles
     x, y = (table[column].to_numpy(np.float64) for column in COORDINATES)
-    return _Table(path, list(table["rlnMicrographName"]), np.stack([y, x], axis=1))
+    merit = np.full(len(table), np.nan)
+    if FIGURE_OF_MERIT in table:
+        merit = pd.to_numeric(table[FIGURE_OF_MERIT], errors="coerce").to_numpy(float)
+    names = list(table["rlnMicrographName"])
+    return _Table(path, names, np.stack([y, x], axis=1), merit)
 
 
 def _as_topaz(table: _Table) -> _Table:
