@@ -37,7 +37,7 @@ from numbasaem.observations.patch_positions import (
     most_probable_shifts,
     particle_centres,
 )
-from numbasaem.observations.shift_prior import uniform_shift_prior, visible_shifts
+from numbasaem.observations.shift_prior import uniform_shift_prior
 from numbasaem.observations.window_expectation import window_expectation
 from numbasaem.picking import files
 from numbasaem.picking.algorithm import likeliest_rotations, pick
@@ -789,9 +789,9 @@ def template_of(
     )
 
 
-@pytest.mark.parametrize("distance", [None, 4.5])
+@pytest.mark.parametrize(("distance", "reach"), [(None, 4), (4.5, 5)])
 def test_probability_map__in_tiles_as_in_one_piece(
-    distance: float | None, monkeypatch: pytest.MonkeyPatch
+    distance: float | None, reach: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sample = simulate(folded_chain(SIZE), size=SIZE, pixels=120, snr=2, ell_max=4)
     template, pixels = template_of(sample, distance), sample.micrographs[0][:, :97]
@@ -807,8 +807,8 @@ def test_probability_map__in_tiles_as_in_one_piece(
         template.volume_coefficients,
         template.views,
         template.noise_variance,
-        1 - visible_shifts(template.shift_prior).sum(),
-        least_distance=distance and 5,
+        1 - 0.6 * ((2 * reach - 1) / (2 * SIZE - 1)) ** 2,
+        least_distance=reach,
         mask=usable,
     )
     first = SIZE - 1 - SIZE // 2
@@ -862,20 +862,27 @@ def test_least_distance__in_prepared_pixels(data: Path, tmp_path: Path) -> None:
     assert template_of_run(small)[0].least_distance == 4
 
 
-def test_least_distance__of_a_run_of_patches(data: Path, tmp_path: Path) -> None:
-    """The prior of their neighbourhoods becomes that of smaller ones, as dense."""
-    near, far = (
-        template_of_run(
-            run_of_one_iteration(
-                data, tmp_path / f"{distance}", model="patch", least_distance=distance
-            )
-        )[0]
-        for distance in (4.0, None)
+def test_least_distance__tells_which_neighbourhoods_have_the_prior(
+    data: Path, tmp_path: Path
+) -> None:
+    for model, reach in (("patch", None), ("window", 4)):
+        run = run_of_one_iteration(
+            data, tmp_path / model, model=model, least_distance=4.0
+        )
+        template = template_of_run(run)[0]
+        assert template.least_distance == 4
+        assert template.prior_reach == reach
+
+
+def test_positions__of_particles_that_touch() -> None:
+    sample = simulate(
+        folded_chain(SIZE), size=SIZE, pixels=150, snr=5, ell_max=4, spacing="arbitrary"
     )
-    occupied, wanted = (
-        visible_shifts(template.shift_prior).sum() for template in (near, far)
-    )
-    assert occupied / wanted == pytest.approx((7 / (2 * SIZE - 1)) ** 2)
+    template = template_of(sample)
+    particles = template.positions(template.probability_map(sample.micrographs[0]))
+    match = match_picks(particles.centres, sample.coordinates[0], 1.5)
+    assert match.recall > 0.8
+    assert match.precision > 0.8
 
 
 def test_positions__keep_the_least_distance() -> None:

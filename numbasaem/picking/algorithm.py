@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-_BOXES_AT_ONCE = 8192
+_BOXES_AT_ONCE = 2048
 """Number of particles whose boxes are in memory together."""
 
 

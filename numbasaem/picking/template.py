@@ -42,8 +42,14 @@ if TYPE_CHECKING:
 
 _ELL_MAX = 10
 """Degree to which a map is expanded."""
-_N_ROTATIONS = 552
-"""Number of rotations in which a map is projected."""
+_N_ROTATIONS_OF_FIT = 552
+"""Number of rotations in which a map is projected for the fit to patches."""
+_N_ROTATIONS = 2000
+"""Number of rotations in which a map is sought.
+
+At SNR 3.5, of picks of 0.9 and more, 0.97 were right with 552, as their probabilities
+have it (0.999) with 2000.
+"""
 _MOST_PATCHES = 4096
 """Largest number of patches that contrast, prior and noise are fitted to."""
 _N_ITERATIONS = 10
@@ -74,9 +80,14 @@ class ParticleTemplate:
         Probability of each rotation; None is the uniform prior.
     least_distance : float or None
         Smallest distance of particles' centres along the axis where it is larger,
-        prepared pixels; None is L.
+        prepared pixels; None is L / 2. With L, particles that touch are lost: of such
+        ones, simulated at SNR 0.5, 0.37 were found in place of 0.79; of separated
+        ones as many.
     point_spread : float64, shape (2L - 1, 2L - 1), or None
         What the micrograph shows of a point; None is a point.
+    prior_reach : int or None
+        Distance to which the neighbourhoods of `shift_prior` reach; None is L, to which
+        those of patches do.
     """
 
     basis: VolumeBasis
@@ -87,6 +98,11 @@ class ParticleTemplate:
     rotation_prior: NDArray[np.float64] | None = None
     least_distance: float | None = None
     point_spread: NDArray[np.float64] | None = None
+    prior_reach: int | None = None
+
+    @property
+    def _distance(self) -> float:
+        return self.least_distance or self.basis.size / 2
 
     @cached_property
     def images(self) -> NDArray[np.float64]:
@@ -129,14 +145,14 @@ class ParticleTemplate:
         InputError
             If the micrograph is too small.
         """
+        reach = max(1, ceil(self._distance))
         hypotheses = Hypotheses(
             ViewProjections(_filled(self.basis), self.views, self._spreads),
             self.volume_coefficients,
-            self.shift_prior,
+            _prior_of(reach, self.shift_prior, self.prior_reach or self.basis.size),
             self.noise_variance,
             self.rotation_prior,
         )
-        reach = _reach(self.least_distance, self.basis.size)
         return position_posterior(
             pixels, hypotheses, reach, excluded, threads, on_progress
         )
@@ -157,8 +173,7 @@ class ParticleTemplate:
         """
         candidates = peaks(probability_map)
         centres, probability = candidates.centres, candidates.probability
-        distance = self.least_distance or self.basis.size / 2
-        kept = suppress_neighbours(centres, probability, distance)
+        kept = suppress_neighbours(centres, probability, self._distance)
         return Positions(centres[kept], probability[kept])
 
     def likeliest_rotations(
@@ -223,24 +238,22 @@ def template_of_run(folder: Path) -> tuple[ParticleTemplate, Settings]:
     """
     description, runs = load_checkpoint(folder / "run.h5")
     settings = Settings(**description["settings"])
-    size = settings.size
     if "full" not in runs:
         raise expected(folder, "a run past the search among starts", "none yet")
     state = runs["full"]
     stage = settings.schedule[state.stage]
     views = grid_of(state, settings)
     least_distance = _least_distance(settings, description["sources"][0])
-    shift_prior = state.shift_prior
-    if not observation_model(settings.model).keeps_distance:
-        shift_prior = _prior_at_distance(shift_prior, _reach(least_distance, size))
+    keeps_distance = observation_model(settings.model).keeps_distance
     template = ParticleTemplate(
-        basis=VolumeBasis(size, stage.ell_max),
+        basis=VolumeBasis(settings.size, stage.ell_max),
         volume_coefficients=state.volume_coefficients,
         views=views,
-        shift_prior=shift_prior,
+        shift_prior=state.shift_prior,
         noise_variance=state.noise_variance,
         rotation_prior=rotation_prior(state, views, settings),
         least_distance=least_distance,
+        prior_reach=ceil(least_distance) if keeps_distance and least_distance else None,
     )
     return template, settings
 
@@ -254,24 +267,18 @@ def _least_distance(settings: Settings, source: Mapping[str, Any]) -> float | No
     return settings.least_distance / pixel_size
 
 
-def _reach(least_distance: float | None, size: int) -> int:
-    """Distance in whole pixels from which two particles may both be."""
-    return size if least_distance is None else max(1, ceil(least_distance))
-
-
 def _filled(basis: VolumeBasis) -> VolumeBasis:
     """Same basis, without the degrees that have no function in a small box."""
     return VolumeBasis(basis.size, int(np.count_nonzero(basis.radial_counts)) - 1)
 
 
-def _prior_at_distance(
-    shift_prior: NDArray[np.float64], reach: int
+def _prior_of(
+    reach: int, shift_prior: NDArray[np.float64], prior_reach: int
 ) -> NDArray[np.float64]:
-    """Prior of neighbourhoods as densely filled as patches, which L pixels reach to."""
-    size = len(shift_prior) // 2
-    wider = ((2 * reach - 1) / (2 * size - 1)) ** 2
+    """Prior of neighbourhoods of another reach that particles fill as densely."""
+    wider = ((2 * reach - 1) / (2 * prior_reach - 1)) ** 2
     occupied = min(1.0, wider * float(visible_shifts(shift_prior).sum()))
-    return uniform_shift_prior(size, 1 - occupied)
+    return uniform_shift_prior(len(shift_prior) // 2, 1 - occupied)
 
 
 def template_of_map(
@@ -307,8 +314,8 @@ def template_of_map(
     volume_coefficients = basis.expand(cube)
     if not volume_coefficients.any():
         raise expected(where, "a map with signal", "zeros")
-    views = ViewGrid(_N_ROTATIONS)
-    images = ProjectionOperator(basis, views.rotations).project(volume_coefficients)
+    rotations = ViewGrid(_N_ROTATIONS_OF_FIT).rotations
+    images = ProjectionOperator(basis, rotations).project(volume_coefficients)
     chosen = np.random.default_rng(seed).permutation(len(patches))[:_MOST_PATCHES]
     fit, fit_of_negative = (_fitted(sign * images, patches[chosen]) for sign in (1, -1))
     if fit_of_negative.log_likelihood > fit.log_likelihood + _FAR_LIKELIER:
@@ -317,7 +324,7 @@ def template_of_map(
     return ParticleTemplate(
         basis=basis,
         volume_coefficients=fit.contrast * volume_coefficients,
-        views=views,
+        views=ViewGrid(_N_ROTATIONS),
         shift_prior=fit.shift_prior,
         noise_variance=fit.noise_variance,
     )
