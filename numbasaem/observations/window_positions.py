@@ -83,7 +83,7 @@ def position_posterior(
     Notes
     -----
     Past the edge pixels are taken to be zero, the mean of the noise, and particles may
-    stand there too. Simulated at SNR 0.5, 1 and 3.5, L = 11, this finds 0.61, 0.72 and
+    stand there too. At SNR 0.5, 1 and 3.5, L = reach = 11, this finds 0.61, 0.72 and
     0.79 of the particles that the edge cuts; without it none is found, and of the other
     picks fewer are right, 0.88 in place of 0.98 at SNR 3.5, since the whole windows
     beside a cut particle take it for theirs. A cut particle is less sure than it says:
