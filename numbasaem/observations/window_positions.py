@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from numbasaem.errors import expected
 
-from .window_data import window_e_step
+from .window_blocks import window_e_step
 from .window_tiles import region_of, tiles_of, whole_windows
 
 if TYPE_CHECKING:
