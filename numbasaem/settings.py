@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import re
 import tomllib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -23,16 +21,10 @@ from pydantic import (
 
 from numbasaem.aliases import PathLike
 from numbasaem.errors import expected
+from numbasaem.schedule import Stage, rotations_for, search_stage
 from numbasaem.setting_words import Shown, attributes, first_fault
 
 _POINT_GROUP = re.compile(r"(?:[CD][1-9][0-9]{0,2}|[TOI])")
-
-_SEARCH_ELL_MAX = 4
-_SEARCH_ITERATIONS = 10
-_PATCH_ROTATIONS, _PATCH_SEARCH_ROTATIONS = 552, 216
-"""Numbers of rotations of the patch model, in which each costs the same."""
-_MOST_ROTATIONS = 16_000
-"""Largest number of rotations that is not asked for: steps of 10 degrees."""
 
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {
@@ -50,29 +42,6 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 Batching = Literal["stochastic", "incremental", "online", "full"]
 """What becomes of the statistics of earlier minibatches."""
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One stage of frequency marching (section III-D).
-
-    Attributes
-    ----------
-    ell_max : int
-        Highest degree of the volume.
-    n_iterations : int
-        Most iterations, N_it of Algorithm 1.
-    n_rotations : int
-        Rotations that the posterior runs over.
-    step : float or None
-        The volume moves this many times the step of EM, in (0, 2); 1 is EM itself, None
-        adapts it as it goes.
-    """
-
-    ell_max: int
-    n_iterations: int
-    n_rotations: int
-    step: float | None = 1.0
 
 
 def check_symmetry(name: str) -> str:
@@ -406,17 +375,10 @@ class Settings(BaseModel):
     def rotations_per_stage(self) -> tuple[int, ...]:
         """About K of each stage of the march; it does not fall."""
         if self.rotations is None:
-            return tuple(self._rotations_for(degree) for degree in self.ell_max)
+            return tuple(rotations_for(self.model, degree) for degree in self.ell_max)
         if isinstance(self.rotations, int):
             return (self.rotations,) * len(self.ell_max)
         return self.rotations
-
-    def _rotations_for(self, degree: int) -> int:
-        """Rotations whose steps are half of what a degree can tell."""
-        if self.model == "patch":
-            return _PATCH_ROTATIONS
-        step = math.pi / (degree + 1)
-        return min(max(8, math.ceil(8 * math.pi**2 / step**3)), _MOST_ROTATIONS)
 
     @property
     def settings_that_decide_the_result(self) -> dict[str, Any]:
@@ -434,13 +396,7 @@ class Settings(BaseModel):
         )
         if self.starts == 1:
             return march
-        degree = min(_SEARCH_ELL_MAX, self.ell_max[0])
-        enough = self._rotations_for(degree)
-        if self.model == "patch":
-            enough = _PATCH_SEARCH_ROTATIONS
-        n_rotations = min(enough, march[0].n_rotations)
-        search = Stage(degree, _SEARCH_ITERATIONS, n_rotations, self.over_relaxation)
-        return (search, *march)
+        return (search_stage(self.model, march[0]), *march)
 
     @property
     def iterations_per_run(self) -> int:

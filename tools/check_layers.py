@@ -18,6 +18,7 @@ ROOMS = (
     "aliases",
     "errors",
     "random_streams",
+    "schedule",
     "setting_words",
     "settings",
     "kernels",

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from numbasaem.aliases import OnProgress
     from numbasaem.micrographs.preparation import InputShape
     from numbasaem.micrographs.reading import Input
-    from numbasaem.settings import Settings, Stage
+    from numbasaem.schedule import Stage
+    from numbasaem.settings import Settings
 
     from .protocol import ChangePixels, DataSet
 

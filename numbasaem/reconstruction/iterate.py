@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from numbasaem.observations.statistics import Statistics
     from numbasaem.projection.operator import ProjectionOperator
     from numbasaem.projection.view_projections import ViewProjections
-    from numbasaem.settings import Settings, Stage
+    from numbasaem.schedule import Stage
+    from numbasaem.settings import Settings
 
     from .state import RunState
 
