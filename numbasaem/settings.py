@@ -137,7 +137,7 @@ class Settings(BaseModel):
         "program, their steps are 180 / (degree + 1) degrees; patches have 552.",
     )
     batch_fraction: Annotated[
-        float | None, Shown(default="0.05, or 4000 patches if that is more")
+        float | None, Shown(default="0.05, or what 10,000 patches are worth")
     ] = Field(
         default=None,
         gt=0,

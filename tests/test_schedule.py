@@ -11,11 +11,12 @@ import pytest
 from numbasaem.observations.image_statistics import ImageStatistics
 from numbasaem.reconstruction.minibatches import (
     IncrementalBatches,
+    Minibatches,
     OnlineBatches,
     StochasticBatches,
     minibatches,
 )
-from numbasaem.settings import Batching
+from numbasaem.settings import Batching, Settings
 from tests.helpers import assert_same_statistics
 
 SCHEMES: list[Batching] = ["stochastic", "incremental", "online", "full"]
@@ -37,11 +38,19 @@ def statistics(chosen: np.ndarray) -> ImageStatistics:
     )
 
 
+def scheme(
+    batching: Batching, n_patches: int, fraction: float, seed: int = 0
+) -> Minibatches:
+    """Scheme of minibatches of a share of the patches."""
+    settings = Settings(size=5, batching=batching, batch_fraction=fraction, seed=seed)
+    return minibatches(settings, n_patches)
+
+
 assert_same = partial(assert_same_statistics, share=1e-12)
 
 
 def test_stochastic__draws_without_replacement() -> None:
-    batches = minibatches("stochastic", 100, 0.3, seed=0)
+    batches = scheme("stochastic", 100, 0.3)
     generator = np.random.default_rng(1)
     seen = np.zeros(100, int)
     for _ in range(40):
@@ -57,7 +66,7 @@ def test_stochastic__draws_without_replacement() -> None:
 
 
 def test_full__sees_every_patch_every_time() -> None:
-    batches = minibatches("full", 10, 0.05, seed=0)
+    batches = scheme("full", 10, 0.05)
     for _ in range(2):
         chosen = batches.choose(np.random.default_rng(1))
         np.testing.assert_array_equal(chosen, np.arange(10))
@@ -65,13 +74,13 @@ def test_full__sees_every_patch_every_time() -> None:
 
 @pytest.mark.parametrize("batching", SCHEMES)
 def test_minibatches__never_empty(batching: Batching) -> None:
-    batches = minibatches(batching, 3, 0.01, seed=0)
+    batches = scheme(batching, 3, 0.01)
     assert len(batches.choose(np.random.default_rng(1))) >= 1
 
 
 def test_minibatches__fraction_of_one_is_everything() -> None:
     for batching in SCHEMES:
-        batches = minibatches(batching, 7, 1.0, seed=0)
+        batches = scheme(batching, 7, 1.0)
         chosen = batches.choose(np.random.default_rng(1))
         np.testing.assert_array_equal(chosen, np.arange(7))
 
@@ -123,14 +132,11 @@ def test_online__same_statistics_stay() -> None:
 
 @pytest.mark.parametrize("batching", SCHEMES)
 def test_state__a_restored_run_goes_on_alike(batching: Batching) -> None:
-    def scheme(seed: int):
-        return minibatches(batching, 40, 0.25, seed=seed)
-
     generator = np.random.default_rng(2)
-    uninterrupted = scheme(0)
+    uninterrupted = scheme(batching, 40, 0.25)
     for _ in range(3):
         uninterrupted.combine(statistics(uninterrupted.choose(generator)))
-    resumed = scheme(1)
+    resumed = scheme(batching, 40, 0.25, seed=1)
     resumed.restore(uninterrupted.state())
     draws = np.random.default_rng(3), np.random.default_rng(3)
     for _ in range(5):
@@ -145,7 +151,7 @@ def test_state__a_restored_run_goes_on_alike(batching: Batching) -> None:
 
 def test_incremental__seed_deals_the_patches() -> None:
     first, again, other = (
-        minibatches("incremental", 40, 0.25, seed).choose(np.random.default_rng(9))
+        scheme("incremental", 40, 0.25, seed).choose(np.random.default_rng(9))
         for seed in (0, 0, 1)
     )
     np.testing.assert_array_equal(first, again)

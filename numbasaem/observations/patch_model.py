@@ -36,6 +36,8 @@ class PatchModel(ObservationModel):
 
     longest_step = 8.0
     held_iterations = 0
+    minibatch = 4000
+    """So many that every coefficient is seen from all sides."""
     brightest = None
     statistics = ImageStatistics
 

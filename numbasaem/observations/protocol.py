@@ -222,6 +222,8 @@ class ObservationModel(ABC):
     held_iterations : int
         Number of first iterations of a run that keep the first empty probability: under
         a volume that explains nothing, all patches look empty.
+    minibatch : int
+        Fewest patches that a minibatch is worth, unless the settings state its share.
     brightest : float or None
         Power of the projections that the prior of the volume expects, over that of the
         pixels; None is no prior, as in the paper.
@@ -234,6 +236,7 @@ class ObservationModel(ABC):
 
     longest_step: float
     held_iterations: int
+    minibatch: int
     brightest: float | None
     statistics: type[Statistics]
     keeps_distance: bool = False

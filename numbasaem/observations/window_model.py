@@ -46,6 +46,8 @@ class WindowModel(ObservationModel):
     0.923, ten steps of 1 to 0.984.
     """
     held_iterations = 5
+    minibatch = 10_000
+    """TRPV1 at SNR 0.5 came to a correlation of 0.965 so, with 4,000 to 0.935."""
     brightest = 10.0
     """Far above any particle's, so that it decides what no window tells, and no more.
 

@@ -106,13 +106,7 @@ def _iterations_of_stage(
     basis, grid = VolumeBasis(settings.size, stage.ell_max), grid_of(state, settings)
     views, operator = grid, data.projections(basis, grid)
     symmetric = invariant_volumes(basis, settings.symmetry)
-    batches = minibatches(
-        settings.batching,
-        len(data),
-        settings.batch_fraction,
-        settings.seed,
-        data.patches_each,
-    )
+    batches = minibatches(settings, len(data), data.patches_each)
     if state.minibatches:
         batches.restore(state.minibatches)
     while state.iteration < stage.n_iterations and not _stalled(state, settings):

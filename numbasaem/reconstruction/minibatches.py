@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from numbasaem.observations.models import observation_model
 from numbasaem.observations.statistics import Statistics
 from numbasaem.random_streams import Stream, random_stream
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from numbasaem.settings import Batching, Settings
+    from numbasaem.settings import Settings
 
-_SHARE, _FEWEST = 0.05, 4000
+_SHARE = 0.05
+"""Share of the patches that the paper's minibatches have."""
 
 
 class Minibatches(Protocol):
@@ -156,24 +158,16 @@ class IncrementalBatches:
 
 
 def minibatches(
-    batching: Batching,
-    n_patches: int,
-    fraction: float | None,
-    seed: int,
-    patches_each: float = 1.0,
+    settings: Settings, n_observations: int, patches_each: float = 1.0
 ) -> Minibatches:
-    """Make a scheme of minibatches by its name.
+    """Make the scheme of minibatches that a run's settings name.
 
     Parameters
     ----------
-    batching : {"stochastic", "incremental", "online", "full"}
-        Scheme; "full" sees every patch in every iteration.
-    n_patches : int
-        Number of all patches.
-    fraction : float or None
-        S, in (0, 1], or None; see :func:`minibatch_length`.
-    seed : int
-        Deals the patches to incremental blocks.
+    settings : Settings
+        Settings of the reconstruction: scheme, share and seed.
+    n_observations : int
+        Number of all observations of the run.
     patches_each : float
         Number of patches that an observation is worth.
 
@@ -182,34 +176,39 @@ def minibatches(
     Minibatches
         The scheme, at its beginning.
     """
-    n_chosen = minibatch_length(n_patches, fraction, patches_each)
-    if batching == "incremental":
-        dealer = random_stream(seed, Stream.BLOCKS)
-        return IncrementalBatches(n_patches, n_chosen, dealer)
-    if batching == "online":
-        return OnlineBatches(n_patches, n_chosen)
-    return StochasticBatches(n_patches, n_patches if batching == "full" else n_chosen)
+    length = n_chosen(settings, n_observations, patches_each)
+    if settings.batching == "incremental":
+        dealer = random_stream(settings.seed, Stream.BLOCKS)
+        return IncrementalBatches(n_observations, length, dealer)
+    if settings.batching == "online":
+        return OnlineBatches(n_observations, length)
+    return StochasticBatches(n_observations, length)
 
 
 def minibatch_length(
-    n_patches: int, fraction: float | None, patches_each: float = 1.0
+    n_observations: int,
+    fraction: float | None,
+    patches_each: float = 1.0,
+    fewest: int = 4000,
 ) -> int:
-    """Number of patches of a minibatch.
+    """Number of observations of a minibatch.
 
     Parameters
     ----------
-    n_patches : int
-        Number of all patches.
+    n_observations : int
+        Number of all observations.
     fraction : float or None
-        S, in (0, 1]. None is the paper's 0.05, but at least 4000 patches, if there are
-        as many: then every coefficient is seen from all sides.
+        S, in (0, 1]. None is the paper's 0.05, but at least `fewest` patches, if there
+        are as many.
     patches_each : float
         Number of patches that an observation is worth; above 1 for larger pieces.
+    fewest : int
+        Fewest patches.
 
     Returns
     -------
     int
-        floor(S n_patches), but at least one.
+        floor(S n_observations), but at least one.
 
     Examples
     --------
@@ -217,9 +216,9 @@ def minibatch_length(
     [1000, 4000, 15000]
     """
     if fraction is None:
-        fewest = math.ceil(_FEWEST / patches_each)
-        return max(int(_SHARE * n_patches), min(n_patches, fewest))
-    return max(1, int(fraction * n_patches))
+        least = math.ceil(fewest / patches_each)
+        return max(int(_SHARE * n_observations), min(n_observations, least))
+    return max(1, int(fraction * n_observations))
 
 
 def n_chosen(settings: Settings, n_observations: int, patches_each: float) -> int:
@@ -241,7 +240,9 @@ def n_chosen(settings: Settings, n_observations: int, patches_each: float) -> in
     """
     if settings.batching == "full":
         return n_observations
-    return minibatch_length(n_observations, settings.batch_fraction, patches_each)
+    fewest = observation_model(settings.model).minibatch
+    fraction = settings.batch_fraction
+    return minibatch_length(n_observations, fraction, patches_each, fewest)
 
 
 def n_kept(settings: Settings, n_observations: int, patches_each: float) -> int:
