@@ -78,7 +78,7 @@ def test_view_grid__refuses(n: object) -> None:
 # --- features ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("size", "ell_max"), [(7, 4), (8, 5), (11, 10)])
+@pytest.mark.parametrize(("size", "ell_max"), [(7, 4), (7, 10), (8, 5), (11, 10)])
 def test_features__make_up_the_projections(size: int, ell_max: int) -> None:
     basis, views = VolumeBasis(size, ell_max), ViewGrid(24)
     x = random_coefficients(basis)

@@ -147,7 +147,7 @@ class ParticleTemplate:
         """
         reach = max(1, ceil(self._distance))
         hypotheses = Hypotheses(
-            ViewProjections(_filled(self.basis), self.views, self._spreads),
+            ViewProjections(self.basis, self.views, self._spreads),
             self.volume_coefficients,
             _prior_of(reach, self.shift_prior, self.prior_reach or self.basis.size),
             self.noise_variance,
@@ -265,11 +265,6 @@ def _least_distance(settings: Settings, source: Mapping[str, Any]) -> float | No
     if settings.least_distance is None or pixel_size is None:
         return None
     return settings.least_distance / pixel_size
-
-
-def _filled(basis: VolumeBasis) -> VolumeBasis:
-    """Same basis, without the degrees that have no function in a small box."""
-    return VolumeBasis(basis.size, int(np.count_nonzero(basis.radial_counts)) - 1)
 
 
 def _prior_of(

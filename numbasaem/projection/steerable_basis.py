@@ -82,6 +82,8 @@ class SteerableBasis:
             ]
         parts = []
         for order, (cosines, sines, sharp) in enumerate(disc_profiles(functions)):
+            if len(cosines) == 0:
+                break  # nor are there functions of higher orders
             profiles = [
                 sharp
                 if of_group is None

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from numbasaem.errors import expected
 from numbasaem.geometry.wigner import real_wigner
@@ -104,7 +105,8 @@ class ViewProjections:
         """
         other = copy(self)
         other.views = views
-        other._wigner = real_wigner(views.view_rotations[::2], self.basis.ell_max)
+        with threadpool_limits(1):  # the same bits wherever they are made
+            other._wigner = real_wigner(views.view_rotations[::2], self.basis.ell_max)
         vars(other).pop("_waves", None)
         return other
 
