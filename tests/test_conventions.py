@@ -93,7 +93,7 @@ def both_hands(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Re
         lopsided(7), size=7, pixels=90, micrographs=2, snr=10, ell_max=3
     ).micrographs
     settings = Settings(
-        size=7, ell_max=(3,), iterations=(2,), rotations=24, starts=1, pixel_size=3.0
+        size=7, ell_max=(3,), iterations=(4,), rotations=96, starts=1, pixel_size=3.0
     )
     plain, flipped = (tmp_path_factory.mktemp(name) for name in ("plain", "flipped"))
     reconstruct(micrographs, settings, out=plain)

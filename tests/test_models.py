@@ -97,6 +97,7 @@ class CentredModel(PatchModel):
 
     longest_step = 1.8
     held_iterations = 5
+    brightest = 10.0
 
     def load(
         self, inputs: Sequence[Any], settings: Settings, *arguments: Any, **more: Any
@@ -129,7 +130,6 @@ def test_third_model__runs_through_the_unchanged_driver(
         iterations=(15, 15),
         rotations=150,
         starts=2,
-        batching="online",
         level=False,
     ).model_copy(update={"model": "centred"})
     plans: list[Plan] = []

@@ -33,7 +33,7 @@ def test_docstring__has_each_setting_with_its_meaning_and_default() -> None:
         assert lines[at + 1].strip() in field.description
     assert "size : int\n" in words
     assert "rotations : int or tuple of int or None, default: auto" in words
-    assert 'model : {"patch", "window"}, default: patch' in words
+    assert 'model : {"window", "patch"}, default: window' in words
     assert "mend : bool or None, default: with `particle_diameter`" in words
     assert max(map(len, lines)) <= 88
 

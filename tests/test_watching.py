@@ -79,7 +79,7 @@ def test_terminal__shows_plan_and_table(micrograph: Path, tmp_path: Path) -> Non
         ["reconstruct", str(micrograph), *out, *options.split()]
     )
     text = " ".join(lines)
-    assert lines[0].startswith("plan: 1 micrograph, 100 patches of 7 x 7 pixels")
+    assert lines[0].startswith("plan: 1 micrograph, 84 patches of 7 x 7 pixels")
     table = [line.split() for line in lines if line.split()[0] in ("full", "half2")]
     assert [row[0] for row in table[:3]] == ["full"] * 3
     # run, stage, of degree, iteration, likelihood, empty, noise, change, took
