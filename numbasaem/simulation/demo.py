@@ -20,7 +20,7 @@ from .files import simulate_to_folder
 from .settings import SimulationSettings
 
 SIMULATION = SimulationSettings(size=11, pixels=1496, snr=3.5)
-"""Settings of the input; with those below about two minutes on two cores."""
+"""Settings of the input; with those below half a minute on two cores."""
 RECONSTRUCTION = Settings(
     size=11,
     ell_max=(6, 8, 10),
