@@ -657,7 +657,7 @@ def test_shift_posterior__agrees_with_the_sums() -> None:
 
 def test_statistics__sum_needs_the_same_images() -> None:
     one = expectation(**problem(n_rotations=2))
-    with pytest.raises(InputError, match="statistics: expected [a-z_]+ of shape"):
+    with pytest.raises(InputError, match=r"statistics: expected [a-z_]+ of shape"):
         one + expectation(**problem(n_rotations=4))
     with pytest.raises(TypeError):
         one + 1  # type: ignore[operator]
