@@ -193,3 +193,19 @@ def test_command__model_window(sample: Simulation, tmp_path: Path) -> None:
     assert 'model = "window"' in (out / "settings.toml").read_text()
     for name in ("volume.mrc", "volume_half2.mrc", "fsc.star", "report.html"):
         assert (out / name).is_file()
+
+
+@pytest.mark.parametrize(
+    ("distance", "pixel_size", "words"),
+    [
+        (0.5, 1.0, "at least one pixel, 1 A, found 0.5 A"),
+        (900.0, 2.0, "at most the 190 pixels of a micrograph, found 450 pixels"),
+        (30.0, None, "a pixel size with it, such as `pixel_size`, found none"),
+    ],
+)
+def test_least_distance__is_one_of_the_micrograph(
+    sample: Simulation, distance: float, pixel_size: float | None, words: str
+) -> None:
+    settings = SETTINGS.changed(least_distance=distance, pixel_size=pixel_size)
+    with pytest.raises(InputError, match=f"least_distance: expected {words}"):
+        load_windows(sample.micrographs, settings, lambda *_: None)

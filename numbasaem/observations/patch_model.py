@@ -38,7 +38,7 @@ class PatchModel(ObservationModel):
     held_iterations = 0
     minibatch = 4000
     """So many that every coefficient is seen from all sides."""
-    brightest = None
+    brightest: float | None = None
     statistics = ImageStatistics
 
     def load(

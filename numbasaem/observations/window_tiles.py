@@ -55,7 +55,15 @@ def tiles_of(
     list of two slices
         Rows and columns of each tile's windows; of as many rows of tiles above the
         middle as below it, so that a micrograph has halves.
+
+    Raises
+    ------
+    InputError
+        If particles were to be farther apart than the micrograph is long.
     """
+    if reach > max(size, *shape):
+        wanted = f"at most the {max(shape)} pixels of a micrograph"
+        raise expected("least_distance", wanted, f"{reach} pixels")
     side = tile_windows(size, reach)
     n_rows, n_columns = (n - size + 1 for n in shape)
     rows = _divided(n_rows, 2 * -(-n_rows // (2 * side)))
