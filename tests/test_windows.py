@@ -78,13 +78,14 @@ def test_neighbourhood_sums__any_range(reach: int) -> None:
     exponent = generator.integers(0, 1000, (2, 20, 17)).astype(np.int32)
     significand = generator.random(exponent.shape)
     significand[:, 3:9, 2:13] = exponent[:, 3:9, 2:13] = 0
-    found = np.empty(exponent.shape, np.float32)
-    sums, exponents = np.empty(exponent.shape), np.empty(exponent.shape, np.int64)
-    neighbourhood_sums(reach, significand, exponent, sums, exponents, found)
     for region in range(2):
+        found = np.empty(exponent.shape[1:], np.float32)
+        sums, exponents = np.empty(found.shape), np.empty(found.shape, np.int64)
+        given = significand[region], exponent[region]
+        neighbourhood_sums(reach, *given, sums, exponents, found)
         values = significand[region] * 2.0 ** exponent[region]
         wanted = np.log2(1 + reference.neighbourhood_sums(reach, values))
-        np.testing.assert_allclose(found[region], wanted, rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(found, wanted, rtol=1e-6, atol=1e-6)
 
 
 # --- the whole step --------------------------------------------------------------

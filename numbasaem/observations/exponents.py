@@ -32,7 +32,7 @@ _STRONGEST = 10.0
 def refuse_large_exponents(
     where: str,
     strongest: float,
-    images: NDArray[np.float64],
+    template: float,
     noise_variance: float,
     empty_possible: bool = True,
 ) -> None:
@@ -44,8 +44,8 @@ def refuse_large_exponents(
         The arguments at fault, as the user knows them.
     strongest : float
         Largest norm of a patch, or of a window.
-    images : float64, shape (n_rotations, L, L)
-        Projections.
+    template : float
+        Largest norm of a projection.
     noise_variance : float
         sigma**2.
     empty_possible : bool
@@ -64,7 +64,6 @@ def refuse_large_exponents(
     patch may be empty, projections of more than twice its norm have no weight, however
     their exponents are rounded: in the middle of a run a volume may overshoot by far.
     """
-    template = math.sqrt(np.einsum("kij,kij->k", images, images).max())
     weighty = min(template, 2 * strongest) if empty_possible else template
     largest = weighty * (max(strongest, weighty) - weighty / 2) / noise_variance
     overflows = not template**2 / noise_variance <= _OVERFLOW  # NaN of squares, too

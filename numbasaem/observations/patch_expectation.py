@@ -259,7 +259,7 @@ class PatchExpectation:
         refuse_large_exponents(
             "patches and images",
             strongest_patch(self.patches),
-            self.images,
+            math.sqrt(np.einsum("kij,kij->k", self.images, self.images).max()),
             self.noise_variance,
             empty_possible=bool(self._empty.any()),
         )

@@ -298,11 +298,10 @@ class WindowExpectation:
         """Refuse pixels that are not finite or too bright for float32 log-weights."""
         if not np.isfinite(pixels).all():
             raise expected("micrograph", "finite pixels", "NaN or infinity")
-        strongest = np.sqrt(self._energies.max())
         refuse_large_exponents(
             "micrograph and images",
             strongest_window(pixels[np.newaxis], self.size),
-            np.array([[[strongest]]]),
+            math.sqrt(self._energies.max()),
             self.noise_variance,
         )
 
@@ -351,13 +350,11 @@ class WindowExpectation:
         self, significand: NDArray[np.float64], exponent: NDArray[np.int32]
     ) -> NDArray[np.float32]:
         """log2 of one plus the evidence in each window's neighbourhood."""
-        log2_sum = np.empty((1, *significand.shape), np.float32)
-        sums = np.empty(log2_sum.shape)
-        exponents = np.empty(log2_sum.shape, np.int64)
-        neighbourhood_sums(
-            self.reach, significand[None], exponent[None], sums, exponents, log2_sum
-        )
-        return np.asarray(log2_sum[0])
+        log2_sum = np.empty(significand.shape, np.float32)
+        sums = np.empty(significand.shape)
+        exponents = np.empty(significand.shape, np.int64)
+        neighbourhood_sums(self.reach, significand, exponent, sums, exponents, log2_sum)
+        return log2_sum
 
     def _weighed(
         self,

@@ -74,7 +74,7 @@ def neighbourhood_sums(size, significand, exponent, sums, exponents, log2_sum): 
     ----------
     size : int
         L, side of a window.
-    significand : float32, shape (n_regions, rows, columns)
+    significand : float64, shape (rows, columns)
         Evidence of each window over 2**exponent, at least 0.
     exponent : int32, shape of `significand`
         Exponents of at least 0, and 0 where the evidence is 0.
@@ -94,29 +94,27 @@ def neighbourhood_sums(size, significand, exponent, sums, exponents, log2_sum): 
     are at least 0 and are taken relative to the largest, so that nothing cancels or
     overflows, whatever their range.
     """
-    n_regions, n_rows, n_columns = significand.shape
+    n_rows, n_columns = significand.shape
     powers = np.empty(_FARTHEST + 1)
     for step in range(_FARTHEST):
         powers[step] = math.ldexp(1.0, -step)
     powers[_FARTHEST] = 0.0
-    for line in prange(n_regions * n_rows):
-        region, y = line // n_rows, line % n_rows
+    for y in prange(n_rows):
         _add_line(
-            significand[region, y],
-            exponent[region, y],
+            significand[y],
+            exponent[y],
             size - 1,
             powers,
             np.empty((2, n_columns)),
             np.empty((2, n_columns), np.int64),
-            sums[region, y],
-            exponents[region, y],
+            sums[y],
+            exponents[y],
         )
-    for line in prange(n_regions * n_columns):
-        region, x = line // n_columns, line % n_columns
+    for x in prange(n_columns):
         value, highest = np.empty(n_rows), np.empty(n_rows, np.int64)
         _add_line(
-            np.ascontiguousarray(sums[region, :, x]),
-            np.ascontiguousarray(exponents[region, :, x]),
+            np.ascontiguousarray(sums[:, x]),
+            np.ascontiguousarray(exponents[:, x]),
             size - 1,
             powers,
             np.empty((2, n_rows)),
@@ -127,4 +125,4 @@ def neighbourhood_sums(size, significand, exponent, sums, exponents, log2_sum): 
         for y in range(n_rows):
             level = max(highest[y], 0)
             total = math.ldexp(value[y], highest[y] - level) + math.ldexp(1.0, -level)
-            log2_sum[region, y, x] = level + math.log2(total)
+            log2_sum[y, x] = level + math.log2(total)
