@@ -11,8 +11,8 @@ from scipy import ndimage
 
 from numbasaem.errors import expected
 
-from .window_blocks import window_e_step
-from .window_tiles import region_of, tiles_of, whole_windows
+from .window_blocks import place_of, window_e_step
+from .window_tiles import tiles_of, whole_windows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -103,14 +103,12 @@ def position_posterior(
     tiles = tiles_of(shown.shape, size, reach)
     for n_done, tile in enumerate(tiles, start=1):
         if whole[tile].any():
-            windows, covered = region_of(tile, (n_rows, n_columns), size, reach)
-            of_region = e_step.posterior(shown[covered], whole[windows], threads)
-            inside = tuple(
-                slice(part.start - around.start, part.stop - around.start)
-                for part, around in zip(tile, windows, strict=True)
+            place = place_of(tile, (n_rows, n_columns), size, reach)
+            of_region = e_step.posterior(
+                shown[place.pixels], whole[place.windows], threads
             )
             # Rounding may leave a sum of posteriors above one.
-            posterior[tile] = np.minimum(of_region[inside], np.float32(1))
+            posterior[tile] = np.minimum(of_region[place.inside], np.float32(1))
         if on_progress is not None:
             on_progress(n_done / len(tiles))
     # The first window with its centre on the micrograph, and as many as it has pixels.

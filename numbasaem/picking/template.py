@@ -110,6 +110,10 @@ class ParticleTemplate:
         operator = ProjectionOperator(self.basis, self.views.rotations, self._spreads)
         return operator.project(self.volume_coefficients)
 
+    @cached_property
+    def _projections(self) -> ViewProjections:
+        return ViewProjections(self.basis, self.views, self._spreads)
+
     @property
     def _spreads(self) -> NDArray[np.float64] | None:
         return None if self.point_spread is None else self.point_spread[np.newaxis]
@@ -147,7 +151,7 @@ class ParticleTemplate:
         """
         reach = max(1, ceil(self._distance))
         hypotheses = Hypotheses(
-            ViewProjections(self.basis, self.views, self._spreads),
+            self._projections,
             self.volume_coefficients,
             _prior_of(reach, self.shift_prior, self.prior_reach or self.basis.size),
             self.noise_variance,

@@ -7,6 +7,7 @@ seen along z.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import copy
 from functools import lru_cache
 
@@ -256,11 +257,7 @@ class ProjectionOperator:
             raise expected(
                 "coefficients", f"shape ({self.basis.n_coefficients},)", x.shape
             )
-        rotated = np.empty((self.n_rotations, x.size))
-        for wigner, block, turned in zip(
-            self._wigner, self.basis.blocks(x), self.basis.blocks(rotated), strict=True
-        ):
-            turned[:] = wigner @ block
+        rotated = rotated_coefficients(self.basis, self._wigner, x)
         size = self.basis.size
         views = [rotated @ image_basis.T for image_basis in self._image_bases]
         return np.concatenate(views).reshape(-1, size, size)
@@ -343,6 +340,35 @@ class ProjectionOperator:
             turned = turned.reshape(len(chosen), n_orders, n_pixels, n_radial)
             block[:] = turned.transpose(0, 2, 1, 3)
         return result
+
+
+def rotated_coefficients(
+    functions: BallFunctions,
+    wigner: Sequence[NDArray[np.float64]],
+    coefficients: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Coefficients of a volume in every orientation.
+
+    Parameters
+    ----------
+    functions : BallFunctions
+        Functions that span the volumes, M of them.
+    wigner : sequence of float64, shape (K, 2 ell + 1, 2 ell + 1)
+        Matrices of the orientations for each degree, as of :func:`real_wigner`.
+    coefficients : float64, shape (M,)
+        Those of the volume.
+
+    Returns
+    -------
+    float64, shape (K, M)
+        Those of the rotated volumes.
+    """
+    rotated = np.empty((len(wigner[0]), coefficients.size))
+    for matrices, block, turned in zip(
+        wigner, functions.blocks(coefficients), functions.blocks(rotated), strict=True
+    ):
+        turned[:] = matrices @ block
+    return rotated
 
 
 def operator_bytes(functions: BallFunctions, n_rotations: int, n_groups: int) -> int:

@@ -13,6 +13,7 @@ from threadpoolctl import threadpool_limits
 from numbasaem.errors import expected
 from numbasaem.geometry.wigner import real_wigner
 
+from .operator import rotated_coefficients
 from .steerable_basis import SteerableBasis
 
 if TYPE_CHECKING:
@@ -148,11 +149,7 @@ class ViewProjections:
         x = np.asarray(volume_coefficients, dtype=np.float64)
         if x.shape != (self.basis.n_coefficients,):
             raise expected("x", f"shape ({self.basis.n_coefficients},)", x.shape)
-        turned = np.empty((self.n_pairs, x.size))
-        for wigner, block, target in zip(
-            self._wigner, self.basis.blocks(x), self.basis.blocks(turned), strict=True
-        ):
-            target[:] = wigner @ block
+        turned = rotated_coefficients(self.basis, self._wigner, x)
         expansions = self.features.expansions
         return np.concatenate([turned @ expansions[g].T for g in self.groups])
 
