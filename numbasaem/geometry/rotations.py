@@ -16,8 +16,6 @@ from numbasaem.errors import expected
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-_STEP_OF_ONE = np.radians(246)
-"""Step of the grid of n rotations, times the cube root of n; radians."""
 _PHI = 2**0.5
 _PSI = 1.533751168755204288118041
 """Positive root of psi^4 = psi + 4, Alexa's choice to go with sqrt(2)."""
@@ -60,22 +58,6 @@ def rotation_grid(n: int) -> NDArray[np.float64]:
     check_number(n, at_least=1)
     s = np.arange(n, dtype=np.float64) + 0.5
     return _from_torus(s / n, 2 * np.pi * s / _PHI, 2 * np.pi * s / _PSI)
-
-
-def grid_step(n: int) -> float:
-    """Angle between a rotation of the grid and those next to it.
-
-    Parameters
-    ----------
-    n : int
-        Number of rotations of :func:`rotation_grid`, at least 1.
-
-    Returns
-    -------
-    float
-        Angle, radians.
-    """
-    return float(_STEP_OF_ONE / n ** (1 / 3))
 
 
 def random_rotations(n: int, generator: np.random.Generator) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""Constants that the kernels of both models share: routes, tiles, exponents."""
+"""Constants of the kernels: routes of the patch model, ranges of exponents."""
 
 from __future__ import annotations
 
@@ -17,8 +17,6 @@ Without smaller ones no product gets denormal.
 HEADROOM = 64.0
 """Powers of two by which an exponent may exceed its window's level: sums of such terms
 stay far below the largest float32."""
-TILE = 48
-"""Windows along a side of a tile; a multiple of those that are worked on at once."""
 
 
 def half_widths_of_disc(size: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""Fourier transforms in straight-line vector code, as both models use them.
+"""Fourier transforms in straight-line vector code.
 
 `lanes` images are transformed side by side. A vector holds the real or the imaginary
 part of the same pixel of all of them.
