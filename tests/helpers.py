@@ -152,14 +152,15 @@ def windows_in_pixels(
     empty = np.mean(np.maximum(1 - shown[whole], 0))
     mass, n_patches = weight.sum(axis=(0, 1)), whole.sum() / size**2
     gaussian = centres**2 / noise_variance + np.log(2 * np.pi * noise_variance)
-    composite = log_mixture[whole] / (2 * reach - 1) ** 2 - gaussian / 2
+    vacant = empty_prior * np.exp(-log_mixture[whole]) / (2 * reach - 1) ** 2
+    evidence = (weight.sum(axis=2)[whole] + vacant) * log_mixture[whole]
     occupied = (1 - empty) * mass / mass.sum()
     statistics = ImageStatistics(
         visible_weight=np.ones_like(sums) * mass[:, None, None],
         weighted_patch=sums,
         shift_mass=n_patches * uniform_shift_prior(size, float(empty)),
         rotation_mass=n_patches * (occupied + empty * views),
-        log_likelihood=float(composite.sum()),
+        log_likelihood=float((evidence - gaussian / 2).sum()),
         patch_energy=float(np.sum(centres**2)),
         n_patches=n_patches,
     )

@@ -162,7 +162,7 @@ def test_likelihood__right_as_far_as_it_may_be_steep() -> None:
     centres = given["micrograph"][half : half + SIZE, half : half + SIZE].astype(float)
     gaussian = np.square(centres).sum() / variance
     gaussian += SIZE**2 * np.log(2 * np.pi * variance)
-    wanted = SIZE**2 * (evidence + prior) / (2 * SIZE - 1) ** 2 - gaussian / 2
+    wanted = evidence + prior - gaussian / 2
     assert found.log_likelihood == pytest.approx(wanted, abs=2 * TOLERANCE)
     assert positions[1, 2] == pytest.approx(1, abs=1e-6)
     with pytest.raises(
@@ -192,6 +192,23 @@ def test_likelihood__right_as_far_as_it_may_be_steep() -> None:
 def test_bad_input__told(change: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         window_expectation(**problem() | change)
+
+
+def test_evidence__is_that_of_the_map_off_its_centre() -> None:
+    # Wide empty boxes about small particles, whose map may stand anywhere in the box.
+    size, views = 11, ViewGrid(200)
+    basis = VolumeBasis(size, 6)
+    chain = np.pad(folded_chain(7), 2)
+    sample = simulate(chain, size=size, pixels=256, snr=0.5, ell_max=6)
+    evidence = []
+    for offset in (0, 1, 2):
+        x = basis.expand(np.roll(chain, offset, axis=0))
+        stats, _ = window_expectation(
+            sample.micrographs[0], basis, x, views, sample.noise_variance, 0.5
+        )
+        evidence.append(stats.evidence / stats.n_patches)
+    assert evidence[0] > 1
+    assert evidence[1:] == pytest.approx([evidence[0]] * 2, rel=0.02)
 
 
 def test_full_passes__objective_does_not_fall() -> None:

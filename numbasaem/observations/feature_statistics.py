@@ -26,7 +26,7 @@ _MATRIX_BYTES = 32_000_000
 class FeatureStatistics(Statistics):
     """Sufficient statistics of a set of windows, as features.
 
-    `log_likelihood` is the composite one of all windows, and `patch_energy` the sum
+    `log_likelihood` counts each particle where it stands, and `patch_energy` the sum
     over them of the square of their central pixel; all visible shifts are alike.
 
     Attributes
