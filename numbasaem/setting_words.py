@@ -135,6 +135,4 @@ def _kind(annotation: Any) -> str:
 
 def _default(field: FieldInfo) -> str:
     """Put the default of a setting into words, after its type."""
-    if field.is_required():
-        return ""
     return f", default: {shown(field).default or field.default}"

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import tomllib
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import tomli_w
@@ -19,12 +16,14 @@ from pydantic import (
     model_validator,
 )
 
-from numbasaem.aliases import PathLike
 from numbasaem.errors import expected
 from numbasaem.schedule import Stage, rotations_for, search_stage
+from numbasaem.setting_checks import (
+    check_size,
+    check_symmetry,
+    contrast_in_place_of_invert,
+)
 from numbasaem.setting_words import Shown, attributes, first_fault
-
-_POINT_GROUP = re.compile(r"(?:[CD][1-9][0-9]{0,2}|[TOI])")
 
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {
@@ -44,30 +43,6 @@ Batching = Literal["stochastic", "incremental", "online", "full"]
 """What becomes of the statistics of earlier minibatches."""
 
 
-def check_symmetry(name: str) -> str:
-    """Check the name of a point group.
-
-    Parameters
-    ----------
-    name : str
-        Schoenflies symbol in either case.
-
-    Returns
-    -------
-    str
-        The symbol in upper case.
-
-    Raises
-    ------
-    InputError
-        If it is not Cn, Dn, T, O or I.
-    """
-    symbol = name.upper()
-    if not _POINT_GROUP.fullmatch(symbol):
-        raise expected("symmetry", "C1, Cn, Dn, T, O or I", name)
-    return symbol
-
-
 def _one_or_each(value: object) -> Literal["one", "each"]:
     """Tell one number for all stages from a number for each."""
     return "each" if isinstance(value, tuple | list) else "one"
@@ -83,6 +58,11 @@ _OneOrEach = Annotated[
 _PointGroup = Annotated[str, AfterValidator(check_symmetry)]
 _RAW_ONLY = Shown(default="with `particle_diameter`")
 """Default of what is done to raw micrographs alone."""
+if TYPE_CHECKING:  # what a run computes with has a size
+    _Size = int
+else:
+    _Size = int | None
+_NO_SIZE: Any = None
 
 
 class Settings(BaseModel):
@@ -108,10 +88,13 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    size: int = Field(
-        ge=5,
-        description="L, side of a patch, a projection and the volume, pixels; at least "
-        "5.",
+    size: Annotated[_Size, Shown(metavar="L", default="from `particle_diameter`")] = (
+        Field(
+            default=_NO_SIZE,
+            ge=5,
+            description="L, side of a patch, a projection and the volume, pixels; at "
+            "least 5. Left out, 13 for a first look, or what `resolution` takes.",
+        )
     )
     model: Literal["window", "patch"] = Field(
         default="window",
@@ -199,10 +182,14 @@ class Settings(BaseModel):
         description="Most memory to take, 10**9 bytes: on fewer threads if need be, "
         "and what does not fit is refused before work begins.",
     )
-    invert: bool = Field(
-        default=False,
-        description="Change the contrast of the micrographs: particles darker than ice "
-        "become bright.",
+    contrast: Annotated[
+        Literal["auto", "bright", "dark"] | None,
+        Shown(default="auto with `particle_diameter`"),
+    ] = Field(
+        default=None,
+        description="Whether particles are brighter or darker than ice in the "
+        "micrographs: bright if left out without `particle_diameter`; auto tries both "
+        "and keeps the likelier.",
     )
     pixel_size: Annotated[
         float | None, Shown(metavar="A", default="from the files")
@@ -218,6 +205,14 @@ class Settings(BaseModel):
         allow_inf_nan=False,
         description="Longest extent of the particle, angstrom: raw micrographs are "
         "downsampled until it fits `size`, and prepared.",
+    )
+    resolution: Annotated[
+        float | None, Shown(metavar="A", default="that of a first look")
+    ] = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Resolution to aim at, angstrom, in place of `size`: two pixels.",
     )
     least_distance: Annotated[
         float | None, Shown(metavar="A", default="`size` pixels")
@@ -355,6 +350,18 @@ class Settings(BaseModel):
         """
         return Settings(**(self.model_dump() | values))
 
+    @model_validator(mode="before")
+    @classmethod
+    def _one_name_of_the_contrast(cls, values: Any) -> Any:
+        is_by_name = isinstance(values, dict)
+        return contrast_in_place_of_invert(values) if is_by_name else values
+
+    @model_validator(mode="after")
+    def _one_way_to_a_size(self) -> Settings:
+        size = self.size if self.has_size else None
+        check_size(size, self.particle_diameter, self.resolution)
+        return self
+
     @model_validator(mode="after")
     def _one_count_a_stage(self) -> Settings:
         if not self.ell_max:
@@ -372,6 +379,18 @@ class Settings(BaseModel):
         return self
 
     @property
+    def has_size(self) -> bool:
+        """Whether `size` is given."""
+        return self.size is not None
+
+    @property
+    def contrast_or_default(self) -> Literal["auto", "bright", "dark"]:
+        """Contrast that is asked for, if only by leaving it out."""
+        if self.contrast is not None:
+            return self.contrast
+        return "bright" if self.particle_diameter is None else "auto"
+
+    @property
     def rotations_per_stage(self) -> tuple[int, ...]:
         """About K of each stage of the march; it does not fall."""
         if self.rotations is None:
@@ -383,7 +402,8 @@ class Settings(BaseModel):
     @property
     def settings_that_decide_the_result(self) -> dict[str, Any]:
         """All but those that decide only how it is computed, as JSON can hold them."""
-        return self.model_dump(mode="json", exclude={"threads", "max_memory"})
+        values = self.model_dump(mode="json", exclude={"threads", "max_memory"})
+        return values | {"contrast": self.contrast_or_default}
 
     @property
     def schedule(self) -> tuple[Stage, ...]:
@@ -407,34 +427,6 @@ class Settings(BaseModel):
     def to_toml(self) -> str:
         """Write all settings but those that are left to the program, as TOML."""
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
-
-
-def read_settings(path: PathLike) -> dict[str, Any]:
-    """Read settings from a TOML file, such as the one beside each result.
-
-    Parameters
-    ----------
-    path : path-like
-        The file; its names are those of :class:`Settings`.
-
-    Returns
-    -------
-    dict
-        Values by name, to be given to :class:`Settings`, which checks them.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be read, is no TOML or has a name that is no setting.
-    """
-    try:
-        values = tomllib.loads(Path(path).read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise expected(path, "settings in TOML", error) from error
-    unknown = sorted(set(values) - set(Settings.model_fields))
-    if unknown:
-        raise expected(path, "names of settings", ", ".join(unknown))
-    return values
 
 
 Settings.__doc__ = f"{Settings.__doc__}".replace(

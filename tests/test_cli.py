@@ -23,7 +23,7 @@ from numbasaem.io.mrc import write_micrograph, write_volume
 from numbasaem.io.relion import ANGLES, read_particles
 from numbasaem.picking.scores import match_picks
 from numbasaem.reconstruction.checkpoint import load_checkpoint
-from numbasaem.settings import read_settings
+from numbasaem.settings_file import read_settings
 from numbasaem.simulation import demo
 from numbasaem.volume.phantom import folded_chain
 

@@ -208,7 +208,7 @@ def test_settings(given_: dict[str, Any]) -> None:
         assert Settings(**made.model_dump(mode="json")) == made
 
 
-FLAGS = ("halves", "invert")
+FLAGS = ("halves",)
 OPTIONS = [
     "--" + name.replace("_", "-") for name in Settings.model_fields if name not in FLAGS
 ]

@@ -95,7 +95,7 @@ def test_options__each_form(asked: list[Settings]) -> None:
             seed=3,
             noise_variance=0.5,
             halves=False,
-            invert=True,
+            contrast="dark",
             ctf=True,
             whiten=True,
             level=False,
@@ -151,7 +151,10 @@ RECONSTRUCT = "reconstruct noise.mrc --out new --size 7 "
 @pytest.mark.parametrize(
     ("command", "line"),
     [
-        ("reconstruct noise.mrc --out new", "--size: expected a value, found none"),
+        (
+            "reconstruct noise.mrc --out new",
+            "--size: expected a value, or --particle-diameter, found none",
+        ),
         (RECONSTRUCT + "--size 3", "--size: expected at least 5, found 3"),
         (RECONSTRUCT + "--size x", "--size: expected a whole number, found 'x'"),
         (RECONSTRUCT + "--max-memory 0.001", "--max-memory: expected at least 0."),

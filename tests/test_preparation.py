@@ -248,7 +248,7 @@ def test_contaminated__is_excluded() -> None:
 def test_preparation_of__a_particle_that_fits() -> None:
     plain = preparation_of(Settings(size=11))
     assert plain == Preparation(11)
-    raw = preparation_of(Settings(size=11, particle_diameter=90.0, invert=True))
+    raw = preparation_of(Settings(size=11, particle_diameter=90.0, contrast="dark"))
     assert raw == Preparation(11, 10.0, True, True, True, True, True, True)
     some = Settings(size=11, particle_diameter=90, flatten=False, level=False)
     assert preparation_of(some) == Preparation(

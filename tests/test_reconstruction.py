@@ -327,7 +327,7 @@ def test_refused__a_folder_with_a_run(micrographs, finished: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("rotations", 30), ("iterations", (2, 3)), ("seed", 4), ("invert", True)],
+    [("rotations", 30), ("iterations", (2, 3)), ("seed", 4), ("contrast", "dark")],
 )
 def test_refused__resuming_with_other_settings(
     micrographs, finished: Path, name: str, value: object

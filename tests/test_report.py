@@ -240,7 +240,7 @@ def test_report__points_out_what_is_wrong(copy: Path) -> None:
     finished = read_record(copy)
     negative = replace(finished, volume=-np.abs(finished.volume), fsc=None)
     words = " ".join(negative.warnings)
-    assert "`invert=True`" in words
+    assert "`contrast=dark`" in words
     assert "no half maps" in words
 
 

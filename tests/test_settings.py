@@ -31,7 +31,7 @@ def test_docstring__has_each_setting_with_its_meaning_and_default() -> None:
         (at,) = (n for n, line in enumerate(lines) if line.startswith(f"{name} : "))
         assert field.description
         assert lines[at + 1].strip() in field.description
-    assert "size : int\n" in words
+    assert "size : int or None, default: from `particle_diameter`" in words
     assert "rotations : int or tuple of int or None, default: auto" in words
     assert 'model : {"window", "patch"}, default: window' in words
     assert "mend : bool or None, default: with `particle_diameter`" in words
@@ -41,7 +41,7 @@ def test_docstring__has_each_setting_with_its_meaning_and_default() -> None:
 @pytest.mark.parametrize(
     ("values", "line"),
     [
-        ({}, "size: expected a value, found none"),
+        ({}, "size: expected a value, or `particle_diameter`, found none"),
         ({"size": 4}, "size: expected at least 5, found 4"),
         ({"size": 5.5}, "size: expected a whole number, found 5.5"),
         ({"size": 7, "sise": 8}, "settings: expected names of settings, found sise"),

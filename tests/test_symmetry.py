@@ -9,7 +9,8 @@ from scipy.spatial.transform import Rotation
 from numbasaem.assessment.alignment import evaluate_against
 from numbasaem.errors import InputError
 from numbasaem.reconstruction.driver import reconstruct
-from numbasaem.settings import Settings, check_symmetry
+from numbasaem.setting_checks import check_symmetry
+from numbasaem.settings import Settings
 from numbasaem.simulation.scene import simulate
 from numbasaem.volume.basis import VolumeBasis
 from numbasaem.volume.phantom import folded_chain

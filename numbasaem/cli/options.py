@@ -19,8 +19,10 @@ from typing import (
 
 import typer
 
+from numbasaem.setting_checks import contrast_in_place_of_invert
 from numbasaem.setting_words import shown
-from numbasaem.settings import PRESETS, Settings, read_settings
+from numbasaem.settings import PRESETS, Settings
+from numbasaem.settings_file import read_settings
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -55,6 +57,7 @@ _Preset = Annotated[
         help="Settings that go together; those of --settings and other options win."
     ),
 ]
+_Invert = Annotated[bool, typer.Option("--invert", help="The same as --contrast dark.")]
 _STATED = ("COMMANDLINE", "ENVIRONMENT")
 
 
@@ -78,6 +81,7 @@ def takes_settings(command: Callable[..., None]) -> Callable[..., None]:
         context: typer.Context,
         preset: str | None,
         settings_file: Path | None,
+        invert: bool,
         **values: Any,
     ) -> None:
         parsed = {name: values.pop(name) for name in fields}
@@ -86,6 +90,8 @@ def takes_settings(command: Callable[..., None]) -> Callable[..., None]:
             for name, field in fields.items()
             if getattr(context.get_parameter_source(name), "name", None) in _STATED
         }
+        if invert:
+            stated = contrast_in_place_of_invert(stated | {"invert": True})
         known = {} if preset is None else PRESETS[preset]
         from_file = {} if settings_file is None else read_settings(settings_file)
         command(settings=Settings(**known | from_file | stated), **values)
@@ -106,6 +112,7 @@ def _parameters(command: Callable[..., None]) -> Iterator[inspect.Parameter]:
                 yield _option(name, field)
             yield _keyword("preset", _Preset, None)
             yield _keyword("settings_file", _SettingsFile, None)
+            yield _keyword("invert", _Invert, False)
         else:
             yield parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
 
@@ -120,9 +127,6 @@ def _keyword(
 def _option(name: str, field: FieldInfo) -> inspect.Parameter:
     """Option for a setting."""
     look, default = shown(field), field.default
-    words = _of_options(f"{field.description}")
-    if field.is_required():
-        default, words = None, f"{words} Here or in --settings."
     if default is None and look.none is not None:
         default = look.none
     elif isinstance(default, tuple):
@@ -132,7 +136,7 @@ def _option(name: str, field: FieldInfo) -> inspect.Parameter:
     option = typer.Option(
         *([_flag(name)] if default is False else []),
         metavar=look.metavar,
-        help=words,
+        help=_of_options(f"{field.description}"),
         show_default=True
         if look.default is None or default is not None
         else _of_options(look.default),

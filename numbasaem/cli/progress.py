@@ -22,6 +22,7 @@ from rich.progress import (
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from numbasaem.reconstruction.contrast import Contrast
     from numbasaem.reconstruction.plan import Plan
     from numbasaem.reconstruction.state import Iteration
 
@@ -44,8 +45,8 @@ _HEADER = (
 class ProgressDisplay:
     """Show how far a long command is, its results so far and the time left.
 
-    Use as a context manager; hand :meth:`plan`, :meth:`step` and :meth:`iteration` to
-    the functions that report.
+    Use as a context manager; hand :meth:`contrast`, :meth:`plan`, :meth:`step` and
+    :meth:`iteration` to the functions that report.
     """
 
     def __init__(self) -> None:
@@ -92,8 +93,12 @@ class ProgressDisplay:
         if self._live is not None:
             self._live.stop()
 
+    def contrast(self, contrast: Contrast) -> None:
+        """Report the contrast that was found."""
+        self._print(f"contrast: {contrast}")
+
     def plan(self, plan: Plan) -> None:
-        """Report name will be done, before it is."""
+        """Report what will be done, before it is."""
         self._print(f"plan: {plan}")
 
     def step(self, name: str, fraction: float) -> None:

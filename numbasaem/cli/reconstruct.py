@@ -87,6 +87,7 @@ def command(
                     out=out,
                     resume=resume,
                     flip_hand=flip_hand,
+                    on_contrast=display.contrast,
                     on_plan=display.plan,
                     on_iteration=report,
                     on_progress=display.step,
@@ -98,7 +99,8 @@ def command(
         output.print_json(_record(result, out))
     else:
         _print(result, out)
-    _point_out_the_contrast(result, out)
+    if settings.contrast_or_default != "auto":
+        _point_out_the_contrast(result, out)
     if write_report:
         output.write_report(out, as_json)
     if picks is not None:
@@ -167,13 +169,15 @@ def _print(result: Result, out: Path) -> None:
 
 
 def _point_out_the_contrast(result: Result, out: Path) -> None:
-    """Say on standard error that particles may have been taken for dark."""
+    """Say on standard error that the contrast that was given may be the wrong one."""
     from numbasaem.assessment.fsc import is_mostly_negative
+    from numbasaem.reconstruction.contrast import other_contrast
 
     if is_mostly_negative(result.volume):
+        other = other_contrast(result.settings)
         typer.echo(
-            f"{out / 'volume.mrc'}: mostly negative; if particles are dark in the "
-            "micrographs, run again with --invert",
+            f"{out / 'volume.mrc'}: mostly negative; if particles are {other} in the "
+            f"micrographs, run again with --contrast {other}",
             err=True,
         )
 

@@ -56,6 +56,7 @@ from .excluded_areas import (
     spread_of_noise,
 )
 from .fourier_crop import fourier_crop
+from .sizes import molecule_pixels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,8 +74,6 @@ _FAINTEST = 1e-15
 
 The largest is the inverse of it.
 """
-_RINGING = 1
-"""Pixels of the disc's diameter left free, half on either side, for ringing."""
 _WIDTH_IN_DEVIATIONS = 2 * np.sqrt(2 * np.log(2))
 """Width of a Gaussian at half its height."""
 _CTF_BYTES, _WHITENING_BYTES, _BOX_MEANS_BYTES = 32, 16, 12
@@ -299,23 +298,22 @@ def preparation_of(settings: Settings) -> Preparation:
     Parameters
     ----------
     settings : Settings
-        Settings of a reconstruction.
+        Settings of a reconstruction, with a size.
 
     Returns
     -------
     Preparation
         Preparation with every step decided. The particle's diameter becomes
-        ``2 * (size // 2) - 1`` prepared pixels: that of the disc in a patch, less one
-        pixel for the ringing at its rim.
+        :func:`~numbasaem.micrographs.sizes.molecule_pixels` prepared pixels.
     """
     diameter = settings.particle_diameter
     raw = diameter is not None
-    pixels = 2 * (settings.size // 2) - _RINGING
+    pixels = molecule_pixels(settings.size)
     return Preparation(
         size=settings.size,
         pixel_size=None if diameter is None else diameter / pixels,
         mend=raw if settings.mend is None else settings.mend,
-        invert=settings.invert,
+        invert=settings.contrast == "dark",
         flatten=raw if settings.flatten is None else settings.flatten,
         clean=raw if settings.clean is None else settings.clean,
         level=settings.level,

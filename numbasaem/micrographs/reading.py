@@ -20,6 +20,7 @@ from .ctf import ContrastTransferFunction
 from .optics_groups import group_point_spreads
 from .pixel_sizes import PixelSizes, stated_pixel_size
 from .preparation import InputShape, Preparation, Prepared, preparation_of
+from .sizes import size_for
 from .sources import MicrographFile, list_micrographs
 
 if TYPE_CHECKING:
@@ -195,16 +196,55 @@ def input_shapes(inputs: Sequence[Input], settings: Settings) -> list[InputShape
         if isinstance(item, MicrographFile):
             where = str(item.path)
             _refuse_unknown_lens(item, preparation)
-            (count, *shape), in_header = item.header()
-            pixel_size = settings.pixel_size or stated_pixel_size(item, in_header)
+            count, *shape = item.header()[0]
         else:
             where, count, shape = _name(number), 1, list(np.shape(item))
             if len(shape) != 2:
                 raise expected(where, "a 2-D array", f"{len(shape)} dimensions")
-            pixel_size = settings.pixel_size
+        pixel_size = _pixel_size(item, settings)
         prepared = preparation.prepared_shape(where, tuple(shape), pixel_size)
         shapes.append(InputShape(count, tuple(shape), prepared))
     return shapes
+
+
+def _pixel_size(item: Input, settings: Settings) -> float | None:
+    """Angstrom per pixel of an input, as given or as its list or header states it."""
+    if settings.pixel_size is not None or not isinstance(item, MicrographFile):
+        return settings.pixel_size
+    return stated_pixel_size(item, item.header()[1])
+
+
+def with_size(settings: Settings, inputs: Sequence[Input]) -> Settings:
+    """Settings with a size, made of the particle's diameter where there is none.
+
+    Parameters
+    ----------
+    settings : Settings
+        Settings as the user gave them.
+    inputs : sequence of arrays and MicrographFile
+        As :func:`list_inputs` lists them; all have the pixel size of the first.
+
+    Returns
+    -------
+    Settings
+        The same, or with a size in place of the resolution.
+
+    Raises
+    ------
+    InputError
+        If the pixel size is unknown, or :func:`~numbasaem.micrographs.sizes.size_for`
+        refuses diameter or resolution.
+    """
+    diameter = settings.particle_diameter
+    if settings.has_size or diameter is None:
+        return settings
+    first = inputs[0]
+    pixel_size = _pixel_size(first, settings)
+    if pixel_size is None:
+        where = first.path if isinstance(first, MicrographFile) else _name(0)
+        raise expected(where, "a pixel size, or `pixel_size`", "none")
+    size = size_for(diameter, pixel_size, settings.resolution)
+    return settings.changed(size=size, resolution=None)
 
 
 def prepared_micrographs(

@@ -12,10 +12,10 @@ import numpy as np
 from numbasaem.aliases import OnProgress, PathLike, no_progress
 from numbasaem.geometry.view_grid import ViewGrid
 from numbasaem.micrographs.preparation import preparation_of
-from numbasaem.micrographs.reading import list_inputs
-from numbasaem.observations.models import observation_model
+from numbasaem.micrographs.reading import list_inputs, with_size
 from numbasaem.volume.basis import VolumeBasis
 
+from .contrast import Contrast, in_contrast, load_in_contrast
 from .iterate import iterations
 from .journal import Journal
 from .memory import limit_threads_to_memory
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 OnIteration = Callable[[Iteration], None]
 OnPlan = Callable[[Plan], None]
+OnContrast = Callable[[Contrast], None]
 
 _SCORED_ITERATIONS = 3
 
@@ -44,6 +45,7 @@ def reconstruct(
     out: PathLike | None = None,
     resume: bool = False,
     flip_hand: bool = False,
+    on_contrast: OnContrast | None = None,
     on_plan: OnPlan | None = None,
     on_iteration: OnIteration | None = None,
     on_progress: OnProgress | None = None,
@@ -66,6 +68,8 @@ def reconstruct(
     flip_hand : bool
         Return and write the mirror images of the maps; micrographs cannot tell which
         of the two is right.
+    on_contrast : callable, optional
+        Called with the :class:`Contrast` that is found, where it is to be found.
     on_plan : callable, optional
         Called with the :class:`Plan` before the first iteration; without it no time is
         spent on a trial.
@@ -85,9 +89,10 @@ def reconstruct(
     Raises
     ------
     InputError
-        If a micrograph cannot be used, if the run needs more than `max_memory`, if
-        `out` cannot be written or already holds a run (and `resume` is false), or if
-        the run to resume is of other data or settings.
+        If a micrograph cannot be used, if it cannot show the molecule in the resolution
+        asked for, if the run needs more than `max_memory`, if `out` cannot be written
+        or already holds a run (and `resume` is false), or if the run to resume is of
+        other data or settings.
 
     Notes
     -----
@@ -105,15 +110,18 @@ def reconstruct(
     """
     on_progress = on_progress or no_progress
     folder = None if out is None else Path(out)
+    inputs = list_inputs(micrographs)
+    settings = with_size(settings, inputs)
     with Journal(folder, resume, settings.settings_that_decide_the_result) as journal:
-        inputs = list_inputs(micrographs)
         elsewhere = client is not None and not any(
             isinstance(item, np.ndarray) for item in inputs
         )
         planned, memory = limit_threads_to_memory(settings, inputs, elsewhere)
-        data = observation_model(settings.model).load(
-            inputs, settings, on_progress, client
+        data, contrast = load_in_contrast(
+            journal.contrast, inputs, planned, on_contrast, on_progress, client
         )
+        settings, planned = (in_contrast(s, contrast) for s in (settings, planned))
+        journal.keep_contrast(contrast)
         journal.begin(data.sources, asdict(preparation_of(settings)))
         parts = {"full": data.part(None, planned.threads)}
         if settings.halves:

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Self
 
 from numbasaem.errors import expected, warn
+from numbasaem.setting_checks import contrast_in_place_of_invert
 
 from .checkpoint import newest_checkpoint, previous_of, save_checkpoint
 
@@ -35,6 +36,7 @@ class Journal:
         Take up the run that the folder holds.
     settings : dict
         Settings that must be the same for a run to be resumed, as JSON can hold them.
+        A contrast that is to be found becomes the one found when the run began.
 
     Raises
     ------
@@ -142,13 +144,31 @@ class Journal:
             self._has_moved = False
 
     @property
+    def contrast(self) -> str:
+        """Contrast of the run: "bright", "dark", or "auto" if it is yet to be found."""
+        return str(self.description["settings"]["contrast"])
+
+    def keep_contrast(self, found: str) -> None:
+        """Keep the contrast that was found, for the run to go on with.
+
+        Parameters
+        ----------
+        found : str
+            "bright" or "dark".
+        """
+        self.description["settings"]["contrast"] = found
+
+    @property
     def n_done(self) -> int:
         """Iterations done, over all runs."""
         return sum(len(state.history) for state in self.runs.values())
 
     def _refuse_other_settings(self) -> None:
-        before = self._begun["settings"]
-        for name, asked in self.description["settings"].items():
+        before = contrast_in_place_of_invert(self._begun["settings"])
+        settings = self.description["settings"]
+        if settings.get("contrast") == "auto":
+            self.keep_contrast(before["contrast"])
+        for name, asked in settings.items():
             if asked != before.get(name):
                 where = f"{self._whole}: {name}"
                 raise expected(where, f"{before.get(name)}, as begun", asked)

@@ -22,6 +22,7 @@ from numbasaem.micrographs.preparation import preparation_of
 from numbasaem.micrographs.reading import file_of_source, prepared_micrographs
 from numbasaem.picking.template import template_of_run
 from numbasaem.reconstruction.checkpoint import load_checkpoint
+from numbasaem.reconstruction.contrast import other_contrast
 from numbasaem.reconstruction.journal import VALIDATION
 from numbasaem.settings import Settings
 
@@ -162,9 +163,10 @@ class RunRecord:
         """Sentences that a reader should know before the map is believed."""
         sentences = []
         if is_mostly_negative(self.volume):
+            other = other_contrast(self.settings)
             sentences.append(
-                "The map is mostly negative: if particles are dark in the micrographs, "
-                "run again with `invert=True`."
+                f"The map is mostly negative: if particles are {other} in the "
+                f"micrographs, run again with `contrast={other}`."
             )
         if self.fsc is None:
             sentences.append(

@@ -31,7 +31,8 @@ from numbasaem.reconstruction.journal import VALIDATION, Journal, refuse_other_s
 from numbasaem.reconstruction.memory import limit_threads_to_memory
 from numbasaem.reconstruction.result import HALVES, RUNS
 from numbasaem.reconstruction.state import RunPlace
-from numbasaem.settings import Settings, read_settings
+from numbasaem.settings import Settings
+from numbasaem.settings_file import read_settings
 from numbasaem.volume.basis import VolumeBasis
 
 from .control import noise_like

@@ -9,7 +9,7 @@ from scipy.linalg import block_diag
 from scipy.spatial.transform import Rotation
 
 from numbasaem.geometry.wigner import real_wigner
-from numbasaem.settings import check_symmetry
+from numbasaem.setting_checks import check_symmetry
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

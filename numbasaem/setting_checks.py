@@ -1,0 +1,97 @@
+"""Checks of settings: names of point groups, an older name, values that go together."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from numbasaem.errors import expected
+
+_POINT_GROUP = re.compile(r"(?:[CD][1-9][0-9]{0,2}|[TOI])")
+
+
+def check_symmetry(name: str) -> str:
+    """Check the name of a point group.
+
+    Parameters
+    ----------
+    name : str
+        Schoenflies symbol in either case.
+
+    Returns
+    -------
+    str
+        The symbol in upper case.
+
+    Raises
+    ------
+    InputError
+        If it is not Cn, Dn, T, O or I.
+    """
+    symbol = name.upper()
+    if not _POINT_GROUP.fullmatch(symbol):
+        raise expected("symmetry", "C1, Cn, Dn, T, O or I", name)
+    return symbol
+
+
+def contrast_in_place_of_invert(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Say by `contrast` what values say by `invert`, its older name.
+
+    Parameters
+    ----------
+    values : mapping
+        Values of settings, by name.
+
+    Returns
+    -------
+    dict
+        The same without `invert`.
+
+    Raises
+    ------
+    InputError
+        If `invert` is neither true nor false, or `contrast` says something else.
+
+    Examples
+    --------
+    >>> contrast_in_place_of_invert({"size": 11, "invert": True})
+    {'size': 11, 'contrast': 'dark'}
+    """
+    others = {name: value for name, value in values.items() if name != "invert"}
+    if "invert" not in values:
+        return others
+    invert, contrast = values["invert"], others.get("contrast")
+    if not isinstance(invert, bool):
+        raise expected("invert", "true or false", repr(invert))
+    meant = "dark" if invert else "bright"
+    if contrast not in (None, meant):
+        raise expected("contrast", f"{meant}, as `invert={invert}` says", contrast)
+    return others | {"contrast": meant}
+
+
+def check_size(
+    size: int | None, particle_diameter: float | None, resolution: float | None
+) -> None:
+    """Refuse settings that state the size neither way, or both ways.
+
+    Parameters
+    ----------
+    size : int or None
+        Side of a patch, pixels.
+    particle_diameter, resolution : float or None
+        Diameter of the particle and resolution aimed at, angstrom, of which a size can
+        be made.
+
+    Raises
+    ------
+    InputError
+        If there is neither a size nor a diameter, or a resolution with a size or
+        without a diameter.
+    """
+    if resolution is not None and size is not None:
+        raise expected("resolution", "`size` or `resolution`", "both")
+    if particle_diameter is None and resolution is not None:
+        raise expected("resolution", "`particle_diameter` with it", "none")
+    if particle_diameter is None and size is None:
+        raise expected("size", "a value, or `particle_diameter`", "none")
