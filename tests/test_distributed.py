@@ -103,6 +103,14 @@ def test_reconstruct__same_bytes_as_alone(
     assert_same_result(reconstruct(paths, settings, client=client), alone)
 
 
+def test_reconstruct__finds_the_contrast_as_alone(
+    client: Client, paths: list[Path], settings: Settings, alone: Result
+) -> None:
+    found = reconstruct(paths, settings.changed(contrast="auto"), client=client)
+    assert found.settings.contrast == "bright"
+    assert_same_result(found, alone)
+
+
 def test_reconstruct__halves_of_one_micrograph(
     client: Client, paths: list[Path], settings: Settings
 ) -> None:

@@ -58,12 +58,17 @@ def test_options__one_for_each_setting() -> None:
     assert set(Settings.model_fields) < set(options)
     for name, field in Settings.model_fields.items():
         assert options[name].opts == ["--" + name.replace("_", "-")]
-        words = re.sub(r"`(\w+)`", r"--\1", f"{field.description}")
+        words = re.sub(
+            r"`(\w+)`",
+            lambda named: "--" + named[1].replace("_", "-"),
+            f"{field.description}",
+        )
         assert options[name].help.startswith(words)
     assert options["halves"].secondary_opts == ["--no-halves"]
     assert options["mend"].secondary_opts == ["--no-mend"]
     assert options["mend"].show_default == "with --particle-diameter"
     assert options["invert"].secondary_opts == []
+    assert options["size"].show_default == "from --particle-diameter"
     assert options["rotations"].metavar == "auto|K[,K,...]"
     assert options["ell_max"].default == "6,8,10"
     assert options["noise_variance"].default == "auto"
@@ -128,6 +133,22 @@ def test_options__win_over_the_preset(asked: list[Settings], tmp_path: Path) -> 
     assert asked[0].over_relaxation == 1
 
 
+def test_invert__is_a_name_for_dark(asked: list[Settings], tmp_path: Path) -> None:
+    path = tmp_path / "settings.toml"
+    path.write_text("size = 9\ninvert = true\n")
+    reconstruct("--size", 9, "--invert")
+    reconstruct("--settings", path)
+    reconstruct("--settings", path, "--contrast", "auto")
+    reconstruct("--size", 9, "--invert", "--contrast", "dark")
+    dark = Settings(size=9, contrast="dark")
+    assert asked == [dark, dark, dark.changed(contrast="auto"), dark]
+
+
+def test_size__may_be_left_out_beside_a_diameter(asked: list[Settings]) -> None:
+    reconstruct("--particle-diameter", 120, "--resolution", 20)
+    assert asked == [Settings(particle_diameter=120.0, resolution=20.0)]
+
+
 def test_numerical_error__is_one_line(asked: list[Settings], capsys: Captured) -> None:
     line = complaint(capsys, "reconstruct", "a.mrc", "--out", "o", "--size", SIZE)
     assert line == "M-step: expected a finite volume, found one of norm inf"
@@ -155,6 +176,27 @@ RECONSTRUCT = "reconstruct noise.mrc --out new --size 7 "
             "reconstruct noise.mrc --out new",
             "--size: expected a value, or --particle-diameter, found none",
         ),
+        (
+            "reconstruct noise.mrc --out new --particle-diameter 4",
+            "--particle-diameter: expected at least 5 A, 5 pixels of 1 A, found 4 A",
+        ),
+        (
+            "reconstruct noise.mrc --out new --particle-diameter 20 --resolution 1.5",
+            "--resolution: expected at least 2 A, two pixels of 1 A, found 1.5 A",
+        ),
+        (
+            "reconstruct noise.mrc --out new --resolution 10",
+            "--resolution: expected --particle-diameter with it, found none",
+        ),
+        (
+            RECONSTRUCT + "--particle-diameter 20 --resolution 10",
+            "--resolution: expected --size or --resolution, found both",
+        ),
+        (
+            RECONSTRUCT + "--invert --contrast bright",
+            "--contrast: expected dark, as --invert says, found bright",
+        ),
+        (RECONSTRUCT + "--contrast grey", "--contrast: expected one of 'auto', 'br"),
         (RECONSTRUCT + "--size 3", "--size: expected at least 5, found 3"),
         (RECONSTRUCT + "--size x", "--size: expected a whole number, found 'x'"),
         (RECONSTRUCT + "--max-memory 0.001", "--max-memory: expected at least 0."),

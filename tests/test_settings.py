@@ -6,6 +6,7 @@ import inspect
 import pickle
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -51,6 +52,16 @@ def test_docstring__has_each_setting_with_its_meaning_and_default() -> None:
         ({"size": 7, "rotations": (9, 5, 9)}, "rotations: expected at least 8, found"),
         ({"size": 7, "iterations": (5,)}, "iterations: expected one number for each"),
         ({"size": 7, "batching": "all"}, "batching: expected 'stochastic', "),
+        ({"resolution": 9}, "resolution: expected `particle_diameter` with it, found"),
+        (
+            {"size": 7, "particle_diameter": 90, "resolution": 9},
+            "resolution: expected `size` or `resolution`, found both",
+        ),
+        ({"size": 7, "invert": "maybe"}, "invert: expected true or false, found 'may"),
+        (
+            {"size": 7, "invert": False, "contrast": "auto"},
+            "contrast: expected bright, as `invert=False` says, found auto",
+        ),
     ],
 )
 def test_settings__say_what_is_wrong(values: dict[str, object], line: str) -> None:
@@ -59,6 +70,25 @@ def test_settings__say_what_is_wrong(values: dict[str, object], line: str) -> No
             made(values)
         assert str(error.value).startswith(line)
         assert error.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    ("values", "contrast"),
+    [
+        ({"size": 7}, "bright"),
+        ({"particle_diameter": 90.0}, "auto"),
+        ({"particle_diameter": 90.0, "invert": False}, "bright"),
+        ({"size": 7, "invert": True}, "dark"),
+        ({"size": 7, "contrast": "dark", "invert": True}, "dark"),
+        ({"size": 7, "contrast": "auto"}, "auto"),
+    ],
+)
+def test_contrast__follows_from_the_diameter_unless_it_is_given(
+    values: dict[str, Any], contrast: str
+) -> None:
+    settings = Settings(**values)
+    assert settings.contrast_or_default == contrast
+    assert settings.settings_that_decide_the_result["contrast"] == contrast
 
 
 def test_changed__is_checked_and_another() -> None:
