@@ -8,11 +8,14 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 
+from numbasaem import cli
 from numbasaem.errors import NumericalError
+from numbasaem.io.mrc import write_micrograph
 from numbasaem.reconstruction import contrast as finding
 from numbasaem.reconstruction.checkpoint import load_checkpoint, save_checkpoint
 from numbasaem.reconstruction.contrast import Contrast
 from numbasaem.reconstruction.driver import reconstruct
+from numbasaem.reconstruction.iterate import iterations
 from numbasaem.reconstruction.journal import Journal
 from numbasaem.settings import Settings
 from numbasaem.settings_file import read_settings
@@ -71,6 +74,32 @@ def test_contrast__is_kept_and_not_found_again(
     assert description["preparation"]["invert"]
 
 
+@pytest.mark.parametrize(("sign", "contrast"), [(-1, "dark"), (1, "bright")])
+def test_command__with_nothing_but_the_diameter(
+    bright: list[np.ndarray],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    sign: int,
+    contrast: str,
+) -> None:
+    raw, out, again = tmp_path / "raw.mrc", tmp_path / "run", tmp_path / "again"
+    write_micrograph(raw, 1e3 + 30 * sign * bright[0], 2.0)
+    few = "--ell-max 2 --iterations 3 --rotations 24 --starts 1 --no-halves --no-report"
+    command = ["reconstruct", str(raw), *few.split(), "--out"]
+    assert cli.main([*command, str(out), "--particle-diameter", "10"]) == 0
+    said = capsys.readouterr().err
+    assert f"contrast: particles are {contrast}, evidence per patch" in said
+    kept = read_settings(out / "settings.toml")
+    assert (kept["size"], kept["contrast"]) == (7, contrast)
+    volume = (out / "volume.mrc").read_bytes()
+    resume = [str(out), "--particle-diameter", "10", "--resume"]
+    repeat = [str(again), "--settings", str(out / "settings.toml")]
+    for folder, options in ((out, resume), (again, repeat)):
+        assert cli.main([*command, *options]) == 0
+        assert (folder / "volume.mrc").read_bytes() == volume
+        assert "contrast:" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("invert", "contrast"), [(True, "dark"), (False, "bright")])
 def test_contrast__of_runs_that_call_it_invert(
     tmp_path: Path, invert: bool, contrast: str
@@ -85,13 +114,13 @@ def test_contrast__of_runs_that_call_it_invert(
 def test_find_contrast__survives_a_ball_that_overflows(
     bright: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, begun = finding.iterations, list[float]()
+    begun: list[float] = []
 
     def overflow_first(state: Any, *more: Any) -> Any:
         begun.append(state.noise_variance)
         if len(begun) == 1:
             raise NumericalError("M-step", "a finite volume", "one of norm inf")
-        return real(state, *more)
+        return iterations(state, *more)
 
     monkeypatch.setattr(finding, "iterations", overflow_first)
     findings: list[Contrast] = []

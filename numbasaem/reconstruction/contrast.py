@@ -192,6 +192,7 @@ def find_contrast(
         ell_max=_DEGREES,
         iterations=_ITERATIONS,
         rotations=tuple(rotations_for("window", degree) for degree in _DEGREES),
+        batching="stochastic",
         starts=1,
         stopping=None,
     )
