@@ -12,6 +12,7 @@ import mrcfile
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
@@ -337,11 +338,31 @@ def test_demo__small(
     monkeypatch.setattr(demo, "SIMULATION", simulation)
     monkeypatch.setattr(demo, "RECONSTRUCTION", demo.RECONSTRUCTION.changed(**settings))
     out = tmp_path / "demo"
-    assert run("demo", "--out", out) == 0
+    assert run("demo", "--out", out, "--snr", 8) == 0
     printed = capsys.readouterr().out
     for line in ("correlation: ", f"reconstruction: {out / 'run'}", "0.5"):
         assert line in printed
-    assert (out / "aligned.mrc").exists()
+    assert "recall 1.000, precision 1.000, by chance 0.0" in printed
+    for name in ("data/micrograph_0001.mrc", "run/volume.mrc", "aligned.mrc"):
+        with mrcfile.open(out / name) as file:
+            assert float(file.voxel_size.x) == demo.SIMULATION.pixel_size
+    record = json.loads((out / "data" / "simulation.json").read_text("utf-8"))
+    assert record["settings"]["snr"] == 8
+    with Image.open(out / "demo.png") as picture:
+        assert min(picture.size) > 1000
+
+
+def test_demo__shows_a_molecule_of_55_angstrom() -> None:
+    assert demo.SIMULATION.size * demo.SIMULATION.pixel_size == 55
+    assert demo.SIMULATION.size == demo.RECONSTRUCTION.size
+
+
+@pytest.mark.parametrize("snr", ["0", "-1", "inf", "nan"])
+def test_demo__refuses_no_ratio(snr: str, tmp_path: Path, capsys: Captured) -> None:
+    out = tmp_path / "demo"
+    assert run("demo", "--out", out, "--snr", snr) == 2
+    assert "--snr: expected a positive number" in complaint(capsys)
+    assert not out.exists()
 
 
 @pytest.mark.slow

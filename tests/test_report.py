@@ -25,6 +25,7 @@ from numbasaem.reconstruction.checkpoint import load_checkpoint, save_checkpoint
 from numbasaem.reconstruction.driver import reconstruct
 from numbasaem.report import shapes, write_report
 from numbasaem.report.record import read_record
+from numbasaem.report.rendering import shaded_view
 from numbasaem.settings import Settings
 from numbasaem.simulation.files import simulate_to_folder
 from numbasaem.simulation.scene import simulate
@@ -336,6 +337,49 @@ def test_surface__axes_are_x_y_z() -> None:
     mesh = shapes.FineMap.of(volume, 1.0).surface(0.5)
     middle = mesh.corners.mean(axis=0)
     np.testing.assert_allclose(middle, [2.5, 0, 0], atol=0.05)
+
+
+def test_view__of_a_ball_is_its_disc_on_white() -> None:
+    offset = np.arange(11) - 5
+    squares = np.add.outer(np.add.outer(offset**2, offset**2), offset**2)
+    fine = shapes.FineMap.of(np.exp(-squares / 8.0), pixel_size=2.0)
+    level = float(np.exp(-9 / 8))  # a radius of 3 pixels
+    picture = shaded_view(fine, level, "xyz", np.zeros(3), 10.0, "#000080")
+    assert picture.min() >= 0
+    assert picture.max() <= 1
+    covered = np.mean(picture[..., 0] < 1)
+    assert covered == pytest.approx(np.pi * 6**2 / 20**2, rel=0.03)
+    nowhere = shaded_view(fine, 2.0, "xyz", np.zeros(3), 10.0, "#000080")
+    assert (nowhere == 1).all()
+
+
+def test_view__of_a_map_without_contrast_is_white() -> None:
+    fine = shapes.FineMap.of(np.ones((7, 7, 7)), pixel_size=1.0)
+    picture = shaded_view(fine, 1.0, "xyz", np.zeros(3), 1.0, "#000080")
+    assert (picture == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("side", "sign"), [("xyz", 1), ("xzy", -1), ("yzx", 1), ("zyx", -1)]
+)
+def test_view__keeps_hands(side: str, sign: int) -> None:
+    """What is near is on the left; what is far, in haze, on the right; both are up."""
+    places = np.zeros((2, 3))
+    axes = ["xyz".index(letter) for letter in side]
+    places[:, axes] = [[-2, 1, 2.5 * sign], [2, 1, -2.5 * sign]]
+    offset = np.arange(11) - 5.0
+    grid = np.stack(np.meshgrid(offset, offset, offset, indexing="ij"))[::-1]
+    volume = sum(
+        np.exp(-np.sum((grid - place[:, None, None, None]) ** 2, axis=0))
+        for place in places
+    )
+    fine = shapes.FineMap.of(volume, pixel_size=1.0)
+    picture = shaded_view(fine, 0.4, side, np.zeros(3), 5.0, "#000080")
+    rows, columns = np.nonzero(picture[..., 0] < 1)
+    assert rows.mean() == pytest.approx(0.4 * len(picture), abs=2)
+    left, right = columns < len(picture) / 2, columns >= len(picture) / 2
+    shade = picture[rows, columns, 0]
+    assert shade[left].min() < shade[right].min() - 0.1
 
 
 def test_view_density__tells_a_favoured_side() -> None:

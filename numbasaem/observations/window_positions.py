@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from .hypotheses import Hypotheses
 
-_LIKELY = 0.5
+LIKELY = 0.5
 """Probability from which a place is more likely to hold a particle than not."""
 
 
@@ -116,28 +116,30 @@ def position_posterior(
     return posterior[tuple(slice(first, first + n) for n in pixels.shape)]
 
 
-def peaks(posterior: NDArray[np.float32]) -> Positions:
+def peaks(posterior: NDArray[np.float32], least: float = LIKELY) -> Positions:
     """Find the places where a particle is more likely than not.
 
     Parameters
     ----------
     posterior : float32, shape (rows, columns)
         Posterior of a particle's centre at each pixel.
+    least : float
+        Probability that a place must exceed.
 
     Returns
     -------
     Positions
         Highest posteriors within one pixel, in each axis, whose sum over those nine is
-        above one half.
+        above `least`.
     """
     highest = ndimage.maximum_filter(posterior, 3, mode="constant")
-    # A sum above one half has a term above its ninth part.
-    candidate = (posterior > _LIKELY / 9) & (posterior == highest)
+    # A sum of nine has a term above its ninth part.
+    candidate = (posterior > least / 9) & (posterior == highest)
     rows, columns = np.nonzero(candidate)
     around = np.pad(posterior, 1)
     near = np.zeros(len(rows))
     for down, right in product(range(3), repeat=2):
         near += around[rows + down, columns + right]
-    likely = near > _LIKELY
+    likely = near > least
     centres = np.stack([rows, columns], axis=1).astype(np.float64)
     return Positions(centres[likely], np.minimum(near[likely], 1.0))

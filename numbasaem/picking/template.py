@@ -17,6 +17,7 @@ from numbasaem.observations.models import observation_model
 from numbasaem.observations.patch_expectation import expectation
 from numbasaem.observations.shift_prior import uniform_shift_prior, visible_shifts
 from numbasaem.observations.window_positions import (
+    LIKELY,
     Positions,
     peaks,
     position_posterior,
@@ -44,7 +45,7 @@ _ELL_MAX = 10
 """Degree to which a map is expanded."""
 _N_ROTATIONS_OF_FIT = 552
 """Number of rotations in which a map is projected for the fit to patches."""
-_N_ROTATIONS = 2000
+N_ROTATIONS = 2000
 """Number of rotations in which a map is sought.
 
 At SNR 3.5, of picks of 0.9 and more, 0.97 were right with 552, as their probabilities
@@ -161,13 +162,17 @@ class ParticleTemplate:
             pixels, hypotheses, reach, excluded, threads, on_progress
         )
 
-    def positions(self, probability_map: NDArray[np.float32]) -> Positions:
+    def positions(
+        self, probability_map: NDArray[np.float32], least: float = LIKELY
+    ) -> Positions:
         """Particles that a map of probabilities shows.
 
         Parameters
         ----------
         probability_map : float32, shape (rows, columns)
             Of :meth:`probability_map`.
+        least : float
+            Probability that a particle must exceed.
 
         Returns
         -------
@@ -175,7 +180,7 @@ class ParticleTemplate:
             One for each particle, the surest first; of those closer than
             `least_distance`, or half a box, the surest stands for all.
         """
-        candidates = peaks(probability_map)
+        candidates = peaks(probability_map, least)
         centres, probability = candidates.centres, candidates.probability
         kept = suppress_neighbours(centres, probability, self._distance)
         return Positions(centres[kept], probability[kept])
@@ -323,7 +328,7 @@ def template_of_map(
     return ParticleTemplate(
         basis=basis,
         volume_coefficients=fit.contrast * volume_coefficients,
-        views=ViewGrid(_N_ROTATIONS),
+        views=ViewGrid(N_ROTATIONS),
         shift_prior=fit.shift_prior,
         noise_variance=fit.noise_variance,
     )

@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import numpy as np
-from matplotlib.collections import PolyCollection
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.patches import Circle
 from matplotlib.ticker import MaxNLocator
+from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
 
 from .record import HALF_MAP_CRITERION, RunRecord
+from .rendering import shaded_view
 from .shapes import (
     FineMap,
-    Mesh,
     degree_changes,
     displacement_table,
     frame,
@@ -68,8 +68,6 @@ _WIDTH = 6.9
 """Width of two columns of a journal, inches."""
 _SIDES = {"along z": "xyz", "along y": "xzy", "along x": "yzx"}
 """Axes that point right, up and along the line of sight, by the name of the side."""
-_LAMP = np.array([-0.4, 0.45, 0.8])
-"""Direction of the lamp, above the viewer's left shoulder."""
 
 
 def draw(record: RunRecord) -> Iterator[tuple[str, Figure]]:
@@ -118,67 +116,66 @@ def surfaces(fine: dict[str, FineMap]) -> Figure:
     """
     figure = Figure(figsize=(_WIDTH, 2.2 * len(fine)))
     grid = figure.subplots(len(fine), len(_SIDES), squeeze=False)
-    meshes = {name: density.surface(density.contour) for name, density in fine.items()}
-    middle, reach = frame(meshes.values())
-    for axes_of_row, (name, mesh) in zip(grid, meshes.items(), strict=True):
+    meshes = [density.surface(density.contour) for density in fine.values()]
+    middle, reach = frame(meshes)
+    for axes_of_row, (name, density) in zip(grid, fine.items(), strict=True):
         for axes, (title, side) in zip(axes_of_row, _SIDES.items(), strict=True):
-            shown = ["xyz".index(letter) for letter in side]
-            _shaded(axes, mesh, shown, reach)
-            centre = middle[shown]
-            axes.set(
-                xlim=(centre[0] - reach, centre[0] + reach),
-                ylim=(centre[1] - reach, centre[1] + reach),
-                aspect="equal",
-                title=f"{name}, {title}",
+            picture = shaded_view(
+                density, density.contour, side, middle, reach, SURFACE
             )
-            axes.set_axis_off()
-            _scale_bar(axes, centre[:2] - 0.97 * reach, reach)
+            show_view(axes, picture, reach)
+            axes.set_title(f"{name}, {title}")
     return figure
 
 
-def _shaded(axes: Axes, mesh: Mesh, shown: list[int], reach: float) -> None:
-    """Draw a mesh as a matt body under one lamp, its far side in light haze."""
-    # Along y, the axis that points at the viewer is -y: hands stay hands.
-    towards = -1.0 if shown == [0, 2, 1] else 1.0
-    corners = mesh.corners[mesh.triangles][:, :, shown] * (1, 1, towards)
-    normals = mesh.normals[mesh.triangles].mean(axis=1)[:, shown] * (1, 1, towards)
-    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
-    facing = normals[:, 2] > -0.2
-    depth = corners[facing, :, 2].mean(axis=1)
-    order = np.argsort(depth)
-    lamp = _LAMP / np.linalg.norm(_LAMP)
-    light = np.clip(normals[facing] @ lamp, 0, 1)[order, np.newaxis]
-    haze = 0.3 * np.clip((depth.max(initial=0.0) - depth) / (2 * reach), 0, 1)
-    haze = haze[order, np.newaxis]
-    colours = (np.array(to_rgb(SURFACE)) * (0.4 + 0.7 * light)).clip(0, 1)
-    colours = colours * (1 - haze) + haze
-    axes.add_collection(
-        PolyCollection(
-            corners[facing][order][:, :, :2],
-            facecolors=colours,
-            edgecolors=colours,
-            linewidths=0.3,
-            rasterized=True,
-        )
-    )
+def show_view(axes: Axes, picture: NDArray[np.float64], reach: float) -> None:
+    """Show a picture of a surface with a scale bar.
+
+    Parameters
+    ----------
+    axes : matplotlib.axes.Axes
+        Where to show it.
+    picture : float64, shape (n, n, 3)
+        Of :func:`shaded_view`.
+    reach : float
+        Half of the side that the picture shows, angstrom.
+    """
+    edges = (-reach, reach, -reach, reach)
+    axes.imshow(picture, extent=edges, interpolation="bicubic")
+    axes.set_axis_off()
+    scale_bar(axes, 0.7 * reach)
 
 
-def _scale_bar(axes: Axes, corner: NDArray[np.floating], reach: float) -> None:
-    """Draw a bar of a round length in the lower left."""
-    longest = 0.6 * reach
+def scale_bar(axes: Axes, longest: float, framed: bool = False) -> None:
+    """Draw a bar of a round length, with its length above it, in the lower left.
+
+    Parameters
+    ----------
+    axes : matplotlib.axes.Axes
+        Axes whose unit is the angstrom.
+    longest : float
+        Greatest length of the bar, angstrom.
+    framed : bool
+        Whether to draw it on white.
+    """
     power = 10.0 ** np.floor(np.log10(longest))
     length = max(step * power for step in (1, 2, 5) if step * power <= longest)
-    x, y = corner
-    axes.plot([x, x + length], [y, y], color=INK, lw=1.5, solid_capstyle="butt")
-    axes.annotate(
+    bar = AnchoredSizeBar(
+        axes.transData,
+        length,
         f"{length:g} Å",
-        (x + length / 2, y),
-        xytext=(0, 2),
-        textcoords="offset points",
-        ha="center",
-        va="bottom",
-        fontsize=7,
+        "lower left",
+        label_top=True,
+        color=INK,
+        frameon=framed,
+        borderpad=0.5,
+        sep=2,
+        fill_bar=True,
+        size_vertical=0.008 * abs(np.ptp(axes.get_ylim())),
+        fontproperties=FontProperties(size=7),
     )
+    bar.patch.set(linewidth=0)
+    axes.add_artist(bar)
 
 
 def slices(fine: dict[str, FineMap]) -> Figure:

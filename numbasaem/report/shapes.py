@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from scipy import ndimage
+from scipy.interpolate import CubicSpline
 from skimage.measure import marching_cubes
 
 from numbasaem.geometry.grids import distances
@@ -116,11 +117,8 @@ class FineMap:
             Surface, without triangles if the level is not reached.
         """
         step = self.axis[1] - self.axis[0]
-        # The map fades outside the ball, so that the surface closes without a cut face.
-        beyond = np.maximum(self.distance - self.radius, 0.0)
-        scale = self.radius / (len(self.axis) / 8)
         lowest = self.values[self.in_ball].min()
-        faded = lowest + (self.values - lowest) * np.exp(-beyond / scale)
+        faded = self._faded(self.values, self.distance)
         faded = np.pad(faded, 1, constant_values=min(level, lowest) - 1.0)
         if not faded.min() < level < faded.max():
             nothing = np.empty((0, 3), np.float32)
@@ -132,6 +130,45 @@ class FineMap:
             normals[:, ::-1].astype(np.float32),
             triangles.astype(np.int32),
         )
+
+    def resampled(
+        self, x: NDArray[np.float64], y: NDArray[np.float64], z: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Interpolate the map on another grid, on which it fades outside the ball.
+
+        Parameters
+        ----------
+        x, y, z : float64, shapes (n_x,), (n_y,) and (n_z,)
+            Places from the map's centre, angstrom.
+
+        Returns
+        -------
+        float64, shape (n_z, n_y, n_x)
+            Samples.
+        """
+        interpolant = CubicSpline(self.axis, np.eye(len(self.axis)))
+        of_z, of_y, of_x = (
+            interpolant(places.clip(self.axis[0], self.axis[-1]))
+            for places in (z, y, x)
+        )
+        values = np.einsum(
+            "zk,yj,xi,kji->zyx", of_z, of_y, of_x, self.values, optimize=True
+        )
+        z2, y2, x2 = np.ix_(z**2, y**2, x**2)
+        distance = np.sqrt(z2 + y2 + x2)
+        return self._faded(values, distance)
+
+    def _faded(
+        self, values: NDArray[np.float64], distance: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Let densities fade outside the ball: surfaces close without a cut face."""
+        beyond = np.maximum(distance - self.radius, 0.0)
+        scale = self.radius / (len(self.axis) / 8)
+        lowest = self.values[self.in_ball].min()
+        faded: NDArray[np.float64] = lowest + (values - lowest) * np.exp(
+            -beyond / scale
+        )
+        return faded
 
     def slices(self) -> dict[str, NDArray[np.float64]]:
         """Planes through the centre, by the axes that run right and up."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from numbasaem.aliases import OnProgress, no_progress
 from numbasaem.assessment.alignment import Comparison, evaluate_against
@@ -18,9 +21,13 @@ from numbasaem.volume.phantom import folded_chain
 
 from .files import simulate_to_folder
 from .settings import SimulationSettings
+from .true_map_search import TrueMapSearch, search_with_true_map
 
-SIMULATION = SimulationSettings(size=11, pixels=1496, snr=3.5)
-"""Settings of the input; with those below half a minute on two cores."""
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+SIMULATION = SimulationSettings(size=11, pixels=2992, snr=0.25, pixel_size=5.0)
+"""Settings of the input: a molecule of 55 angstrom in one micrograph."""
 RECONSTRUCTION = Settings(
     size=11,
     ell_max=(6, 8, 10),
@@ -39,6 +46,12 @@ class Demonstration:
     ----------
     comparison : Comparison
         The reconstruction against the truth.
+    truth : float64, shape (L, L, L)
+        The molecule.
+    search : TrueMapSearch
+        What a search with the true map finds.
+    snr : float
+        Signal-to-noise ratio of the micrographs.
     pixel_size : float
         Angstrom per voxel.
     data : pathlib.Path
@@ -50,6 +63,9 @@ class Demonstration:
     """
 
     comparison: Comparison
+    truth: NDArray[np.float64]
+    search: TrueMapSearch
+    snr: float
     pixel_size: float
     data: Path
     run: Path
@@ -59,6 +75,7 @@ class Demonstration:
 def demonstrate(
     out: Path,
     *,
+    snr: float | None = None,
     on_plan: Callable[[Plan], None] | None = None,
     on_iteration: Callable[[Iteration], None] | None = None,
     on_progress: OnProgress | None = None,
@@ -72,6 +89,8 @@ def demonstrate(
     ----------
     out : pathlib.Path
         Folder to write; new or empty.
+    snr : float, optional
+        Signal-to-noise ratio, in place of that of `SIMULATION`.
     on_plan, on_iteration, on_progress : callable, optional
         As in :func:`numbasaem.reconstruct`.
 
@@ -83,8 +102,12 @@ def demonstrate(
     Raises
     ------
     InputError
-        If the folder holds files or cannot be written.
+        If the folder holds files or cannot be written, or `snr` is not a positive
+        number.
     """
+    simulation = SIMULATION if snr is None else replace(SIMULATION, snr=snr)
+    if not np.isfinite(simulation.snr):
+        raise expected("snr", "a positive number", simulation.snr)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise expected(out, "a new or empty folder", "files in it")
     report = on_progress or no_progress
@@ -93,8 +116,8 @@ def demonstrate(
     report("simulating micrographs", 0.0)
     simulate_to_folder(
         data,
-        folded_chain(SIMULATION.size),
-        SIMULATION,
+        folded_chain(simulation.size),
+        simulation,
         lambda done, total: report("simulating micrographs", done / total),
     )
     result = reconstruct(
@@ -108,5 +131,15 @@ def demonstrate(
     report("comparing with the truth", 0.0)
     truth, _ = read_volume(data / "volume_true.mrc")
     comparison = evaluate_against(result.volume, truth)
-    write_volume(aligned, comparison.alignment.volume, SIMULATION.pixel_size)
-    return Demonstration(comparison, SIMULATION.pixel_size, data, run, aligned)
+    write_volume(aligned, comparison.alignment.volume, simulation.pixel_size)
+    report("searching with the true map", 0.0)
+    return Demonstration(
+        comparison=comparison,
+        truth=truth.astype(np.float64),
+        search=search_with_true_map(data),
+        snr=simulation.snr,
+        pixel_size=simulation.pixel_size,
+        data=data,
+        run=run,
+        aligned=aligned,
+    )
