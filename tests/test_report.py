@@ -25,7 +25,7 @@ from numbasaem.reconstruction.checkpoint import load_checkpoint, save_checkpoint
 from numbasaem.reconstruction.driver import reconstruct
 from numbasaem.report import shapes, write_report
 from numbasaem.report.record import read_record
-from numbasaem.report.rendering import shaded_view
+from numbasaem.report.rendering import cube_of, shaded_view
 from numbasaem.settings import Settings
 from numbasaem.simulation.files import simulate_to_folder
 from numbasaem.simulation.scene import simulate
@@ -344,18 +344,18 @@ def test_view__of_a_ball_is_its_disc_on_white() -> None:
     squares = np.add.outer(np.add.outer(offset**2, offset**2), offset**2)
     fine = shapes.FineMap.of(np.exp(-squares / 8.0), pixel_size=2.0)
     level = float(np.exp(-9 / 8))  # a radius of 3 pixels
-    picture = shaded_view(fine, level, "xyz", np.zeros(3), 10.0, "#000080")
+    cube = cube_of(fine, np.zeros(3), 10.0)
+    picture = shaded_view(cube, level, "xyz", "#000080")
     assert picture.min() >= 0
     assert picture.max() <= 1
     covered = np.mean(picture[..., 0] < 1)
     assert covered == pytest.approx(np.pi * 6**2 / 20**2, rel=0.03)
-    nowhere = shaded_view(fine, 2.0, "xyz", np.zeros(3), 10.0, "#000080")
-    assert (nowhere == 1).all()
+    assert (shaded_view(cube, 2.0, "xyz", "#000080") == 1).all()
 
 
 def test_view__of_a_map_without_contrast_is_white() -> None:
     fine = shapes.FineMap.of(np.ones((7, 7, 7)), pixel_size=1.0)
-    picture = shaded_view(fine, 1.0, "xyz", np.zeros(3), 1.0, "#000080")
+    picture = shaded_view(cube_of(fine, np.zeros(3), 1.0), 1.0, "xyz", "#000080")
     assert (picture == 1).all()
 
 
@@ -374,7 +374,7 @@ def test_view__keeps_hands(side: str, sign: int) -> None:
         for place in places
     )
     fine = shapes.FineMap.of(volume, pixel_size=1.0)
-    picture = shaded_view(fine, 0.4, side, np.zeros(3), 5.0, "#000080")
+    picture = shaded_view(cube_of(fine, np.zeros(3), 5.0), 0.4, side, "#000080")
     rows, columns = np.nonzero(picture[..., 0] < 1)
     assert rows.mean() == pytest.approx(0.4 * len(picture), abs=2)
     left, right = columns < len(picture) / 2, columns >= len(picture) / 2

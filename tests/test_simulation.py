@@ -23,12 +23,15 @@ from numbasaem.simulation.placement import place_squares
 from numbasaem.simulation.scene import Simulation, iterate_micrographs, simulate
 from numbasaem.simulation.settings import SimulationSettings
 from numbasaem.simulation.slices import downsampled, project_slices
+from numbasaem.simulation.true_map_search import search_with_true_map
 from numbasaem.volume.basis import VolumeBasis
 from numbasaem.volume.phantom import shepp_logan
 from tests.helpers import gaussians
 
 SMALL: dict[str, Any] = {"size": 7, "pixels": 90, "snr": 2.0, "ell_max": 3}
 VOLUME = shepp_logan(7)
+CLUSTER = (np.array([[0.8, 0.0, 0.0], [-0.8, 0.5, 0.0]]), np.ones(2), 0.7)
+"""Places, weights and width of beads in the middle of a box of seven pixels."""
 
 
 def blobs(size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
@@ -457,3 +460,30 @@ def test_write_simulation__infinite_ratio_is_valid_json(tmp_path: Path) -> None:
     text = (tmp_path / "simulation.json").read_text()
     assert "Infinity" not in text
     assert json.loads(text)["settings"]["snr"] is None
+
+
+def test_search__with_the_true_map(tmp_path: Path) -> None:
+    settings = SimulationSettings(**{**SMALL, "pixels": 250, "snr": 20.0})
+    simulate_to_folder(tmp_path, gaussians(7, *CLUSTER), settings)
+    search = search_with_true_map(tmp_path)
+    side = 30 * 7
+    table = read_particles(tmp_path / "truth.star").particles
+    centres = table[["rlnCoordinateY", "rlnCoordinateX"]].to_numpy()
+    inside = centres[(centres < side).all(axis=1)]
+    assert search.pixels.shape == (side, side)
+    np.testing.assert_allclose(search.particles, inside)
+    assert len(search.picks) == len(inside)
+    assert search.match.recall == search.match.precision > 0.95
+    # Each particle has nine pixels within a quarter of its box.
+    assert search.chance == pytest.approx(9 * len(inside) / side**2, rel=0.02)
+    assert len(search.missed) <= (~search.right).sum()
+
+
+def test_search__in_noise_alone_is_right_by_chance(tmp_path: Path) -> None:
+    settings = SimulationSettings(**{**SMALL, "pixels": 250, "snr": 1e-6})
+    simulate_to_folder(tmp_path, gaussians(7, *CLUSTER), settings)
+    search = search_with_true_map(tmp_path)
+    share = search.right.mean()
+    deviation = np.sqrt(search.chance / len(search.right))
+    assert len(search.picks) == len(search.particles)
+    assert abs(share - search.chance) < 4 * deviation

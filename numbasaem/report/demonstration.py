@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from numbasaem.io import written_whole
 
 from .figures import STYLE, scale_bar, show_view
-from .rendering import shaded_view
+from .rendering import cube_of, shaded_view
 from .shapes import FineMap, frame
 from .style import BLUE, DENSITY, GREEN, INK, MISSED, ORANGE, SURFACE, TRUTH
 
@@ -143,7 +143,8 @@ def _draw_maps(maps: tuple[Axes, Axes], demonstration: Demonstration) -> None:
     for axes, density, title, colour in zip(
         maps, fine, titles, (SURFACE, TRUTH), strict=True
     ):
-        picture = shaded_view(density, density.contour, _SIDE, middle, reach, colour)
+        cube = cube_of(density, middle, reach)
+        picture = shaded_view(cube, density.contour, _SIDE, colour)
         show_view(axes, picture, reach)
         axes.set_title(title)
 

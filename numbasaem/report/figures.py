@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
 
 from .record import HALF_MAP_CRITERION, RunRecord
-from .rendering import shaded_view
+from .rendering import cube_of, shaded_view
 from .shapes import (
     FineMap,
     degree_changes,
@@ -119,10 +119,9 @@ def surfaces(fine: dict[str, FineMap]) -> Figure:
     meshes = [density.surface(density.contour) for density in fine.values()]
     middle, reach = frame(meshes)
     for axes_of_row, (name, density) in zip(grid, fine.items(), strict=True):
+        cube = cube_of(density, middle, reach)
         for axes, (title, side) in zip(axes_of_row, _SIDES.items(), strict=True):
-            picture = shaded_view(
-                density, density.contour, side, middle, reach, SURFACE
-            )
+            picture = shaded_view(cube, density.contour, side, SURFACE)
             show_view(axes, picture, reach)
             axes.set_title(f"{name}, {title}")
     return figure

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from .shapes import FineMap
 
-_PIXELS = 240
+_PIXELS = 200
 """Side of a picture, pixels."""
 _LAMP = np.array([-0.4, 0.45, 0.8]) / np.linalg.norm([-0.4, 0.45, 0.8])
 """Direction of the lamp (right, up, towards the viewer): above the left shoulder."""
@@ -29,28 +29,42 @@ _WIDTH_OF_HOLLOWS = 0.05
 """Width of the hollows that are shaded, in sides of the picture."""
 
 
-def shaded_view(
-    density: FineMap,
-    level: float,
-    side: str,
-    middle: NDArray[np.float64],
-    reach: float,
-    colour: str,
-) -> NDArray[np.float64]:
-    """Picture of a surface as a matt body under one lamp, on white.
+def cube_of(
+    density: FineMap, middle: NDArray[np.float64], reach: float
+) -> NDArray[np.float32]:
+    """Densities in the cube that pictures show, one sample for each pixel.
 
     Parameters
     ----------
     density : FineMap
         The map.
+    middle : float64, shape (3,)
+        Centre (x, y, z) of the cube, angstrom.
+    reach : float
+        Distance from the centre to the cube's faces, angstrom.
+
+    Returns
+    -------
+    float32, shape (n, n, n)
+        Samples, indexed [z, y, x].
+    """
+    steps = np.linspace(-reach, reach, _PIXELS)
+    return density.resampled(*(steps + centre for centre in middle)).astype(np.float32)
+
+
+def shaded_view(
+    cube: NDArray[np.float32], level: float, side: str, colour: str
+) -> NDArray[np.float64]:
+    """Picture of a surface as a matt body under one lamp, on white.
+
+    Parameters
+    ----------
+    cube : float32, shape (n, n, n)
+        Densities, of :func:`cube_of`.
     level : float
         Density of the surface.
     side : str
         Axes that point right, up and along the line of sight, such as "xyz".
-    middle : float64, shape (3,)
-        Centre (x, y, z) of the cube that is shown, angstrom.
-    reach : float
-        Distance from the centre to the cube's faces, angstrom.
     colour : str
         Colour of the surface, as Matplotlib takes it.
 
@@ -59,7 +73,7 @@ def shaded_view(
     float64, shape (n, n, 3)
         Red, green and blue from 0 to 1; rows from the top down.
     """
-    block = _block(density, side, middle, reach)
+    block = _seen_from(cube, side)
     depth, coverage = _first_crossing(block, level)
     scattered, reflected = _light(_normals(block, depth))
     height = np.where(coverage > 0, len(block) - depth, 0.0)
@@ -71,17 +85,13 @@ def shaded_view(
     return picture
 
 
-def _block(
-    density: FineMap, side: str, middle: NDArray[np.float64], reach: float
-) -> NDArray[np.float32]:
-    """Densities in a cube, indexed [away from the viewer, down, right]."""
-    steps = np.linspace(-reach, reach, _PIXELS)
-    cube = density.resampled(*(steps + centre for centre in middle))
+def _seen_from(cube: NDArray[np.float32], side: str) -> NDArray[np.float32]:
+    """The same densities, indexed [away from the viewer, down, right]."""
     right, up, sight = ("zyx".index(letter) for letter in side)
     turned = cube.transpose(sight, up, right)[:, ::-1]
     # A right-handed frame looks along its third axis from the far end.
     handed = side in ("xyz", "yzx", "zxy")
-    return (turned[::-1] if handed else turned).astype(np.float32)
+    return np.ascontiguousarray(turned[::-1] if handed else turned)
 
 
 def _first_crossing(
