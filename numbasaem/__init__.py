@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from numbasaem.assessment.alignment import align
     from numbasaem.assessment.fsc import fourier_shell_correlation
+    from numbasaem.autocorrelation.moments import Autocorrelations, autocorrelations
     from numbasaem.errors import InputError, NumericalError
     from numbasaem.geometry.rotations import random_rotations, rotation_grid
     from numbasaem.geometry.view_grid import ViewGrid
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "Autocorrelations",
     "InputError",
     "NumericalError",
     "Result",
@@ -42,6 +44,7 @@ __all__ = [
     "VolumeBasis",
     "__version__",
     "align",
+    "autocorrelations",
     "expectation",
     "fourier_shell_correlation",
     "maximization",
@@ -54,6 +57,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "Autocorrelations": "autocorrelation.moments",
     "InputError": "errors",
     "NumericalError": "errors",
     "Result": "reconstruction.result",
@@ -64,6 +68,7 @@ _HOME = {
     "ViewGrid": "geometry.view_grid",
     "VolumeBasis": "volume.basis",
     "align": "assessment.alignment",
+    "autocorrelations": "autocorrelation.moments",
     "expectation": "observations.patch_expectation",
     "fourier_shell_correlation": "assessment.fsc",
     "maximization": "reconstruction.maximization",

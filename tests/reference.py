@@ -562,3 +562,56 @@ def accumulate_steered(features, coefficients, orders, angles, bias, log2_diviso
         for pair, of_pair in zip(coefficients, bias, strict=True)
     ]
     return np.array([r[0] for r in results]), np.array([r[1] for r in results])
+
+
+def autocorrelation_sums(
+    pixels: NDArray[np.float32],
+    counted: NDArray[np.bool_],
+    block_shape: tuple[int, int],
+    lags: NDArray[np.int64],
+    tiles: NDArray[np.int64],
+    moments: NDArray[np.float64],
+    block_pixels: NDArray[np.int64],
+) -> None:
+    """Products of three pixels at x, x + u and x + v, block by block."""
+    n_lags, side = len(lags), 4
+
+    def pixel(y: int, x: int, lag: int) -> float:
+        if lag >= n_lags:
+            return float(lag == n_lags)
+        dy, dx = lags[lag]
+        return float(pixels[y + dy, x + dx])
+
+    n_rows, n_columns = block_shape
+    blocks = [
+        [
+            (y, x)
+            for y in range(top, min(top + n_rows, len(pixels)))
+            for x in range(left, min(left + n_columns, pixels.shape[1]))
+            if counted[y, x]
+        ]
+        for top in range(0, len(pixels), n_rows)
+        for left in range(0, pixels.shape[1], n_columns)
+    ]
+    block_pixels[:] = [len(block) for block in blocks]
+    for chunk, numbers in enumerate(
+        range(i * len(blocks) // len(moments), (i + 1) * len(blocks) // len(moments))
+        for i in range(len(moments))
+    ):
+        moments[chunk] = 0
+        for number in numbers:
+            sums = []
+            for first, second in tiles:
+                for a in range(first * side, (first + 1) * side):
+                    for b in range(second * side, (second + 1) * side):
+                        # The last group is filled up with the first lag.
+                        lag = b if b < n_lags else 0
+                        products = [
+                            float(pixels[y, x]) * pixel(y, x, a) * pixel(y, x, lag)
+                            for y, x in blocks[number]
+                        ]
+                        sums.append(sum(products))
+            sums.append(sum(float(pixels[y, x]) for y, x in blocks[number]))
+            moments[chunk, 0] += sums
+            moments[chunk, 1] += np.square(sums)
+            moments[chunk, 2] += np.array(sums) * len(blocks[number])

@@ -31,6 +31,7 @@ ROOMS = (
     "volume",
     "io",
     "micrographs",
+    "autocorrelation",
     "observations",
     "assessment",
     "reconstruction",

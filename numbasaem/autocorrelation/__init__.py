@@ -1,0 +1,1 @@
+"""Autocorrelations of micrographs, and the volume that explains them."""
