@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from numbasaem.assessment.alignment import align
     from numbasaem.assessment.fsc import fourier_shell_correlation
+    from numbasaem.autocorrelation.fit import AutocorrelationFit, fit_autocorrelations
     from numbasaem.autocorrelation.moments import Autocorrelations, autocorrelations
     from numbasaem.errors import InputError, NumericalError
     from numbasaem.geometry.rotations import random_rotations, rotation_grid
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "AutocorrelationFit",
     "Autocorrelations",
     "InputError",
     "NumericalError",
@@ -46,6 +48,7 @@ __all__ = [
     "align",
     "autocorrelations",
     "expectation",
+    "fit_autocorrelations",
     "fourier_shell_correlation",
     "maximization",
     "random_rotations",
@@ -57,6 +60,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "AutocorrelationFit": "autocorrelation.fit",
     "Autocorrelations": "autocorrelation.moments",
     "InputError": "errors",
     "NumericalError": "errors",
@@ -70,6 +74,7 @@ _HOME = {
     "align": "assessment.alignment",
     "autocorrelations": "autocorrelation.moments",
     "expectation": "observations.patch_expectation",
+    "fit_autocorrelations": "autocorrelation.fit",
     "fourier_shell_correlation": "assessment.fsc",
     "maximization": "reconstruction.maximization",
     "random_rotations": "geometry.rotations",

@@ -15,6 +15,7 @@ class Stream(IntEnum):
     MINIBATCHES = 3
     BLOCKS = 4
     CONTROL = 5
+    MOMENTS = 6
 
 
 def random_stream(seed: int, stream: Stream, *parts: int) -> np.random.Generator:

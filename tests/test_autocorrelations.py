@@ -29,8 +29,9 @@ def plain_moments(pixels: NDArray[np.float32], size: int) -> NDArray[np.float64]
     )
     second = shifted @ shifted[0]
     third = (shifted * shifted[0]) @ shifted.T
-    sums = [[shifted[0].sum()], second, third[lags.first, lags.second]]
-    return np.concatenate(sums) / (rows * columns)
+    pairs = third[lags.first, lags.second]
+    sums = np.concatenate([[shifted[0].sum()], second, pairs])
+    return sums / (rows * columns)
 
 
 def test_autocorrelation_sums__match_plain_loops(
@@ -56,8 +57,8 @@ def test_autocorrelations__match_shifted_copies(size: int) -> None:
     moments = autocorrelations([pixels], size)
     assert_close(moments.values, plain_moments(pixels, size), 1e-6)
     assert moments.values[0] == moments.first
-    split = [[moments.first], moments.second, moments.third]
-    np.testing.assert_array_equal(np.concatenate(split), moments.values)
+    split = np.concatenate([[moments.first], moments.second, moments.third])
+    np.testing.assert_array_equal(split, moments.values)
 
 
 def test_autocorrelations__same_bytes_on_any_number_of_threads() -> None:

@@ -22,6 +22,7 @@ a Gauss-Legendre rule gives exactly.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations_with_replacement, permutations
 from typing import TYPE_CHECKING
 
@@ -196,6 +197,23 @@ class AutocorrelationModel:
             f if self._angular[f] == 0 else (f + half) % (2 * half) for f in product
         )
         return tuple(sorted(partners))
+
+
+@lru_cache(maxsize=2)
+def model_of(functions: BallFunctions) -> AutocorrelationModel:
+    """Make the model of a basis, or take the one made before.
+
+    Parameters
+    ----------
+    functions : BallFunctions
+        Functions that span the volumes.
+
+    Returns
+    -------
+    AutocorrelationModel
+        The model.
+    """
+    return AutocorrelationModel(functions)
 
 
 class _LatticeSums:

@@ -171,7 +171,7 @@ def autocorrelations(
     >>> noise = np.random.default_rng(0).standard_normal((256, 256))
     >>> moments = autocorrelations([noise], size=5)
     >>> len(moments.lags.single), moments.second.shape, moments.third.shape
-    (35, (35,), (381,))
+    (35, (35,), (503,))
     """
     lags_within(size)
     as_given = Settings(size=size, level=False)
