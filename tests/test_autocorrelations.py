@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from numbasaem import Autocorrelations, autocorrelations
+from numbasaem import Autocorrelations, Settings, autocorrelations
 from numbasaem.autocorrelation.lags import lags_within
 from numbasaem.autocorrelation.moments import autocorrelations_of_pixels
 from numbasaem.errors import InputError
@@ -93,6 +93,16 @@ def test_autocorrelations__leave_out_what_touches_excluded_pixels() -> None:
     assert whole.n_pixels - parts[0].n_pixels == (3 + 4) * (7 + 8)
 
 
+def test_autocorrelations__of_prepared_micrographs() -> None:
+    pixels = noise(60, 80)
+    settings = Settings(size=SIZE, level=False, normalise=True)
+    scaled = autocorrelations([pixels], SIZE, settings=settings)
+    plain = autocorrelations([pixels], SIZE)
+    scale = scaled.first / plain.first
+    assert_close(scaled.second, scale**2 * plain.second)
+    assert scale != 1
+
+
 def test_autocorrelations__errors_are_those_of_white_noise() -> None:
     moments = autocorrelations([noise(400, 400)], SIZE)
     lags, scaled = moments.lags, moments.errors * np.sqrt(moments.n_pixels)
@@ -134,6 +144,8 @@ def test_autocorrelations__refuse_what_they_cannot_use() -> None:
     excluded = np.ones((80, 80), bool)
     with pytest.raises(InputError, match="at least 2 blocks"):
         autocorrelations_of_pixels("it", noise(80, 80), excluded, SIZE)
+    with pytest.raises(InputError, match="settings: expected the size 5, found 6"):
+        autocorrelations([noise(80, 80)], SIZE, settings=Settings(size=6))
     moments = autocorrelations([noise(80, 80)], SIZE)
     other = Autocorrelations(6, 1, moments.sums, moments.scatter)
     with pytest.raises(InputError, match="size: expected 5 of both, found 6"):

@@ -43,7 +43,7 @@ class Lags:
         It is delta_u + delta_v + delta_{u - v}: what noise adds to.
         """
         zeros = [self.first == 0, self.second == 0, self.first == self.second]
-        return np.sum(zeros, axis=0, dtype=np.float64)
+        return np.asarray(np.sum(zeros, axis=0), np.float64)
 
 
 @lru_cache(maxsize=8)
@@ -63,9 +63,9 @@ def lags_within(size: int) -> Lags:
     Raises
     ------
     InputError
-        If `size` is no whole number of at least 5.
+        If `size` is below 5.
     """
-    if not isinstance(size, int | np.integer) or size < SMALLEST_SIZE:
+    if size < SMALLEST_SIZE:
         wanted = f"a whole number of at least {SMALLEST_SIZE}"
         raise expected("size", wanted, size)
     y, x = np.mgrid[:size, 1 - size : size].reshape(2, -1)

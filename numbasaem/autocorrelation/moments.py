@@ -27,9 +27,9 @@ from numbasaem.threads import running_threads
 from .lags import Lags, lags_within
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from numpy.typing import NDArray
 
-    from numpy.typing import ArrayLike, NDArray
+    from numbasaem.micrographs.reading import Micrographs
 
 BOXES_A_SIDE = 4
 """Least side of a micrograph, in boxes."""
@@ -132,7 +132,7 @@ class Autocorrelations:
 
 
 def autocorrelations(
-    micrographs: Sequence[ArrayLike],
+    micrographs: Micrographs,
     size: int,
     *,
     settings: Settings | None = None,
@@ -162,7 +162,8 @@ def autocorrelations(
     Raises
     ------
     InputError
-        If a micrograph cannot be read or used, or measures less than 4 L a side.
+        If a micrograph cannot be read or used, or measures less than 4 L a side, or
+        the settings have another size.
 
     Examples
     --------
@@ -174,8 +175,10 @@ def autocorrelations(
     (35, (35,), (503,))
     """
     lags_within(size)
-    as_given = Settings(size=size, level=False)
-    reader = MicrographReader(settings or as_given)
+    settings = settings or Settings(size=size, level=False)
+    if settings.size != size:
+        raise expected("settings", f"the size {size}", settings.size)
+    reader = MicrographReader(settings)
     prepared = reader.prepared(list_inputs(micrographs), lambda *_: None)
     parts = (
         autocorrelations_of_pixels(
