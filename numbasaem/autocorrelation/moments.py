@@ -63,7 +63,7 @@ class Autocorrelations:
     >>> from numbasaem import autocorrelations
     >>> noise = np.random.default_rng(0).standard_normal((256, 256))
     >>> moments = autocorrelations([noise], size=5)
-    >>> (moments + moments).n_pixels, round(moments.second[0], 1)
+    >>> (moments + moments).n_pixels, round(float(moments.second[0]), 1)
     (124992, 1.0)
     """
 
