@@ -16,6 +16,7 @@ class Stream(IntEnum):
     BLOCKS = 4
     CONTROL = 5
     MOMENTS = 6
+    HELD_OUT = 7
 
 
 def random_stream(seed: int, stream: Stream, *parts: int) -> np.random.Generator:

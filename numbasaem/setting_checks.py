@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag
 
 from numbasaem.errors import expected
 
@@ -95,3 +97,17 @@ def check_size(
         raise expected("resolution", "`particle_diameter` with it", "none")
     if particle_diameter is None and size is None:
         raise expected("size", "a value, or `particle_diameter`", "none")
+
+
+def _one_or_each(value: object) -> Literal["one", "each"]:
+    """Tell one number for all stages from a number for each."""
+    return "each" if isinstance(value, tuple | list) else "one"
+
+
+# told apart first, so that a wrong value is one error and not one a member
+_Rotations = Annotated[int, Field(ge=8)]
+OneOrEach = Annotated[
+    Annotated[_Rotations, Tag("one")] | Annotated[tuple[_Rotations, ...], Tag("each")],
+    Discriminator(_one_or_each),
+]
+"""One number for all stages, or one for each."""

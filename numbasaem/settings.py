@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import tomli_w
@@ -9,52 +10,35 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
-    Discriminator,
     Field,
-    Tag,
     ValidationError,
     model_validator,
 )
 
 from numbasaem.errors import expected
-from numbasaem.schedule import Stage, rotations_for, search_stage
+from numbasaem.presets import PRESETS
+from numbasaem.schedule import (
+    MOST_ITERATIONS,
+    SEARCH_DEGREES,
+    Stage,
+    degrees_for,
+    rotations_for,
+    search_stages,
+    starts_in_search,
+)
 from numbasaem.setting_checks import (
+    OneOrEach,
     check_size,
     check_symmetry,
     contrast_in_place_of_invert,
 )
 from numbasaem.setting_words import Shown, attributes, first_fault
 
-PRESETS: dict[str, dict[str, Any]] = {
-    "paper": {
-        "model": "patch",
-        "ell_max": (6, 8, 10),
-        "iterations": (25, 15, 15),
-        "rotations": 552,
-        "batch_fraction": 0.05,
-        "batching": "stochastic",
-        "starts": 1,
-        "over_relaxation": 1.0,
-    }
-}
-"""Settings that go together, by name; "paper" is for its reproduction."""
-
 Batching = Literal["stochastic", "incremental", "online", "full"]
 """What becomes of the statistics of earlier minibatches."""
 
 
-def _one_or_each(value: object) -> Literal["one", "each"]:
-    """Tell one number for all stages from a number for each."""
-    return "each" if isinstance(value, tuple | list) else "one"
-
-
 _Count = Annotated[int, Field(ge=1)]
-# told apart first, so that a wrong value is one error and not one a member
-_Rotations = Annotated[int, Field(ge=8)]
-_OneOrEach = Annotated[
-    Annotated[_Rotations, Tag("one")] | Annotated[tuple[_Rotations, ...], Tag("each")],
-    Discriminator(_one_or_each),
-]
 _PointGroup = Annotated[str, AfterValidator(check_symmetry)]
 _RAW_ONLY = Shown(default="with `particle_diameter`")
 """Default of what is done to raw micrographs alone."""
@@ -80,8 +64,8 @@ class Settings(BaseModel):
     Examples
     --------
     >>> settings = Settings(size=11, ell_max=(6, 8), iterations=(20, 10))
-    >>> settings.iterations_per_run  # ten for each of four starts
-    70
+    >>> settings.iterations_per_run  # ten for each of four starts, then of two
+    90
     >>> settings.changed(starts=1).iterations_per_run
     30
     """
@@ -102,16 +86,23 @@ class Settings(BaseModel):
         "whole particle in view, or patches, as in the paper.",
     )
     ell_max: Annotated[
-        tuple[Annotated[int, Field(ge=0)], ...], Shown(metavar="L,L,...")
+        tuple[Annotated[int, Field(ge=0)], ...] | None,
+        Shown(metavar="auto|L,L,...", none="auto", default="auto"),
     ] = Field(
-        default=(6, 8, 10),
-        description="Highest degree of each stage of frequency marching.",
+        default=None,
+        description="Highest degree of each stage of frequency marching. Left to the "
+        "program, from 2 up to `size` less one, until held-out data gain no more.",
     )
-    iterations: Annotated[tuple[_Count, ...], Shown(metavar="n,n,...")] = Field(
-        default=(25, 15, 15), description="Most iterations N_it of each stage."
+    iterations: Annotated[
+        tuple[_Count, ...] | None,
+        Shown(metavar="auto|n,n,...", none="auto", default="auto"),
+    ] = Field(
+        default=None,
+        description="Iterations N_it of each stage. Left to the program, a stage ends "
+        "once held-out data gain no more.",
     )
     rotations: Annotated[
-        _OneOrEach | None,
+        OneOrEach | None,
         Shown(metavar="auto|K[,K,...]", none="auto", default="auto"),
     ] = Field(
         default=None,
@@ -144,11 +135,16 @@ class Settings(BaseModel):
         description="sigma**2 of the pixels, if it is known; else it is found with the "
         "volume.",
     )
+    prior: Literal["none", "tau"] = Field(
+        default="none",
+        description="Prior of the volume: of the power that two halves of each "
+        "minibatch agree on, by shells of frequency, or none.",
+    )
     starts: int = Field(
         default=4,
         ge=1,
-        description="Random starts tried at degree 4; the likeliest goes on. 1 is the "
-        "paper's way.",
+        description="Random starts tried at degree 2; the likelier half goes on to 4, "
+        "the likeliest to the march. 1 is the paper's way.",
     )
     over_relaxation: Annotated[float | None, Shown(default="adapted")] = Field(
         default=None,
@@ -364,15 +360,17 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _one_count_a_stage(self) -> Settings:
-        if not self.ell_max:
+        if self.ell_max == ():
             raise expected("ell_max", "at least one stage", "none")
-        a_stage = f"one number for each of the {len(self.ell_max)} stages"
-        if len(self.ell_max) != len(self.iterations):
+        if self.ell_max is None and not self.has_size:
+            return self
+        a_stage = f"one number for each of the {len(self.degrees)} stages"
+        if self.iterations is not None and len(self.degrees) != len(self.iterations):
             raise expected("iterations", a_stage, len(self.iterations))
-        if len(self.ell_max) != len(self.rotations_per_stage):
+        if len(self.degrees) != len(self.rotations_per_stage):
             n_given = len(self.rotations_per_stage)
             raise expected("rotations", f"one number, or {a_stage}", n_given)
-        if list(self.ell_max) != sorted(self.ell_max):
+        if list(self.degrees) != sorted(self.degrees):
             raise expected("ell_max", "degrees that do not fall", self.ell_max)
         if list(self.rotations_per_stage) != sorted(self.rotations_per_stage):
             raise expected("rotations", "numbers that do not fall", self.rotations)
@@ -391,38 +389,57 @@ class Settings(BaseModel):
         return "bright" if self.particle_diameter is None else "auto"
 
     @property
+    def degrees(self) -> tuple[int, ...]:
+        """Highest degree of each stage of the march."""
+        if self.ell_max is not None:
+            return self.ell_max
+        degrees = degrees_for(self.size)
+        # The search has been at the first ones.
+        n_searched = 0 if self.starts == 1 else len(SEARCH_DEGREES) - 1
+        return degrees[min(n_searched, len(degrees) - 1) :]
+
+    @property
     def rotations_per_stage(self) -> tuple[int, ...]:
         """About K of each stage of the march; it does not fall."""
         if self.rotations is None:
-            return tuple(rotations_for(self.model, degree) for degree in self.ell_max)
+            return tuple(rotations_for(self.model, degree) for degree in self.degrees)
         if isinstance(self.rotations, int):
-            return (self.rotations,) * len(self.ell_max)
+            return (self.rotations,) * len(self.degrees)
         return self.rotations
 
     @property
     def settings_that_decide_the_result(self) -> dict[str, Any]:
-        """All but those that decide only how it is computed, as JSON can hold them."""
+        """All but those that decide only how it is computed, for JSON."""
         values = self.model_dump(mode="json", exclude={"threads", "max_memory"})
         return values | {"contrast": self.contrast_or_default}
 
     @property
+    def march(self) -> tuple[Stage, ...]:
+        """Stages of frequency marching."""
+        is_open = self.iterations is None
+        most = self.iterations or (MOST_ITERATIONS,) * len(self.degrees)
+        return tuple(
+            Stage(*counts, self.over_relaxation, is_open)
+            for counts in zip(self.degrees, most, self.rotations_per_stage, strict=True)
+        )
+
+    @property
+    def search(self) -> tuple[Stage, ...]:
+        """Stages in which random starts are tried; none if there is one start."""
+        return () if self.starts == 1 else search_stages(self.model, self.march[0])
+
+    @property
     def schedule(self) -> tuple[Stage, ...]:
         """All stages of a run: the search among starts, if any, then the march."""
-        march = tuple(
-            Stage(*counts, self.over_relaxation)
-            for counts in zip(
-                self.ell_max, self.iterations, self.rotations_per_stage, strict=True
-            )
-        )
-        if self.starts == 1:
-            return march
-        return (search_stage(self.model, march[0]), *march)
+        return self.search + self.march
 
     @property
     def iterations_per_run(self) -> int:
         """Most iterations of one run, all starts included."""
-        first, *others = (stage.n_iterations for stage in self.schedule)
-        return self.starts * first + sum(others)
+        searched = starts_in_search(self.starts, len(self.search))
+        runs_in_stage = (*searched, *[1] * len(self.march))
+        counts = (stage.n_iterations for stage in self.schedule)
+        return sum(map(operator.mul, runs_in_stage, counts))
 
     def to_toml(self) -> str:
         """Write all settings but those that are left to the program, as TOML."""

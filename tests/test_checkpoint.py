@@ -21,7 +21,7 @@ from numbasaem.reconstruction.checkpoint import load_checkpoint, save_checkpoint
 from numbasaem.reconstruction.driver import reconstruct
 from numbasaem.reconstruction.journal import Journal
 from numbasaem.reconstruction.result import Result
-from numbasaem.reconstruction.state import Iteration, RunState
+from numbasaem.reconstruction.state import Estimate, Iteration, RunState
 from numbasaem.settings import Settings
 from tests import helpers
 from tests.helpers import refusal
@@ -45,7 +45,7 @@ def run(out: Path, **update: Any) -> Result:
 
 def sealed(content: bytes) -> bytes:
     """Return a file of this format around any content."""
-    seal = b"numbasaem run, format 6, SHA-256 %s\n"
+    seal = b"numbasaem run, format 7, SHA-256 %s\n"
     digest = hashlib.sha256(content).hexdigest().encode()
     return (seal % digest).ljust(512, b"\0") + content
 
@@ -86,7 +86,9 @@ def test_checkpoint__round_trip(
         },
         "average": {"average": statistics, "n_averaged": 2},
     }
-    row = Iteration("full", 0, 2, 3, 1, 2, 1, 4, 0.2, -1.5, -1.6, 0.5, 0.25, 0.1, 2.0)
+    row = Iteration(
+        "full", 0, 2, 3, 1, 2, 1, 4, 0.2, 0.1, -1.5, -1.6, 0.5, 0.25, 0.1, 2.0
+    )
     state = RunState(
         volume_coefficients=np.arange(4.0),
         shift_prior=np.full((2, 2), 0.25),
@@ -98,6 +100,9 @@ def test_checkpoint__round_trip(
         iteration=2,
         step=1.5,
         em_step=np.arange(4.0) - 2,
+        last_move=np.arange(4.0) - 1,
+        mean_volume=np.arange(4.0) + 1,
+        best=Estimate(np.arange(4.0) + 2, np.full((2, 2), 0.25), 0.75),
         minibatches={},
         history=[row],
     )
@@ -111,6 +116,11 @@ def test_checkpoint__round_trip(
     assert (found.stage, found.iteration, found.noise_variance) == (1, 2, 0.5)
     assert found.step == 1.5
     np.testing.assert_array_equal(found.em_step, state.em_step)
+    np.testing.assert_array_equal(found.last_move, state.last_move)
+    np.testing.assert_array_equal(found.mean_volume, state.mean_volume)
+    assert found.best is not None
+    assert found.best.noise_variance == 0.75
+    np.testing.assert_array_equal(found.best.volume_coefficients, np.arange(4.0) + 2)
     np.testing.assert_array_equal(found.volume_coefficients, np.arange(4.0))
     np.testing.assert_array_equal(found.shift_prior, np.full((2, 2), 0.25))
     np.testing.assert_array_equal(found.view_mass, np.arange(3.0))

@@ -119,7 +119,7 @@ def test_signal__stops_the_demo(tmp_path: Path) -> None:
         "demo.SIMULATION = dataclasses.replace(demo.SIMULATION, pixels=300)\n"
     )
     with started("demo", "--out", str(out), code=smaller) as process:
-        wait_for(process, "full-start0 degree 4 1/")
+        wait_for(process, "full-start0 degree 2 1/")
         process.send_signal(signal.SIGTERM)
         sent = time.monotonic()
         _, rest = process.communicate()

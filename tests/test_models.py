@@ -95,7 +95,7 @@ class CentredSet(PatchSet):
 class CentredModel(PatchModel):
     """Particles never overlap an edge."""
 
-    longest_step = 1.8
+    fastest = 1.8
     held_iterations = 5
     brightest = 10.0
 

@@ -70,7 +70,7 @@ def test_options__one_for_each_setting() -> None:
     assert options["invert"].secondary_opts == []
     assert options["size"].show_default == "from --particle-diameter"
     assert options["rotations"].metavar == "auto|K[,K,...]"
-    assert options["ell_max"].default == "6,8,10"
+    assert options["ell_max"].default == "auto"
     assert options["noise_variance"].default == "auto"
 
 

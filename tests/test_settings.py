@@ -130,13 +130,13 @@ def test_rotations__follow_the_degree_unless_they_are_given() -> None:
     steps = [
         np.degrees(ViewGrid(n).step) for n in Settings(size=11).rotations_per_stage
     ]
-    np.testing.assert_allclose(steps, [180 / 7, 180 / 9, 180 / 11], rtol=0.01)
+    np.testing.assert_allclose(steps, [180 / 5, 180 / 7, 180 / 9, 180 / 11], rtol=0.01)
     assert (
         Settings(size=31, ell_max=(28,), iterations=(9,)).rotations_per_stage[0] < 2e4
     )
     patches = Settings(size=11, model="patch")
-    assert patches.rotations_per_stage == (552, 552, 552)
-    assert patches.changed(rotations=24).rotations_per_stage == (24, 24, 24)
+    assert patches.rotations_per_stage == (552,) * 4
+    assert patches.changed(rotations=24).rotations_per_stage == (24,) * 4
 
 
 def test_preset__unknown_is_refused() -> None:

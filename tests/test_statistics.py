@@ -120,6 +120,7 @@ def test_starts__are_ranked_by_evidence(patches: np.ndarray) -> None:
         total_done=1,
         total=1,
         evidence_per_patch=3.0,
+        held_out_evidence_per_patch=None,
         log_likelihood_per_patch=-50.0,
         q_per_patch=0.0,
         noise_variance=1.0,

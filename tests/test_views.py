@@ -45,7 +45,7 @@ def learning(**changes: object) -> Settings:
         size=SIZE,
         model="patch",
         ell_max=(4,),
-        iterations=(15,),
+        iterations=(25,),
         rotations=216,
         batching="full",
         starts=1,

@@ -19,6 +19,7 @@ ROOMS = (
     "errors",
     "random_streams",
     "schedule",
+    "presets",
     "setting_checks",
     "setting_words",
     "settings",

@@ -94,9 +94,9 @@ class Landscape:
 
     def from_truth(self, settings: Settings) -> Arrival:
         """Climb from the truth, at the last stage's degree."""
-        last = {"ell_max": settings.ell_max[-1:], "iterations": (20,)}
+        last = {"ell_max": settings.degrees[-1:], "iterations": (20,)}
         plan = settings.changed(**last)
-        basis = VolumeBasis(SIZE, plan.ell_max[0])
+        basis = VolumeBasis(SIZE, plan.degrees[0])
         data = load_patches(self.simulation.micrographs, plan, no_progress)
         patches = data.part(None, None)
         state = random_start(patches, plan, 0, 0)

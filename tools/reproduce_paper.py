@@ -263,7 +263,7 @@ class Reproduction:
             "figure": experiment.figure,
             "row": row,
             "snr": experiment.snr,
-            "iterations": "+".join(map(str, settings.iterations)),
+            "iterations": "+".join(str(stage.n_iterations) for stage in settings.march),
             "requested": truth["requested"],
             "placed": sum(truth["placed"]),
             "seconds": round(seconds, 1),

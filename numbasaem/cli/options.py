@@ -19,9 +19,10 @@ from typing import (
 
 import typer
 
+from numbasaem.presets import PRESETS
 from numbasaem.setting_checks import contrast_in_place_of_invert
 from numbasaem.setting_words import shown
-from numbasaem.settings import PRESETS, Settings
+from numbasaem.settings import Settings
 from numbasaem.settings_file import read_settings
 
 if TYPE_CHECKING:
@@ -170,7 +171,8 @@ def _value(parsed: Any, field: FieldInfo) -> Any:
         return parsed
     if parsed == shown(field).none:
         return None
-    always_several = get_origin(field.annotation) is tuple
+    members = _members(field)
+    always_several = len(members) == 1 and get_origin(members[0]) is tuple
     return parsed.split(",") if always_several or "," in parsed else parsed
 
 

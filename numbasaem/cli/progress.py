@@ -35,6 +35,7 @@ _HEADER = (
     "stage",
     "iter.",
     "evidence\nper patch",
+    "held\nout",
     "empty",
     "noise\nvariance",
     "change",
@@ -120,6 +121,7 @@ class ProgressDisplay:
         self._seconds.append(iteration.seconds)
         mean = sum(self._seconds) / len(self._seconds)
         left = _left(mean * (iteration.total - iteration.total_done))
+        held_out = iteration.held_out_evidence_per_patch
         place = (
             f"{iteration.run} degree {iteration.ell_max} "
             f"{iteration.iteration}/{iteration.n_iterations}"
@@ -139,14 +141,16 @@ class ProgressDisplay:
                 f"{iteration.stage + 1}/{iteration.n_stages}, ℓ ≤ {iteration.ell_max}",
                 f"{iteration.iteration}/{iteration.n_iterations}",
                 f"{iteration.evidence_per_patch:.4f}",
+                "" if held_out is None else f"{held_out:.4f}",
                 f"{iteration.empty_fraction:.1%}",
                 f"{iteration.noise_variance:.4g}",
                 f"{iteration.volume_change:.2g}",
                 f"{iteration.seconds:.1f} s",
             )
         )
+        beside = "" if held_out is None else f"held out {held_out:.4f}, "
         self._line(
-            f"{place}: evidence per patch {iteration.evidence_per_patch:.4f}, "
+            f"{place}: evidence per patch {iteration.evidence_per_patch:.4f}, {beside}"
             f"noise variance {iteration.noise_variance:.4g}, "
             f"empty {iteration.empty_fraction:.1%}, "
             f"change {iteration.volume_change:.2g}, "

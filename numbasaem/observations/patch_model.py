@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 class PatchModel(ObservationModel):
     """Patches that show any part of one particle, or none."""
 
-    longest_step = 8.0
+    fastest = 8.0
+    keeps_centre = False
     held_iterations = 0
     minibatch = 4000
     """So many that every coefficient is seen from all sides."""

@@ -217,8 +217,11 @@ class ObservationModel(ABC):
 
     Attributes
     ----------
-    longest_step : float
-        Longest step of the volume that is safe, in units of the step of EM.
+    fastest : float
+        Fastest pace of the volume that is safe, in units of the pace of EM.
+    keeps_centre : bool
+        Whether a volume that has left the middle of its box is brought back, since the
+        model takes no notice of where in the box it is.
     held_iterations : int
         Number of first iterations of a run that keep the first empty probability: under
         a volume that explains nothing, all patches look empty.
@@ -234,7 +237,8 @@ class ObservationModel(ABC):
         otherwise those closer than L pixels do.
     """
 
-    longest_step: float
+    fastest: float
+    keeps_centre: bool
     held_iterations: int
     minibatch: int
     brightest: float | None

@@ -20,7 +20,7 @@ from numbasaem.io import written_whole
 from numbasaem.observations.models import observation_model
 from numbasaem.observations.statistics import Statistics
 
-from .state import Iteration, RunState
+from .state import Estimate, Iteration, RunState
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import h5py
 
 _KIND = b"numbasaem run, format "
-_FORMAT = _KIND + b"6, SHA-256 "
+_FORMAT = _KIND + b"7, SHA-256 "
 _SEAL_LENGTH = 512
 COPIES_OF_STATE = 3
 """Number of copies of what is kept: in use, in the file being made, and its image."""
@@ -38,9 +38,9 @@ _FOREIGN = (AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueErr
 
 _COLUMNS = {field.name: str(field.type) for field in fields(Iteration)[1:]}
 """Columns of the table of iterations of a run, and their types."""
-_ROW = np.dtype(
-    [(name, {"int": "<i8", "float": "<f8"}[kind]) for name, kind in _COLUMNS.items()]
-)
+_KINDS = {"int": "<i8", "float": "<f8", "float | None": "<f8"}
+"""Types of columns in the file; NaN stands for None."""
+_ROW = np.dtype([(name, _KINDS[kind]) for name, kind in _COLUMNS.items()])
 _numbers = attrgetter(*_COLUMNS)
 
 
@@ -77,11 +77,15 @@ def save_checkpoint(
             group.attrs["generator"] = json.dumps(state.generator.bit_generator.state)
             group["volume_coefficients"] = state.volume_coefficients
             group["em_step"] = state.em_step
+            group["last_move"] = state.last_move
+            group["mean_volume"] = state.mean_volume
             group["shift_prior"] = state.shift_prior
             group["view_mass"] = state.view_mass
             group["view_weights"] = state.view_weights
             group["history"] = np.array([_numbers(row) for row in state.history], _ROW)
             _write(group.create_group("minibatches"), state.minibatches)
+            if state.best is not None:
+                _write(group.create_group("best"), vars(state.best))
         file.flush()
         content = file.id.get_file_image()
     with written_whole(path, previous_of(path)) as part, open(part, "wb") as stream:
@@ -248,8 +252,27 @@ def _run_state(group: h5py.Group, statistics: type[Statistics]) -> RunState:
         iteration=iteration,
         step=float(group.attrs["step"]),
         em_step=group["em_step"][()],
+        last_move=group["last_move"][()],
+        mean_volume=group["mean_volume"][()],
+        best=_estimate(group["best"]) if "best" in group else None,
         minibatches=_read(group["minibatches"], statistics),
-        history=[Iteration(run, *row) for row in history.tolist()],
+        history=[_iteration(run, row) for row in history.tolist()],
+    )
+
+
+def _iteration(run: str, row: tuple[Any, ...]) -> Iteration:
+    values = dict(zip(_COLUMNS, row, strict=True))
+    for name, kind in _COLUMNS.items():
+        if kind == "float | None" and np.isnan(values[name]):
+            values[name] = None
+    return Iteration(run, **values)
+
+
+def _estimate(group: h5py.Group) -> Estimate:
+    return Estimate(
+        volume_coefficients=group["volume_coefficients"][()],
+        shift_prior=group["shift_prior"][()],
+        noise_variance=float(group["noise_variance"][()]),
     )
 
 

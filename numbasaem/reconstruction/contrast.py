@@ -222,7 +222,7 @@ def _goes_on(
         # What befalls the wrong ball does not concern the user.
         warnings.simplefilter("ignore", RunWarning)
         try:
-            for _ in iterations(state, data, settings, len(settings.ell_max)):
+            for _ in iterations(state, data, settings, len(settings.schedule)):
                 report(len(state.history) / n_iterations)
         except NumericalError:
             return False

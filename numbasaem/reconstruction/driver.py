@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from numbasaem.aliases import OnProgress, PathLike, no_progress
 from numbasaem.geometry.view_grid import ViewGrid
 from numbasaem.micrographs.preparation import preparation_of
 from numbasaem.micrographs.reading import list_inputs, with_size
+from numbasaem.schedule import starts_in_search
 from numbasaem.volume.basis import VolumeBasis
 
 from .contrast import Contrast, in_contrast, load_in_contrast
@@ -200,17 +202,33 @@ def run_all(
         state.minibatches = {}  # used up; incremental ones are large
 
     def first_state(run: str, number: int) -> RunState:
-        """Random start of a run, or the best of several after a few iterations."""
+        """Random start of a run, or the likeliest of several."""
         if settings.starts == 1:
             return random_start(parts[run], settings, number, 0)
-        starts = [f"{run}-start{i}" for i in range(settings.starts)]
-        for i, start in enumerate(starts):
-            state = random_start(parts[run], settings, number, i)
-            advance(start, journal.runs.get(start, state), n_stages=1)
-        best = max(starts, key=lambda name: _score(journal.runs[name]))
-        # The first stage is done, even if this start stopped early.
-        n_searched = settings.schedule[0].n_iterations
-        return replace(journal.runs[best], iteration=n_searched, history=[])
+        left = list(range(settings.starts))
+        searched = starts_in_search(settings.starts, len(settings.search))
+        for stage, n_starts in enumerate(searched):
+            left = sorted(left, key=score_of_start(run), reverse=True)[:n_starts]
+            for start in left:
+                name = f"{run}-start{start}"
+                state = journal.runs.get(name)
+                if state is None:
+                    state = random_start(parts[run], settings, number, start)
+                advance(name, state, n_stages=stage + 1)
+        best = max(left, key=score_of_start(run))
+        # The search is done, even if this start stopped early.
+        n_searched = settings.search[-1].n_iterations
+        best_state = journal.runs[f"{run}-start{best}"]
+        return replace(best_state, iteration=n_searched, history=[])
+
+    def score_of_start(run: str) -> Callable[[int], float]:
+        """Function from the number of a start to its evidence so far."""
+
+        def score(start: int) -> float:
+            state = journal.runs.get(f"{run}-start{start}")
+            return -math.inf if state is None else _score(state)
+
+        return score
 
     for run in parts:
         state = journal.runs.get(run) or first_state(run, RUNS.index(run))

@@ -15,6 +15,14 @@ from numbasaem.observations.hypotheses import Hypotheses
 from numbasaem.volume.basis import VolumeBasis
 from numbasaem.volume.symmetry import invariant_volumes
 
+from .held_out import (
+    held_out,
+    judge,
+    march_is_over,
+    rows_of_stage,
+    still_rises,
+    take_best,
+)
 from .maximization import expected_log_likelihood
 from .minibatches import minibatches
 from .state import Iteration, RunPlace
@@ -88,6 +96,8 @@ def iterations(
         if number < state.stage:
             continue
         if number > state.stage:
+            if march_is_over(state.history):
+                return
             _begin_stage(state, settings.size, settings.schedule[state.stage], stage)
         yield from _iterations_of_stage(
             state, data, settings, stage, on_progress, place
@@ -104,22 +114,25 @@ def _iterations_of_stage(
 ) -> Iterator[Iteration]:
     """Iterations that are left of the current stage."""
     basis, grid = VolumeBasis(settings.size, stage.ell_max), grid_of(state, settings)
-    views, operator = grid, data.projections(basis, grid)
+    unturned = data.projections(basis, grid)
+    views, operator = grid, unturned
     symmetric = invariant_volumes(basis, settings.symmetry)
-    batches = minibatches(settings, len(data), data.patches_each)
+    kept_back = held_out(settings, data)
+    seen = np.delete(np.arange(len(data)), kept_back)
+    batches = minibatches(settings, len(seen), data.patches_each)
     if state.minibatches:
         batches.restore(state.minibatches)
-    while state.iteration < stage.n_iterations and not _stalled(state, settings):
+    while not _is_done(state, stage, settings):
         started = time.perf_counter()
-        chosen = batches.choose(state.generator)
+        chosen = seen[batches.choose(state.generator)]
         if settings.batching == "stochastic":
             # Rotations that stay let a few views part with all particles, each fitted
             # by itself; other schemes add up or compare iterations.
             views = grid.turned(random_rotations(1, state.generator)[0])
             operator = operator.at(views)
         hypotheses = hypotheses_of(state, operator, views, settings)
-        fresh = data.expectation(
-            chosen, hypotheses, lambda share: on_progress("expectation", share)
+        fresh, halves = _expectation(
+            data, chosen, hypotheses, settings.prior == "tau", on_progress
         )
         q = expected_log_likelihood(hypotheses, fresh)
         state.view_mass = state.view_mass + nearest_directions(
@@ -134,9 +147,10 @@ def _iterations_of_stage(
             last = comparable and state.iteration + 1 == stage.n_iterations
             step = 1.0 if last or likelihood_fell(state, fresh) else stage.step
             update = maximize(
-                operator, symmetric, state, views, statistics, step, settings
+                operator, symmetric, state, views, statistics, step, settings, halves
             )
         state.minibatches = batches.state()
+        evidence = judge(state, data, kept_back, unturned, grid, settings)
         state.iteration += 1
         row = Iteration(
             run=place.run,
@@ -148,6 +162,7 @@ def _iterations_of_stage(
             total_done=place.n_before + len(state.history) + 1,
             total=place.total,
             evidence_per_patch=fresh.evidence / fresh.n_patches,
+            held_out_evidence_per_patch=evidence,
             log_likelihood_per_patch=fresh.log_likelihood / fresh.n_patches,
             q_per_patch=q / fresh.n_patches,
             noise_variance=state.noise_variance,
@@ -157,7 +172,29 @@ def _iterations_of_stage(
             n_unconstrained=update.n_unconstrained,
         )
         state.history.append(row)
+        if _is_done(state, stage, settings):
+            take_best(state)
         yield row
+
+
+def _expectation(
+    data: Observations,
+    chosen: NDArray[np.intp],
+    hypotheses: Hypotheses,
+    in_halves: bool,
+    on_progress: OnProgress,
+) -> tuple[Statistics, tuple[Statistics, Statistics] | None]:
+    """Statistics of the chosen observations, and of every second of them if asked."""
+
+    def of(members: NDArray[np.intp]) -> Statistics:
+        return data.expectation(
+            members, hypotheses, lambda share: on_progress("expectation", share)
+        )
+
+    if not in_halves or len(chosen) < 2:
+        return of(chosen), None
+    halves = of(chosen[::2]), of(chosen[1::2])
+    return halves[0] + halves[1], halves
 
 
 def _mass_of_views(
@@ -204,6 +241,13 @@ def hypotheses_of(
     )
 
 
+def _is_done(state: RunState, stage: Stage, settings: Settings) -> bool:
+    """Whether the current stage has come to its end."""
+    if state.iteration >= stage.n_iterations or _stalled(state, settings):
+        return True
+    return stage.is_open and not still_rises(rows_of_stage(state))
+
+
 def _stalled(state: RunState, settings: Settings) -> bool:
     """Whether Q gained no more than epsilon in the stage's last iteration."""
     if settings.stopping is None or state.iteration < 2:
@@ -216,7 +260,8 @@ def _begin_stage(state: RunState, size: int, last: Stage, following: Stage) -> N
     """Begin the next stage with the volume of the last one."""
     basis = VolumeBasis(size, last.ell_max)
     state.volume_coefficients = basis.lift(state.volume_coefficients, following.ell_max)
-    state.em_step = np.zeros_like(state.volume_coefficients)
+    state.em_step = state.last_move = np.zeros_like(state.volume_coefficients)
+    state.mean_volume, state.best = state.volume_coefficients, None
     before, after = ViewGrid(last.n_rotations), ViewGrid(following.n_rotations)
     state.view_mass = np.zeros(after.n_views)
     state.view_weights = moved_view_weights(state.view_weights, before, after)

@@ -265,5 +265,5 @@ def n_kept(settings: Settings, n_observations: int, patches_each: float) -> int:
     if settings.batching == "incremental":
         in_block = n_chosen(settings, n_observations, patches_each)
         n_blocks = max(1, round(n_observations / in_block))
-        return min(n_blocks, max(settings.iterations))
+        return min(n_blocks, max(stage.n_iterations for stage in settings.schedule))
     return 1 if settings.batching == "online" else 0

@@ -13,6 +13,7 @@ import numpy as np
 from numbasaem.geometry.view_grid import ViewGrid
 from numbasaem.observations.hypotheses import Hypotheses
 from numbasaem.observations.shift_prior import uniform_shift_prior
+from numbasaem.schedule import starts_in_search
 from numbasaem.volume.basis import VolumeBasis
 
 from .minibatches import n_chosen
@@ -72,7 +73,7 @@ class Plan:
             f"{self.n_micrographs} micrograph{plural}, {self.n_patches} patches of "
             f"{self.size} x {self.size} pixels, {self.n_rotations} rotations "
             f"{self.angle_step_degrees:.0f} degrees apart, "
-            f"{self.n_iterations} iterations{runs}; "
+            f"{self.n_iterations} iterations{runs} at most; "
             f"{self.memory_bytes / 1e9:.2f} GB at most, "
             f"about {timedelta(seconds=round(self.seconds))} by a trial"
         )
@@ -110,14 +111,15 @@ def make_plan(
         kind: _trial(parts["full"], settings.size, *kind)
         for kind in {(stage.ell_max, stage.n_rotations) for stage in settings.schedule}
     }
+    searched = starts_in_search(settings.starts, len(settings.search))
+    runs_in_stage = (*searched, *[1] * len(settings.march))
     seconds = 0.0
-    for number, stage in enumerate(settings.schedule):
-        searched = settings.starts if settings.starts > 1 and number == 0 else 1
+    for n_runs, stage in zip(runs_in_stage, settings.schedule, strict=True):
         per_observation, per_iteration = trials[stage.ell_max, stage.n_rotations]
         for part in parts.values():
             n_seen = n_chosen(settings, len(part), part.patches_each)
             once = n_seen * per_observation + per_iteration
-            seconds += searched * stage.n_iterations * once
+            seconds += n_runs * stage.n_iterations * once
     n_left = max(n_total - n_done, 0)
     views = ViewGrid(settings.schedule[-1].n_rotations)
     return Plan(

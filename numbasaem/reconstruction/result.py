@@ -120,11 +120,19 @@ def result_of_runs(
     Result
         The reconstruction.
     """
-    basis = VolumeBasis(settings.size, settings.ell_max[-1])
+    # A march that gained no more may have ended at a lower degree.
+    degrees = {
+        run: settings.schedule[runs[run].stage].ell_max for run in RUNS if run in runs
+    }
+    basis = VolumeBasis(settings.size, max(degrees.values()))
     # Inversion through the centre: the mirror image, in another pose.
     parity = (-1.0) ** basis.indices[:, 0] if flip_hand else 1.0
     coefficients = [
-        parity * runs[run].volume_coefficients for run in RUNS if run in runs
+        parity
+        * VolumeBasis(settings.size, degree).lift(
+            runs[run].volume_coefficients, basis.ell_max
+        )
+        for run, degree in degrees.items()
     ]
     volumes = [basis.evaluate(values) for values in coefficients]
     halves = correlation = None
@@ -140,7 +148,7 @@ def result_of_runs(
         volume=volumes[0],
         volume_coefficients=coefficients[0],
         basis=basis,
-        rotations=ViewGrid(settings.schedule[-1].n_rotations).rotations,
+        rotations=ViewGrid(settings.schedule[full.stage].n_rotations).rotations,
         shift_prior=full.shift_prior,
         noise_variance=full.noise_variance,
         history=tuple(sorted(history, key=lambda row: row.total_done)),

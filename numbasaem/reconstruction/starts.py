@@ -53,8 +53,9 @@ def random_start(
     volume = symmetric @ (symmetric.T @ volume)
     views = ViewGrid(first.n_rotations)
     power = data.projections(basis, views).mean_power(volume)
+    volume *= np.sqrt(variance / power)
     return RunState(
-        volume_coefficients=volume * np.sqrt(variance / power),
+        volume_coefficients=volume,
         shift_prior=uniform_shift_prior(size, FIRST_EMPTY_PROBABILITY),
         noise_variance=variance,
         view_mass=np.zeros(views.n_views),
@@ -64,6 +65,9 @@ def random_start(
         iteration=0,
         step=1.0,
         em_step=np.zeros(basis.n_coefficients),
+        last_move=np.zeros(basis.n_coefficients),
+        mean_volume=volume,
+        best=None,
         minibatches={},
         history=[],
     )

@@ -52,6 +52,9 @@ class Iteration:
     log_likelihood_per_patch : float
         Log-likelihood of the patches seen; it fluctuates with the energy of their
         pixels.
+    held_out_evidence_per_patch : float or None
+        The same of data that no step sees, under the mean of the latest volumes, after
+        the iteration; None where none are held out.
     q_per_patch : float
         Q of equation (25) per patch, at the estimate before the iteration.
     noise_variance : float
@@ -75,6 +78,7 @@ class Iteration:
     total_done: int
     total: int
     evidence_per_patch: float
+    held_out_evidence_per_patch: float | None
     log_likelihood_per_patch: float
     q_per_patch: float
     noise_variance: float
@@ -82,6 +86,25 @@ class Iteration:
     volume_change: float
     seconds: float
     n_unconstrained: int = 0
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run has found, at one moment.
+
+    Attributes
+    ----------
+    volume_coefficients : float64, shape (M,)
+        Volume, in the basis of the current stage.
+    shift_prior : float64, shape (2L, 2L)
+        Its rho.
+    noise_variance : float
+        Its sigma**2.
+    """
+
+    volume_coefficients: NDArray[np.float64]
+    shift_prior: NDArray[np.float64]
+    noise_variance: float
 
 
 @dataclass
@@ -107,9 +130,17 @@ class RunState:
     stage, iteration : int
         Current stage, and the number of iterations done in it.
     step : float
-        Length of the volume's step, where it is adapted, in units of EM's.
+        Pace of the volume, where it is adapted, in units of EM's: below 1 the length of
+        its steps, above it what momentum makes of steps of EM.
     em_step : float64, shape (M,)
         Last step of EM in the current stage; zero before the first.
+    last_move : float64, shape (M,)
+        Last move of the volume in the current stage; zero before the first.
+    mean_volume : float64, shape (M,)
+        Mean of the latest volumes, which forgets with the factor 0.8 an iteration.
+    best : Estimate or None
+        What held-out data liked best in the current stage; None where none are held out
+        or before the first iteration.
     minibatches : dict
         State of the batching scheme.
     history : list of Iteration
@@ -126,5 +157,8 @@ class RunState:
     iteration: int
     step: float
     em_step: NDArray[np.float64]
+    last_move: NDArray[np.float64]
+    mean_volume: NDArray[np.float64]
+    best: Estimate | None
     minibatches: dict[str, object]
     history: list[Iteration]

@@ -11,11 +11,19 @@ from numbasaem.errors import NumericalError, warn
 from numbasaem.observations.exponents import least_noise_variance
 from numbasaem.observations.models import observation_model
 from numbasaem.observations.shift_prior import uniform_shift_prior, visible_shifts
+from numbasaem.volume.basis import VolumeBasis
+from numbasaem.volume.centring import centred
 
 from .maximization import noise_variance, shift_prior_table
 from .normal_equations import NormalEquations, normal_equations
 from .starts import FIRST_EMPTY_PROBABILITY
 from .view_prior import learned_view_weights
+from .volume_prior import (
+    half_volumes,
+    shells_of_frequency,
+    tau_precision,
+    wide_precision,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,8 +42,12 @@ volume is too poor to tell them."""
 _SMALLEST_SHARE = 1e-6
 """Smallest share that float32 sums can tell from zero."""
 _PACE = 0.5
-"""Logarithm of the factor by which a step grows if it goes as the one before it."""
-_SHORTEST_STEP = 0.3
+"""Logarithm of the factor by which the pace grows if EM goes as the volume moves."""
+_SLOWEST = 0.3
+_LONGEST_OF_VIEWS = 8.0
+"""Longest step, in units of EM's, of the weights of views."""
+_BRIGHTEST = 10.0
+"""Power of the projections of half volumes over that of the pixels, if not stated."""
 _BEYOND_CHANCE = 10.0
 """Number of standard deviations that a mean log-likelihood does not fall by chance."""
 
@@ -63,6 +75,7 @@ def maximize(
     statistics: Statistics,
     step: float | None,
     settings: Settings,
+    halves: tuple[Statistics, Statistics] | None = None,
 ) -> Update:
     """M-step: new volume, shift prior, view weights and noise variance.
 
@@ -79,9 +92,11 @@ def maximize(
     statistics : Statistics
         Statistics of the patches.
     step : float or None
-        Length of the volume's step, 1 for EM; None adapts it.
+        Length of the volume's step, 1 for EM; None adapts its pace.
     settings : Settings
         Settings of the reconstruction.
+    halves : tuple of two Statistics, optional
+        Statistics of two halves of the patches, for a prior that goes by them.
 
     Returns
     -------
@@ -106,10 +121,11 @@ def maximize(
         return Update(0.0, symmetric.shape[1])
     model = observation_model(settings.model)
     equations = normal_equations(operator, statistics)
-    if model.brightest is not None:
-        trace, brightest = equations.trace, model.brightest
-        precision = _prior_precision(trace, statistics, brightest, state)
-        equations = equations.with_precision(np.full(before.size, precision))
+    precision = _prior_precision(
+        operator, symmetric, state, statistics, halves, equations.trace, settings
+    )
+    if precision is not None:
+        equations = equations.with_precision(precision)
     of_symmetric = equations.restricted(symmetric)
     n_unconstrained = of_symmetric.n_unconstrained()
     if n_unconstrained > 0:
@@ -124,15 +140,20 @@ def maximize(
         raise NumericalError("M-step", "a finite volume", f"one of norm {norm:g}")
     maximum = symmetric @ weights
     em_step = maximum - before
+    move = em_step if step is None else step * em_step
     if step is None:
-        step = _adapted_step(state, em_step, equations, model.longest_step)
-    state.em_step, state.step = em_step, step
-    state.volume_coefficients = before + step * em_step
+        step = _adapted_pace(state, em_step, equations, model.fastest)
+        move = min(step, 1.0) * em_step + max(0.0, 1 - 1 / step) * state.last_move
+    state.em_step, state.last_move, state.step = em_step, move, step
+    state.volume_coefficients = before + move
+    if model.keeps_centre:
+        degree = settings.schedule[state.stage].ell_max
+        _bring_to_centre(VolumeBasis(settings.size, degree), state)
     if state.stage > 0 or state.iteration >= model.held_iterations:
         state.shift_prior = _mix_in_uniform(shift_prior_table(statistics))
     if settings.views == "learned" and state.iteration >= _BLIND_ITERATIONS:
         state.view_weights = learned_view_weights(
-            state, views, statistics, step, settings
+            state, views, statistics, min(step, _LONGEST_OF_VIEWS), settings
         )
     state.noise_variance = settings.noise_variance or _floor_noise_variance(
         noise_variance(operator, maximum, statistics), state.noise_variance, statistics
@@ -179,8 +200,8 @@ def step_back(state: RunState) -> Update:
         Change of the volume.
     """
     before = state.volume_coefficients
-    state.volume_coefficients = before - (state.step - 1) * state.em_step
-    state.step = 1.0
+    state.volume_coefficients = before - state.last_move + state.em_step
+    state.last_move, state.step = state.em_step, 1.0
     return Update(_relative_change(before, state.volume_coefficients), 0)
 
 
@@ -221,20 +242,27 @@ def likelihood_fell(state: RunState, statistics: Statistics) -> bool:
 
 
 def _prior_precision(
-    trace: float,
-    statistics: Statistics,
-    brightest: float,
+    operator: ProjectionOperator | ViewProjections,
+    symmetric: NDArray[np.float64],
     state: RunState,
-) -> float:
-    """Noise variance over the prior variance of each coefficient of the volume.
-
-    Independent coefficients of that variance have projections of `brightest` times the
-    power of the pixels, since the diagonal of A, which the trace sums up, is the energy
-    of each, summed up over the particles.
-    """
-    energy = brightest * statistics.patch_energy / statistics.n_patches
-    of_particles = max(statistics.particle_mass * energy, np.finfo(float).tiny)
-    return float(state.noise_variance * trace / of_particles)
+    statistics: Statistics,
+    halves: tuple[Statistics, Statistics] | None,
+    trace: float,
+    settings: Settings,
+) -> NDArray[np.float64] | None:
+    """Noise variance over the prior variance of each coefficient of the volume."""
+    model, variance = observation_model(settings.model), state.noise_variance
+    precision = None
+    if model.brightest is not None:
+        wide = wide_precision(trace, statistics, model.brightest, variance)
+        precision = np.full(len(symmetric), wide)
+    if halves is not None:
+        brightest = model.brightest or _BRIGHTEST
+        volumes = half_volumes(operator, symmetric, halves, brightest, variance)
+        basis = VolumeBasis(settings.size, settings.schedule[state.stage].ell_max)
+        by_shell = tau_precision(*volumes, shells_of_frequency(basis), variance)
+        precision = by_shell if precision is None else np.maximum(precision, by_shell)
+    return precision
 
 
 def _relative_change(before: NDArray[np.float64], after: NDArray[np.float64]) -> float:
@@ -242,27 +270,39 @@ def _relative_change(before: NDArray[np.float64], after: NDArray[np.float64]) ->
     return float(np.linalg.norm(after - before)) / norm if norm > 0 else 1.0
 
 
-def _adapted_step(
+def _bring_to_centre(basis: VolumeBasis, state: RunState) -> None:
+    """Bring the volume to the middle of the box, at rest."""
+    away = state.volume_coefficients
+    state.volume_coefficients = centred(basis, away)
+    if state.volume_coefficients is not away:
+        state.mean_volume = state.volume_coefficients
+        state.em_step = state.last_move = np.zeros_like(away)
+        state.step = 1.0
+
+
+def _adapted_pace(
     state: RunState,
     em_step: NDArray[np.float64],
     equations: NormalEquations,
-    longest: float,
+    fastest: float,
 ) -> float:
-    """Lengthen the step if EM goes on in its direction, shorten it if EM turns round.
+    """Pace of the volume: faster if EM goes on as the volume moves, else slower.
 
     Where much of the information is missing, the steps of EM are short and all in one
-    direction; near the maximum those of minibatches overshoot and turn round. Measured
-    is the cosine of the angle between this step of EM and the one before, in the metric
-    of the matrix A.
+    direction; near the maximum those of minibatches turn round. Measured is the cosine
+    of the angle between this step of EM and the last move, in the metric of the matrix
+    A. A pace above 1 is momentum: steps that all agree come to that many of EM's, yet a
+    direction of which nothing is missing stays stable, as it would not with steps of
+    twice the length.
     """
-    steps = np.stack([state.em_step, em_step])
+    steps = np.stack([state.last_move, em_step])
     with threadpool_limits(1):
         (last, between), (_, now) = equations.products(steps) @ steps.T
     if last * now <= 0:
         return state.step
     agreement = between / np.sqrt(last * now)
     step = state.step * np.exp(_PACE * agreement)
-    return float(np.clip(step, _SHORTEST_STEP, longest))
+    return float(np.clip(step, _SLOWEST, fastest))
 
 
 def _mix_in_uniform(shift_prior: NDArray[np.float64]) -> NDArray[np.float64]:

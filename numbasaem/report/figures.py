@@ -19,6 +19,7 @@ from .shapes import (
     degree_changes,
     displacement_table,
     frame,
+    held_out_evidence,
     sphere,
     tracks,
     view_density,
@@ -271,6 +272,14 @@ def _history(record: RunRecord) -> Figure:
                 label=None if track.name in in_legend else track.name,
             )
             in_legend.add(track.name)
+            if quantity == "evidence_per_patch" and not track.is_start:
+                axes.plot(
+                    track.iterations,
+                    held_out_evidence(record.runs[name]),
+                    color=RUN_COLOURS[track.kind],
+                    lw=0.9,
+                    ls="--",
+                )
         _mark_stages(axes, record)
         axes.set_ylabel(label)
         if quantity == "volume_change":

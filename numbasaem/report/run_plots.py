@@ -8,7 +8,13 @@ import numpy as np
 import plotly.graph_objects as go
 
 from .record import HALF_MAP_CRITERION
-from .shapes import degree_changes, displacement_table, tracks
+from .shapes import (
+    Track,
+    degree_changes,
+    displacement_table,
+    held_out_evidence,
+    tracks,
+)
 from .style import (
     BLUE,
     DENSITY,
@@ -120,6 +126,8 @@ def history_plots(record: RunRecord) -> Iterator[go.Figure]:
             ],
             page_layout(320, showlegend=False),
         )
+        if quantity == "evidence_per_patch":
+            figure.add_traces(_held_out(record, track_of_run))
         figure.update_xaxes(title="iteration")
         figure.update_yaxes(title=label)
         if quantity == "empty_fraction":
@@ -140,6 +148,21 @@ def history_plots(record: RunRecord) -> Iterator[go.Figure]:
                 },
             )
         yield figure
+
+
+def _held_out(record: RunRecord, track_of_run: dict[str, Track]) -> list[go.Scatter]:
+    """Curves of the evidence of held-out data, dashed; none where none are held out."""
+    return [
+        go.Scatter(
+            x=track.iterations,
+            y=held_out_evidence(record.runs[name]),
+            mode="lines",
+            line={"color": RUN_COLOURS[track.kind], "width": 1.2, "dash": "dash"},
+            hovertemplate=f"%{{y:.4g}}<extra>{name}, held out</extra>",
+        )
+        for name, track in track_of_run.items()
+        if not track.is_start
+    ]
 
 
 def shift_prior_plot(record: RunRecord) -> go.Figure:

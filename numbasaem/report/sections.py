@@ -10,7 +10,7 @@ from numbasaem.machine import describe
 
 from .map_plots import half_map_plot, map_plot, slice_plots, view_plot
 from .run_plots import fsc_plot, history_plots, pick_plot, shift_prior_plot
-from .shapes import FineMap
+from .shapes import FineMap, ends_of_stages
 from .style import RUN_COLOURS, RUN_NAMES
 
 if TYPE_CHECKING:
@@ -82,8 +82,10 @@ def sections(record: RunRecord) -> Iterator[tuple[str, str]]:
     yield (
         "History",
         f"<p>Every iteration of the runs on {_legend()}. Thin lines: random starts, "
-        "of which the likeliest went on. Dotted: the march reaches a higher degree.</p>"
-        + _plots(history_plots(record), "pairs"),
+        "of which the likeliest went on. Dotted: the march reaches a higher degree. "
+        "Dashed: data that no step sees.</p>"
+        + _plots(history_plots(record), "pairs")
+        + _table("Stages of the march, all patches", ends_of_stages(record.full)),
     )
     yield (
         "Positions and views",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -318,6 +319,51 @@ def tracks(runs: dict[str, RunState]) -> dict[str, Track]:
             list(range(first, first + len(state.history))),
         )
     return track_of_run
+
+
+def held_out_evidence(state: RunState) -> list[float]:
+    """Evidence per patch of the data that no step of a run saw.
+
+    Parameters
+    ----------
+    state : RunState
+        A run.
+
+    Returns
+    -------
+    list of float
+        One for each iteration; NaN where none were held out.
+    """
+    values = (row.held_out_evidence_per_patch for row in state.history)
+    return [math.nan if value is None else value for value in values]
+
+
+def ends_of_stages(state: RunState) -> list[tuple[str, str]]:
+    """How each stage of a run went, and why it ended.
+
+    Parameters
+    ----------
+    state : RunState
+        A run that is done.
+
+    Returns
+    -------
+    list of (str, str)
+        The stage and what is to be said of it.
+    """
+    last_rows = {row.stage: row for row in state.history}
+    told = []
+    for row in last_rows.values():
+        held_out = row.held_out_evidence_per_patch
+        done = row.iteration == row.n_iterations
+        why = "all its iterations" if done else "no more gain"
+        evidence = f"evidence per patch {row.evidence_per_patch:.4f}"
+        if held_out is not None:
+            evidence += f", held out {held_out:.4f}"
+        told.append(
+            (f"ℓ ≤ {row.ell_max}", f"{row.iteration} iterations, {why}: {evidence}")
+        )
+    return told
 
 
 def degree_changes(state: RunState, track: Track) -> list[tuple[float, int]]:

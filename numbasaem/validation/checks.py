@@ -401,9 +401,11 @@ def _agreement(
     first: RunState, second: RunState, settings: Settings
 ) -> tuple[float, NDArray[np.float64]]:
     """Correlation and FSC of the maps of two runs, the second aligned to the first."""
-    basis = VolumeBasis(settings.size, settings.ell_max[-1])
     reference, moving = (
-        basis.evaluate(state.volume_coefficients) for state in (first, second)
+        VolumeBasis(settings.size, settings.schedule[state.stage].ell_max).evaluate(
+            state.volume_coefficients
+        )
+        for state in (first, second)
     )
     aligned = align(moving, reference)
     return aligned.correlation, fourier_shell_correlation(reference, aligned.volume)
