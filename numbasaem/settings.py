@@ -394,7 +394,6 @@ class Settings(BaseModel):
         if self.ell_max is not None:
             return self.ell_max
         degrees = degrees_for(self.size)
-        # The search has been at the first ones.
         n_searched = 0 if self.starts == 1 else len(SEARCH_DEGREES) - 1
         return degrees[min(n_searched, len(degrees) - 1) :]
 

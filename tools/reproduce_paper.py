@@ -133,35 +133,26 @@ QUICK = Scale(
 
 def paper_settings(experiment: Experiment, scale: Scale, variance: float) -> Settings:
     """Settings of the paper: one start, plain steps of EM, the noise known."""
-    return Settings(
+    return Settings.preset(
+        "paper",
         size=SIZE,
-        ell_max=ELL_MAX,
         iterations=tuple(min(n, scale.most_iterations) for n in experiment.iterations),
         rotations=scale.rotations,
         batch_fraction=scale.batch_fraction,
         noise_variance=variance,
-        starts=1,
-        over_relaxation=1.0,
         level=False,
         halves=False,
     )
 
 
 def own_settings(scale: Scale, seed: int) -> Settings:
-    """Settings of this program: a search among starts, long steps, noise learned.
-
-    Minibatches are smaller, and there are more rotations towards the end: 552 are 30
-    degrees apart, which blurs the finest shells.
-    """
-    counts, finer = (7, 4, 10, 6), (1, 1, 2, 4)
-    return Settings(
-        size=SIZE,
-        ell_max=(6, 8, 10, 10),
-        iterations=tuple(min(n, scale.most_iterations) for n in counts),
-        rotations=tuple(scale.rotations * n for n in finer),
-        batch_fraction=max(scale.batch_fraction / 2.5, 0.02),
-        halves=False,
-        seed=seed,
+    """Settings of this program, which are its defaults; noise is learned."""
+    settings = Settings(size=SIZE, halves=False, seed=seed)
+    if scale.most_iterations >= max(stage.n_iterations for stage in settings.march):
+        return settings
+    return settings.changed(
+        iterations=(scale.most_iterations,) * len(settings.march),
+        rotations=scale.rotations,
     )
 
 

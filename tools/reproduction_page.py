@@ -157,8 +157,8 @@ td,th{{border:1px solid #ccc;padding:3px 6px;white-space:nowrap}}
 img{{max-width:100%}}</style>
 <h1>Section IV of the paper, reproduced</h1>
 <p>The paper ran on 96 cores; memory: {escape(PAPER_MEMORY)}. Rows "paper" have its
-iterations, one start and plain EM; rows "own" search among starts, take long steps and
-learn the noise, on the same micrographs. "ceiling" is the FSC of the best expansion of
+iterations, one start and plain EM; rows "own" are the defaults
+of this program, on the same micrographs. "ceiling" is the FSC of the best expansion of
 the true volume with the truth, or for figure 7 that of the truth cut to degree 2.</p>
 <div class="wide"><table><tr>{header}</tr>{body}</table></div>
 <h2>Micrographs (figures 1, 2, 9)</h2><img src="figures/micrographs.png">
