@@ -99,6 +99,58 @@ def check_size(
         raise expected("size", "a value, or `particle_diameter`", "none")
 
 
+def check_stages(
+    degrees: tuple[int, ...],
+    iterations: tuple[int, ...] | None,
+    rotations: tuple[int, ...],
+) -> None:
+    """Refuse stages whose numbers do not fit together.
+
+    Parameters
+    ----------
+    degrees : tuple of int
+        Highest degree of each stage.
+    iterations : tuple of int or None
+        Iterations of each stage; None leaves them to the program.
+    rotations : tuple of int
+        About how many rotations each stage takes.
+
+    Raises
+    ------
+    InputError
+        If there are not as many of each, or degrees or rotations fall.
+    """
+    a_stage = f"one number for each of the {len(degrees)} stages"
+    if iterations is not None and len(degrees) != len(iterations):
+        raise expected("iterations", a_stage, len(iterations))
+    if len(degrees) != len(rotations):
+        raise expected("rotations", f"one number, or {a_stage}", len(rotations))
+    if list(degrees) != sorted(degrees):
+        raise expected("ell_max", "degrees that do not fall", degrees)
+    if list(rotations) != sorted(rotations):
+        raise expected("rotations", "numbers that do not fall", rotations)
+
+
+def check_start(start: str, model: str, symmetry: str) -> None:
+    """Refuse a start from autocorrelations where they do not serve.
+
+    Parameters
+    ----------
+    start, model, symmetry : str
+        The settings.
+
+    Raises
+    ------
+    InputError
+        If patches are looked at, which show parts of particles, or a symmetry is asked
+        for, whose axes the fit does not know.
+    """
+    if start == "moments" and model != "window":
+        raise expected("start", "random with this model", "moments")
+    if start == "moments" and symmetry != "C1":
+        raise expected("start", f"random with the symmetry {symmetry}", "moments")
+
+
 def _one_or_each(value: object) -> Literal["one", "each"]:
     """Tell one number for all stages from a number for each."""
     return "each" if isinstance(value, tuple | list) else "one"

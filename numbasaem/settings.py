@@ -29,6 +29,8 @@ from numbasaem.schedule import (
 from numbasaem.setting_checks import (
     OneOrEach,
     check_size,
+    check_stages,
+    check_start,
     check_symmetry,
     contrast_in_place_of_invert,
 )
@@ -139,6 +141,10 @@ class Settings(BaseModel):
         default="none",
         description="Prior of the volume: of the power that two halves of each "
         "minibatch agree on, by shells of frequency, or none.",
+    )
+    start: Literal["random", "moments"] = Field(
+        default="random",
+        description="First volume: random, or the one that autocorrelations fit.",
     )
     starts: int = Field(
         default=4,
@@ -362,18 +368,10 @@ class Settings(BaseModel):
     def _one_count_a_stage(self) -> Settings:
         if self.ell_max == ():
             raise expected("ell_max", "at least one stage", "none")
+        check_start(self.start, self.model, self.symmetry)
         if self.ell_max is None and not self.has_size:
             return self
-        a_stage = f"one number for each of the {len(self.degrees)} stages"
-        if self.iterations is not None and len(self.degrees) != len(self.iterations):
-            raise expected("iterations", a_stage, len(self.iterations))
-        if len(self.degrees) != len(self.rotations_per_stage):
-            n_given = len(self.rotations_per_stage)
-            raise expected("rotations", f"one number, or {a_stage}", n_given)
-        if list(self.degrees) != sorted(self.degrees):
-            raise expected("ell_max", "degrees that do not fall", self.ell_max)
-        if list(self.rotations_per_stage) != sorted(self.rotations_per_stage):
-            raise expected("rotations", "numbers that do not fall", self.rotations)
+        check_stages(self.degrees, self.iterations, self.rotations_per_stage)
         return self
 
     @property
@@ -394,7 +392,8 @@ class Settings(BaseModel):
         if self.ell_max is not None:
             return self.ell_max
         degrees = degrees_for(self.size)
-        n_searched = 0 if self.starts == 1 else len(SEARCH_DEGREES) - 1
+        fresh = self.starts == 1 and self.start == "random"
+        n_searched = 0 if fresh else len(SEARCH_DEGREES) - 1
         return degrees[min(n_searched, len(degrees) - 1) :]
 
     @property
@@ -425,7 +424,9 @@ class Settings(BaseModel):
     @property
     def search(self) -> tuple[Stage, ...]:
         """Stages in which random starts are tried; none if there is one start."""
-        return () if self.starts == 1 else search_stages(self.model, self.march[0])
+        if self.starts == 1 or self.start == "moments":
+            return ()
+        return search_stages(self.model, self.march[0])
 
     @property
     def schedule(self) -> tuple[Stage, ...]:

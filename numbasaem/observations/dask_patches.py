@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from numbasaem.errors import expected
 from numbasaem.projection.operator import ProjectionOperator
 
 from .dask import (
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from numbasaem.aliases import OnProgress
+    from numbasaem.autocorrelation.moments import Autocorrelations
     from numbasaem.geometry.view_grid import ViewGrid
     from numbasaem.micrographs.preparation import Prepared
     from numbasaem.micrographs.reading import Input
@@ -265,6 +267,10 @@ class RemotePatches:
     def projections(self, basis: VolumeBasis, views: ViewGrid) -> ProjectionOperator:
         """Projections as the patches see them; see :class:`Observations`."""
         return ProjectionOperator(basis, views.rotations, spreads_of(self._optics))
+
+    def autocorrelations(self) -> Autocorrelations:
+        """Refuse: patches cut particles; see :class:`Observations`."""
+        raise expected("start", "random with patches", "moments")
 
     def compile(self, operator: Any) -> None:
         """Leave compiling to the workers; see :class:`Observations`."""

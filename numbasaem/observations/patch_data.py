@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from numbasaem.errors import expected
 from numbasaem.micrographs.reading import MicrographReader
 from numbasaem.projection.operator import ProjectionOperator
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from numbasaem.aliases import OnProgress
+    from numbasaem.autocorrelation.moments import Autocorrelations
     from numbasaem.geometry.view_grid import ViewGrid
     from numbasaem.micrographs.optics_groups import OpticsGroups
     from numbasaem.micrographs.reading import Input
@@ -131,6 +133,10 @@ class Patches:
     def projections(self, basis: VolumeBasis, views: ViewGrid) -> ProjectionOperator:
         """Projections as the patches see them; see :class:`Observations`."""
         return ProjectionOperator(basis, views.rotations, spreads_of(self._optics))
+
+    def autocorrelations(self) -> Autocorrelations:
+        """Refuse: patches cut particles; see :class:`Observations`."""
+        raise expected("start", "random with patches", "moments")
 
     def compile(self, operator: Any) -> None:
         """Compile the kernels; see :class:`Observations`."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from numbasaem.aliases import OnProgress
+    from numbasaem.autocorrelation.moments import Autocorrelations
     from numbasaem.geometry.view_grid import ViewGrid
     from numbasaem.micrographs.optics_groups import OpticsGroups
     from numbasaem.micrographs.preparation import InputShape
@@ -81,6 +82,20 @@ class Observations(Protocol):
         ----------
         operator : ProjectionOperator or ViewProjections
             Of :meth:`projections`.
+        """
+
+    def autocorrelations(self) -> Autocorrelations:
+        """First, second and third autocorrelations of all pixels of the run.
+
+        Returns
+        -------
+        Autocorrelations
+            Sums over the micrographs.
+
+        Raises
+        ------
+        InputError
+            If these data cannot tell them, or are too few.
         """
 
     def expectation(

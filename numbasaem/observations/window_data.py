@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from numbasaem.autocorrelation.moments import autocorrelations_of_pixels
 from numbasaem.errors import expected
 from numbasaem.micrographs.reading import MicrographReader
 
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from numbasaem.aliases import OnProgress
+    from numbasaem.autocorrelation.moments import Autocorrelations
     from numbasaem.geometry.view_grid import ViewGrid
     from numbasaem.micrographs.optics_groups import OpticsGroups
     from numbasaem.micrographs.preparation import Prepared
@@ -294,6 +296,10 @@ class TileObservations(ABC):
     def compile(self, operator: Any) -> None:
         """Compile the kernels; see :class:`Observations`."""
 
+    def autocorrelations(self) -> Autocorrelations:
+        """Refuse what only pixels in this process tell; see :class:`Observations`."""
+        raise expected("start", "random with micrographs elsewhere", "moments")
+
     def expectation(
         self,
         chosen: NDArray[np.intp],
@@ -346,7 +352,8 @@ class Windows(TileObservations):
         threads: int | None = None,
         optics: OpticsGroups | None = None,
     ) -> None:
-        self._micrographs, self._threads = micrographs, threads
+        self._micrographs, self._usable = micrographs, usable
+        self._threads = threads
         self._whole = [whole_windows(pixels, size) for pixels in usable]
         self.n_whole = [
             whole_windows_of_tiles(whole, size, reach) for whole in self._whole
@@ -365,6 +372,19 @@ class Windows(TileObservations):
             reach=self._reach,
         )
         e_step.compile()
+
+    def autocorrelations(self) -> Autocorrelations:
+        """Autocorrelations of the usable pixels; see :class:`Observations`."""
+        of_each = (
+            autocorrelations_of_pixels(
+                f"micrograph {number}", pixels, ~usable, self._size, self._threads
+            )
+            for number, (pixels, usable) in enumerate(
+                zip(self._micrographs, self._usable, strict=True), start=1
+            )
+            if usable.any()
+        )
+        return reduce(add, of_each)
 
     def tile(self, micrograph: int, number: int) -> Tile:
         """Tile with its margins.

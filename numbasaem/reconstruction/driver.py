@@ -23,7 +23,7 @@ from .journal import Journal
 from .memory import limit_threads_to_memory
 from .plan import Plan, make_plan
 from .result import HALVES, RUNS, Result, result_of_runs, write_result
-from .starts import random_start
+from .starts import moments_start, random_start
 from .state import Iteration, RunPlace, RunState
 
 if TYPE_CHECKING:
@@ -202,7 +202,10 @@ def run_all(
         state.minibatches = {}  # used up; incremental ones are large
 
     def first_state(run: str, number: int) -> RunState:
-        """Random start of a run, or the likeliest of several."""
+        """First state of a run: random, the likeliest of several, or fitted."""
+        if settings.start == "moments":
+            callbacks.on_progress("fitting autocorrelations", 0.0)
+            return moments_start(parts[run], settings, number)
         if settings.starts == 1:
             return random_start(parts[run], settings, number, 0)
         left = list(range(settings.starts))
