@@ -48,6 +48,7 @@ from numbasaem.picking.scores import (
     share_found_within_one_pixel,
     true_patch_shifts,
 )
+from numbasaem.picking.selection import surest
 from numbasaem.picking.tables import (
     PickedParticles,
     check_table,
@@ -423,6 +424,84 @@ def test_calibration__bounds_and_what_is_no_probability() -> None:
     for unusable in (-0.1, 1.5, np.nan):
         assert calibration([0.5, unusable], [True, True]) == []
     assert calibration([], []) == []
+
+
+# --- a rate of false picks ---------------------------------------------------------
+
+
+def test_surest__as_many_as_the_rate_allows() -> None:
+    probability = np.array([0.5, 1.0, 0.9, 0.2, 0.9])
+    for fdr, n_kept in ((0.02, 1), (0.07, 3), (0.18, 4), (0.31, 5)):
+        kept = surest(probability, fdr)
+        assert kept.sum() == n_kept
+        assert probability[kept].min() >= probability[~kept].max(initial=0)
+        assert (1 - probability[kept]).mean() <= fdr
+
+
+def test_surest__keeps_to_the_rate_where_probabilities_hold(
+    generator: np.random.Generator,
+) -> None:
+    probability = generator.uniform(0.1, 1, 20_000)
+    right = generator.random(20_000) < probability
+    for fdr in (0.02, 0.1, 0.3):
+        kept = surest(probability, fdr)
+        assert 1 - right[kept].mean() == pytest.approx(fdr, abs=0.02)
+
+
+def test_surest__refused_where_not_even_the_best_is_sure() -> None:
+    line = refusal(surest, np.array([0.3, 0.7]), 0.1)
+    assert "found 0.70 at best: this particle is below the detection limit" in line
+    line = refusal(surest, np.zeros(0), 0.1)
+    assert "found none more probable than 0.1" in line
+
+
+@pytest.mark.parametrize(
+    ("snr", "recall"), [(3.5, 0.95), (1.0, 0.6), (0.5, 0.1)], ids=str
+)
+def test_fdr__achieved_against_the_truth(
+    snr: float, recall: float, tmp_path: Path
+) -> None:
+    settings = SimulationSettings(size=SIZE, pixels=500, snr=snr, ell_max=4)
+    simulate_to_folder(tmp_path, folded_chain(SIZE), settings, None)
+    micrograph, volume = tmp_path / "micrograph_0001.mrc", tmp_path / "volume_true.mrc"
+    table = tmp_path / "picks.star"
+    words = ("pick", micrograph, "--volume", volume, "--out", table, "--fdr", 0.1)
+    assert command(*words) == 0
+    scores = match_tables(table, tmp_path / "truth.star", 1.5)
+    assert scores.recall > recall
+    assert 1 - scores.precision < 0.13
+
+
+def test_fdr__of_every_way_to_pick(
+    data: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    micrograph, out = data / "micrograph_0001.mrc", tmp_path / "picks.star"
+    for particle in (
+        ("--run", finished),
+        ("--volume", data / "volume_true.mrc"),
+    ):
+        words = ("pick", micrograph, *particle, "--out", out)
+        assert command(*words, "--fdr", 0.05) == 0
+        share = capsys.readouterr().out.splitlines()[-1]
+        assert share.startswith("expected share of false ones: 0.0")
+        particles = read_particles(out).particles
+        merit = particles["rlnAutopickFigureOfMerit"].to_numpy(float)
+        assert 1 - merit.mean() <= 0.05
+        assert command(*words, "--fdr", 0) == 2
+        assert "--fdr: expected a rate above 0" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("nothing_found")
+def test_fdr__below_the_limit_is_refused(
+    data: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    micrograph, out = data / "micrograph_0001.mrc", tmp_path / "picks.star"
+    words = ("pick", micrograph, "--run", finished, "--out", out, "--fdr", 0.1)
+    assert command(*words) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "--fdr: expected" in line
+    assert "below the detection limit" in line
+    assert not out.exists()
 
 
 # --- tables ------------------------------------------------------------------------

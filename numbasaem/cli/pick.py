@@ -48,6 +48,14 @@ def command(
             "centre is at each pixel.",
         ),
     ] = None,
+    fdr: Annotated[
+        float | None,
+        typer.Option(
+            metavar="RATE",
+            help="Keep the most probable picks, of which no more than this share is "
+            "expected to be false; left out, those more likely right than not.",
+        ),
+    ] = None,
 ) -> None:
     """Find particles of a known map in micrographs."""
     if (volume is None) == (run is None):
@@ -64,12 +72,20 @@ def command(
         display.step("preparing the particle", 0.0)
         if run is not None:
             picks = files.pick_with_run(
-                micrographs, run, display.step, pixel_size, probability_maps
+                micrographs, run, display.step, pixel_size, probability_maps, fdr
             )
         elif volume is not None:
             picks = files.pick_with_map(
-                micrographs, volume, display.step, pixel_size, invert, probability_maps
+                micrographs,
+                volume,
+                display.step,
+                pixel_size,
+                invert,
+                probability_maps,
+                fdr,
             )
     output.write_picks(out, picks)
+    if fdr is not None:
+        typer.echo(f"expected share of false ones: {1 - picks.probability.mean():.3f}")
     if probability_maps is not None:
         typer.echo(f"probability maps written to {probability_maps}")

@@ -22,8 +22,10 @@ from numbasaem.micrographs.preparation import Preparation, preparation_of
 from numbasaem.micrographs.reading import file_of_source, prepared_micrographs
 from numbasaem.micrographs.sources import list_micrographs
 from numbasaem.observations.patch_cutting import cut_patches, untouched_patches
+from numbasaem.observations.window_positions import LIKELY
 from numbasaem.reconstruction.checkpoint import load_checkpoint
 
+from .selection import LEAST, check_rate, surest
 from .tables import PickedParticles
 from .template import template_of_map, template_of_run
 
@@ -54,6 +56,7 @@ class _Picker:
     preparation: Preparation
     pixel_sizes: PixelSizes
     probability_maps: Path | None
+    fdr: float | None
 
     @property
     def pixel_size(self) -> float:
@@ -69,6 +72,7 @@ def pick_with_run(
     on_progress: OnProgress,
     pixel_size: float | None = None,
     probability_maps: Path | None = None,
+    fdr: float | None = None,
 ) -> PickedParticles:
     """Find the particle of a reconstruction, preparing micrographs as it did.
 
@@ -87,6 +91,9 @@ def pick_with_run(
     probability_maps : Path, optional
         Folder for a map of each micrograph, NAME_probability.mrc: the probability that
         a particle's centre is at each prepared pixel.
+    fdr : float, optional
+        Largest share of false ones that is to be expected among the picks; left out,
+        each is more likely right than not.
 
     Returns
     -------
@@ -96,9 +103,11 @@ def pick_with_run(
     Raises
     ------
     InputError
-        If the folder holds no readable run that has begun, or a micrograph cannot be
-        used or has other pixels than those of a run that did not downsample.
+        If the folder holds no readable run that has begun, a micrograph cannot be
+        used or has other pixels than those of a run that did not downsample, or no pick
+        is as sure as `fdr` demands.
     """
+    check_rate(fdr)
     listed = list_micrographs(sources)
     template, settings = template_of_run(run)
     description = load_checkpoint(run / "run.h5")[0]
@@ -114,7 +123,7 @@ def pick_with_run(
     if not (downsamples or of_run is None or same_pixel_size(pixels, of_run)):
         wanted = f"pixels of {of_run:g} A, those of {run}"
         raise expected(first.path, wanted, f"{pixels:g} A")
-    picker = _Picker(template, preparation, pixel_sizes, probability_maps)
+    picker = _Picker(template, preparation, pixel_sizes, probability_maps, fdr)
     return _picked(listed, picker, on_progress)
 
 
@@ -144,6 +153,7 @@ def pick_with_map(
     pixel_size: float | None = None,
     invert: bool = False,
     probability_maps: Path | None = None,
+    fdr: float | None = None,
 ) -> PickedParticles:
     """Find the particle of a map.
 
@@ -166,6 +176,8 @@ def pick_with_map(
         Whether particles are darker than ice in the micrographs.
     probability_maps : Path, optional
         As in :func:`pick_with_run`.
+    fdr : float, optional
+        As in :func:`pick_with_run`.
 
     Returns
     -------
@@ -175,9 +187,10 @@ def pick_with_map(
     Raises
     ------
     InputError
-        If the map or a micrograph cannot be used, or the negative of the map fits the
-        micrographs better.
+        If the map or a micrograph cannot be used, the negative of the map fits the
+        micrographs better, or no pick is as sure as `fdr` demands.
     """
+    check_rate(fdr)
     listed = list_micrographs(sources)
     density, voxel_size = read_volume(volume)
     first = listed.files[0]
@@ -202,7 +215,7 @@ def pick_with_map(
     live = untouched_patches(prepared.excluded, len(density))
     patches = cut_patches(prepared.pixels, len(density))[live]
     template = template_of_map(volume, density, patches)
-    picker = _Picker(template, preparation, pixel_sizes, probability_maps)
+    picker = _Picker(template, preparation, pixel_sizes, probability_maps, fdr)
     return _picked(listed, picker, on_progress)
 
 
@@ -221,6 +234,7 @@ def _picked(
     listed: MicrographList, picker: _Picker, on_progress: OnProgress
 ) -> PickedParticles:
     template, size = picker.template, picker.preparation.size
+    least = LIKELY if picker.fdr is None else LEAST
     copies = Copies()
     shorten = told_apart([file.name for file in listed.files])
     names: list[str] = []
@@ -244,7 +258,7 @@ def _picked(
             if picker.probability_maps is not None:
                 path = _map_path(picker.probability_maps, shorten(name))
                 write_micrograph(path, probability_map, picker.pixel_size)
-            particles = imaged.positions(probability_map)
+            particles = imaged.positions(probability_map, least)
             centres = particles.centres
             coordinates.append(micrograph.original_coordinates(centres))
             views.append(imaged.likeliest_rotations(micrograph.pixels, centres))
@@ -256,7 +270,7 @@ def _picked(
     pixel_size = picker.pixel_sizes.common
     assert pixel_size is not None
     binning = picker.pixel_size / pixel_size
-    return PickedParticles(
+    picks = PickedParticles(
         micrograph_names=names,
         coordinates=np.concatenate(coordinates),
         angles=relion_angles(np.concatenate(views)),
@@ -268,6 +282,9 @@ def _picked(
         box=round(size * binning),
         optics=listed.optics,
     )
+    if picker.fdr is None:
+        return picks
+    return picks.only(surest(picks.probability, picker.fdr))
 
 
 def check_maps(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -75,6 +76,30 @@ class PickedParticles:
     pixel_size: float
     box: int
     optics: pd.DataFrame | None
+
+    def only(self, kept: NDArray[np.bool_]) -> PickedParticles:
+        """Some of the particles.
+
+        Parameters
+        ----------
+        kept : bool, shape (n,)
+            Which.
+
+        Returns
+        -------
+        PickedParticles
+            Those, in the same order.
+        """
+        return replace(
+            self,
+            micrograph_names=list(compress(self.micrograph_names, kept)),
+            coordinates=self.coordinates[kept],
+            angles=self.angles[kept],
+            probability=self.probability[kept],
+            optics_groups=list(compress(self.optics_groups, kept)),
+            micrograph_uids=list(compress(self.micrograph_uids, kept)),
+            micrograph_shapes=self.micrograph_shapes[kept],
+        )
 
 
 def check_table(
