@@ -20,6 +20,7 @@ from .signals import Interrupted
 if TYPE_CHECKING:
     from distributed import Client
 
+    from numbasaem.reconstruction.detection import Detectability
     from numbasaem.reconstruction.result import Result
     from numbasaem.reconstruction.state import Iteration
 
@@ -69,6 +70,7 @@ def command(
     # Imported here, so that a wrong setting is refused before this takes its time.
     from numbasaem.picking import files, tables
     from numbasaem.reconstruction import driver
+    from numbasaem.reconstruction.detection import detectability
 
     if picks is not None:
         tables.check_table(picks, micrographs, made=out)
@@ -95,10 +97,13 @@ def command(
                 )
         except KeyboardInterrupt:
             raise Interrupted("resume with --resume") from None
+    strength = detectability(out)
     if as_json:
-        output.print_json(_record(result, out))
+        output.print_json(_record(result, out) | _strength_record(strength))
     else:
         _print(result, out)
+        if strength is not None:
+            typer.echo(str(strength))
     if settings.contrast_or_default != "auto":
         _point_out_the_contrast(result, out)
     if write_report:
@@ -142,6 +147,15 @@ def _record(result: Result, out: Path) -> dict[str, Any]:
         "pixel_size": result.pixel_size,
         "fsc_of_halves": result.fsc,
         "fsc_of_halves_corrected": None if curves is None else curves.corrected,
+    }
+
+
+def _strength_record(strength: Detectability | None) -> dict[str, Any]:
+    """Whether the molecule could have been picked, for JSON; null if not known."""
+    return {
+        "strength": None if strength is None else strength.strength,
+        "detection_limit": None if strength is None else strength.limit,
+        "pickable": None if strength is None else strength.is_pickable,
     }
 
 

@@ -99,6 +99,16 @@ def _facts(record: RunRecord) -> Iterator[str]:
             f"{n_iterations} iterations in all",
         ),
     ]
+    if record.detectability is not None:
+        strength = record.detectability
+        outcome = "it could have been picked" if strength.is_pickable else "no picking"
+        facts.append(
+            (
+                "strength of a particle",
+                f"{strength.strength:.1f} σ",
+                f"detection limit {strength.limit:.1f} σ: {outcome}",
+            )
+        )
     for name, value, remark in facts:
         yield (
             f"<div><dt>{escape(name)}</dt><dd>{escape(value)}"

@@ -23,6 +23,7 @@ from numbasaem.micrographs.reading import file_of_source, prepared_micrographs
 from numbasaem.picking.template import template_of_run
 from numbasaem.reconstruction.checkpoint import load_checkpoint
 from numbasaem.reconstruction.contrast import other_contrast
+from numbasaem.reconstruction.detection import Detectability, detectability
 from numbasaem.reconstruction.journal import VALIDATION
 from numbasaem.settings import Settings
 
@@ -157,6 +158,11 @@ class RunRecord:
         )
         particles = template.positions(probability_map)
         return Excerpt(printable(file.name), pixels, excluded, particles)
+
+    @cached_property
+    def detectability(self) -> Detectability | None:
+        """Whether the molecule could have been picked; None if that is not known."""
+        return detectability(self.folder)
 
     @property
     def warnings(self) -> list[str]:
