@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -95,27 +96,62 @@ def test_read_micrographs__compressed(
     assert line.startswith(f"{path}: expected a whole compressed file; copy it anew")
 
 
-def test_read_micrographs__maps_the_file_into_memory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    mapped: list[Any] = []
-    memmap: Any = np.memmap
-
-    def mapping(*arguments: Any, **more: Any) -> Any:
-        mapped.append(memmap(*arguments, **more))
-        return mapped[-1]
-
-    monkeypatch.setattr(np, "memmap", mapping)
-    path = tmp_path / "stack.mrcs"
+def stack_of_three(path: Path) -> np.ndarray:
+    """Stack in a file, and its samples."""
     stack = np.stack([IMAGE, 2 * IMAGE, 3 * IMAGE])
-    with mrcfile.new(path) as file:
+    with mrcfile.new(path, overwrite=True) as file:
         file.set_data(stack)
+    return stack
+
+
+def test_read_micrographs__each_section_when_it_is_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "stack.mrcs"
+    stack = stack_of_three(path)
     sections, _ = read_micrographs(path)
-    assert len(mapped) == 1
     assert len(sections) == 3
     np.testing.assert_array_equal(sections[-1], stack[2])
     with pytest.raises(IndexError):
         sections[3]
+
+
+def test_read_micrographs__of_a_file_that_changes_meanwhile(tmp_path: Path) -> None:
+    """What was read stays, and what is gone is named: no bus error, no other data."""
+    path = tmp_path / "stack.mrcs"
+    stack = stack_of_three(path)
+    sections, _ = read_micrographs(path)
+    first = sections[0]
+    with path.open("r+b") as stream:
+        stream.seek(1024)
+        stream.write(bytes(stack[0].nbytes))
+    np.testing.assert_array_equal(first, stack[0])
+    os.truncate(path, 1024 + stack[0].nbytes)
+    line = refusal(lambda: sections[1])
+    assert line == (
+        f"{path}: expected a file that stays as it is while it is read, found one that "
+        "is shorter than before"
+    )
+    path.unlink()
+    assert refusal(lambda: sections[1]).startswith(f"{path}: expected a file that can")
+
+
+def test_load_patches__of_a_file_that_changes_after_its_fingerprint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "m.mrc"
+    write_micrograph(path, IMAGE, 1.0)
+    fingerprint = inputs.source_of_file
+
+    def and_then_another(file: MicrographFile) -> dict[str, Any]:
+        source = fingerprint(file)
+        write_micrograph(path, OTHER, 1.0)
+        return source
+
+    monkeypatch.setattr(inputs, "source_of_file", and_then_another)
+    line = refusal(load, path)
+    assert line == (
+        f"{path}: expected a file that stays as it is while it is read, found one that "
+        "was written to"
+    )
 
 
 @pytest.mark.filterwarnings(

@@ -51,7 +51,7 @@ def read_micrographs(path: PathLike) -> tuple[Sections, Spacing]:
     ----------
     path : path-like
         An ``.mrc``, ``.mrcs`` or ``.map`` file of mode 0, 1, 2, 6 or 12, compressed by
-        gzip or bzip2 or not. One that is not compressed is mapped into memory.
+        gzip or bzip2 or not. Of one that is not compressed, a section is in memory.
 
     Returns
     -------
@@ -65,7 +65,8 @@ def read_micrographs(path: PathLike) -> tuple[Sections, Spacing]:
     ------
     InputError
         If the file is missing, is not MRC, is cut short or of another mode; when a
-        section is read, if it is constant or has a pixel that is not finite.
+        section is read, if it is constant, has a pixel that is not finite, or is no
+        longer there.
     """
     header, stored = _read(path)
     size = _spacing(header, ("x", "y"))
@@ -123,8 +124,9 @@ def read_volume(path: PathLike) -> tuple[Image, float | None]:
         or not finite.
     """
     header, stored = _read(path)
-    if len(set(stored.shape)) != 1:
-        raise expected(path, "a cubic volume", f"{stored.shape} voxels (z, y, x)")
+    shape = _shape(header)
+    if len(set(shape)) != 1:
+        raise expected(path, "a cubic volume", f"{shape} voxels (z, y, x)")
     axes = [int(header[name]) for name in ("maps", "mapr", "mapc")]
     if axes == [0, 0, 0]:  # Files older than these header words.
         axes = [3, 2, 1]
@@ -133,7 +135,8 @@ def read_volume(path: PathLike) -> tuple[Image, float | None]:
     if axes != [3, 2, 1]:
         stored_as = ", ".join(map(str, axes[::-1]))
         warn(f"{path}: axes MAPC, MAPR, MAPS are {stored_as}; permuted")
-    volume = stored.transpose([axes.index(axis) for axis in (3, 2, 1)])
+    values = np.stack([stored[number] for number in range(len(stored))])
+    volume = values.transpose([axes.index(axis) for axis in (3, 2, 1)])
     size = _spacing(header, ("x", "y", "z"))
     if isinstance(size, tuple):
         raise expected(path, "the same sampling along each axis", spacing_text(size))
@@ -219,7 +222,48 @@ def _write(
         file.header.label[0] = b"numbasaem"
 
 
-def _read(path: PathLike, samples: bool = True) -> tuple[Any, NDArray[np.generic]]:
+class _StoredSections:
+    """Samples of a file that is not compressed; each section is read when asked for.
+
+    They are not mapped into memory: of a file that shrinks meanwhile that would end the
+    program without a word, and of one that is written to it would change the data of a
+    run under way.
+    """
+
+    def __init__(self, path: PathLike, header: Any) -> None:
+        self._path = path
+        self._dtype, self._shape, self._begin, end = _layout(header)
+        length = Path(path).stat().st_size
+        if length < end:
+            found = f"{length} bytes"
+            raise expected(path, f"{end} bytes for {self._shape} samples", found)
+
+    def __len__(self) -> int:
+        return self._shape[0]
+
+    def __getitem__(self, number: int) -> NDArray[np.generic]:
+        n_samples = self._shape[1] * self._shape[2]
+        begin = self._begin + number * n_samples * self._dtype.itemsize
+        try:
+            samples = np.fromfile(self._path, self._dtype, n_samples, offset=begin)
+        except OSError as error:
+            raise _unreadable(self._path, error) from error
+        if len(samples) < n_samples:
+            wanted = "a file that stays as it is while it is read"
+            raise expected(self._path, wanted, "one that is shorter than before")
+        return samples.reshape(self._shape[1:])
+
+
+_Stored = NDArray[np.generic] | _StoredSections
+
+
+def _unreadable(path: PathLike, error: OSError) -> InputError:
+    """Error of a file that the operating system does not read."""
+    found = f"{type(error).__name__}: {error.strerror or error}"
+    return expected(path, "a file that can be read", found)
+
+
+def _read(path: PathLike, samples: bool = True) -> tuple[Any, _Stored]:
     """Header record and, unless left out, samples as they are stored."""
     try:
         compressed = _compression(path)
@@ -229,15 +273,14 @@ def _read(path: PathLike, samples: bool = True) -> tuple[Any, NDArray[np.generic
                 return header, np.empty(0)
             if compressed:
                 return header, _samples(path, stream, header)
-        return header, _mapped(path, header)
+        return header, _StoredSections(path, header)
     except InputError:
         raise
     # Any of these may come of damaged compressed data.
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise expected(path, "a whole compressed file; copy it anew", error) from error
     except OSError as error:
-        found = f"{type(error).__name__}: {error.strerror or error}"
-        raise expected(path, "a file that can be read", found) from error
+        raise _unreadable(path, error) from error
 
 
 def _compression(path: PathLike) -> Any:
@@ -320,15 +363,6 @@ def _layout(header: Any) -> tuple[np.dtype[Any], tuple[int, int, int], int, int]
     begin = HEADER_BYTES + max(int(header["nsymbt"]), 0)
     end = begin + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
     return dtype, shape, begin, end
-
-
-def _mapped(path: PathLike, header: Any) -> NDArray[np.generic]:
-    """Samples of a file that is not compressed, mapped into memory."""
-    dtype, shape, begin, end = _layout(header)
-    length = Path(path).stat().st_size
-    if length < end:
-        raise expected(path, f"{end} bytes for {shape} samples", f"{length} bytes")
-    return np.memmap(path, dtype, mode="r", offset=begin, shape=shape)
 
 
 def _samples(path: PathLike, stream: IO[bytes], header: Any) -> NDArray[np.generic]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,21 +99,29 @@ class MicrographReader:
         for number, item in enumerate(inputs):
             on_progress("reading micrographs", number / len(inputs))
             if isinstance(item, MicrographFile):
-                pixel_size = self._pixel_sizes.of(item, item.header()[1])
-                source = source_of_file(item) | {"pixel_size": pixel_size}
-                self.sources.append(source)
-                micrographs = prepared_micrographs(
-                    item, self._preparation, self._pixel_sizes
-                )
+                with unchanged(item.path):
+                    pixel_size = self._pixel_sizes.of(item, item.header()[1])
+                    source = source_of_file(item) | {"pixel_size": pixel_size}
+                    yield from self._originals(
+                        source,
+                        prepared_micrographs(
+                            item, self._preparation, self._pixel_sizes
+                        ),
+                    )
             else:
                 name = _name(number)
                 source = _source_of_array(name, item)
-                self.sources.append(source)
-                given = self._pixel_sizes.given
-                micrographs = iter([self._preparation(name, item, given)])
-            for section, micrograph in enumerate(micrographs):
-                if self._copies.is_original(micrograph.identity, section, source):
-                    yield micrograph
+                prepared = self._preparation(name, item, self._pixel_sizes.given)
+                yield from self._originals(source, [prepared])
+
+    def _originals(
+        self, source: dict[str, Any], micrographs: Iterable[Prepared]
+    ) -> Iterator[Prepared]:
+        """Those of an input that are no copies, once the input is noted."""
+        self.sources.append(source)
+        for section, micrograph in enumerate(micrographs):
+            if self._copies.is_original(micrograph.identity, section, source):
+                yield micrograph
 
     @property
     def optics(self) -> OpticsGroups | None:
@@ -328,6 +337,42 @@ def list_inputs(micrographs: Micrographs) -> list[Input]:
 def _name(number: int) -> str:
     """Name of an array, as errors and records have it."""
     return f"micrographs[{number}]"
+
+
+@contextmanager
+def unchanged(path: Path) -> Iterator[None]:
+    """Refuse a file that was written to while it was read, fingerprint and pixels.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Yields
+    ------
+    None
+        While it is read.
+
+    Raises
+    ------
+    InputError
+        If its length, its time of change or the file itself is another in the end.
+    """
+    before = _stamp(path)
+    yield
+    if _stamp(path) != before:
+        wanted = "a file that stays as it is while it is read"
+        raise expected(path, wanted, "one that was written to")
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """What changes with a file: its number, length and time."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        wanted = "a file that can be read"
+        raise expected(path, wanted, error.strerror) from error
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def source_of_file(file: MicrographFile) -> dict[str, Any]:

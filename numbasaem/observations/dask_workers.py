@@ -22,7 +22,11 @@ from threadpoolctl import threadpool_limits
 from numbasaem import __version__
 from numbasaem.errors import InputError, expected
 from numbasaem.micrographs.pixel_sizes import PixelSizes
-from numbasaem.micrographs.reading import prepared_micrographs, source_of_file
+from numbasaem.micrographs.reading import (
+    prepared_micrographs,
+    source_of_file,
+    unchanged,
+)
 from numbasaem.threads import running_threads
 
 if TYPE_CHECKING:
@@ -129,6 +133,10 @@ class StoredFile:
         InputError
             If the file cannot be read or prepared, or has changed.
         """
+        with unchanged(self.file.path):
+            return self._load(scratch)
+
+    def _load(self, scratch: Path) -> tuple[dict[str, Any], list[MicrographFacts]]:
         source = source_of_file(self.file)
         if self.sha256 not in (None, source["sha256"]):
             what = "the content that the run began with"
