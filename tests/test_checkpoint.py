@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -173,18 +174,40 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, bytes]:
     )
 
 
+def flipped(whole: bytes) -> Iterator[bytearray]:
+    """A file with a bit of one byte turned, for all of its seal and 300 others."""
+    places = np.random.default_rng(0).integers(512, len(whole), size=300)
+    for place in (*range(512), 512, len(whole) - 1, *places.tolist()):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << place % 8
+        yield damaged
+
+
 def test_damage__any_byte_is_found_out(
     tmp_path: Path, finished: tuple[bytes, bytes]
 ) -> None:
-    path, whole = tmp_path / "run.h5", finished[0]
-    load_checkpoint(_written(path, whole))
-    places = np.random.default_rng(0).integers(len(whole), size=300)
-    for place in (0, 40, 511, 512, len(whole) - 1, *places.tolist()):
-        damaged = bytearray(whole)
-        damaged[place] ^= 1 << place % 8
+    path = tmp_path / "run.h5"
+    load_checkpoint(_written(path, finished[0]))
+    for damaged in flipped(finished[0]):
         _written(path, damaged)
         line = refusal(lambda: load_checkpoint(path))
         assert line.startswith(f"{path}: expected a checkpoint of a run, found")
+
+
+def test_damage__any_byte_leads_to_the_one_before(
+    tmp_path: Path, finished: tuple[bytes, bytes]
+) -> None:
+    path = tmp_path / "run.h5"
+    before = load_checkpoint(_written(path, finished[1]))[1]["full"]
+    _written(tmp_path / "run.previous.h5", finished[1])
+    for damaged in flipped(finished[0]):
+        _written(path, damaged)
+        with pytest.warns(RunWarning, match=r"run\.previous\.h5 is used"):
+            state = load_checkpoint(path)[1]["full"]
+        np.testing.assert_array_equal(
+            state.volume_coefficients, before.volume_coefficients
+        )
+        assert state.history == before.history
 
 
 @pytest.mark.parametrize("kept_bytes", [0, 100, 5000])
@@ -321,6 +344,79 @@ def test_refused__a_folder_in_use(tmp_path: Path) -> None:
         with Journal(tmp_path, True, {}) as second:
             line = refusal(lambda: second.begin([], {}))
     assert line.endswith("expected a folder for one process, found a run under way")
+
+
+@pytest.fixture
+def no_locks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many shares have none, or none that holds on another host."""
+
+    def flock(number: int, how: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+
+
+TWO = "expected a folder for one process, found the run.h5 of another"
+
+
+@pytest.mark.usefixtures("no_locks")
+def test_no_locks__the_checkpoint_of_another_process_is_not_replaced(
+    tmp_path: Path,
+) -> None:
+    run(tmp_path)
+    with Journal(tmp_path, True, {}) as first, Journal(tmp_path, True, {}) as second:
+        for journal in (first, second):
+            journal.begin(*of_run(tmp_path))
+        second.save()
+        second.save()
+        kept = (tmp_path / "run.h5").read_bytes()
+        assert f"{tmp_path}: {TWO}" in refusal(first.save)
+        assert (tmp_path / "run.h5").read_bytes() == kept
+        second.save()
+
+
+@pytest.mark.usefixtures("no_locks")
+def test_no_locks__two_that_begin_at_once(tmp_path: Path) -> None:
+    with Journal(tmp_path, False, {}) as first, Journal(tmp_path, False, {}) as second:
+        first.begin([], {})
+        assert TWO in refusal(lambda: second.begin([], {}))
+        first.save()
+
+
+@pytest.mark.usefixtures("no_locks")
+def test_no_locks__a_second_run_under_way_ends_with_a_line(tmp_path: Path) -> None:
+    """The run that finds another's checkpoint ends; the other one has its own map."""
+    wanted = run(tmp_path / "wanted")
+    out = tmp_path / "run"
+
+    def begin_another(row: Iteration) -> None:
+        if row.total_done == 2:
+            run(out, resume=True)
+
+    line = refusal(
+        lambda: reconstruct([noise()], SETTINGS, out=out, on_iteration=begin_another)
+    )
+    assert TWO in line
+    found = run(out, resume=True)
+    np.testing.assert_array_equal(found.volume, wanted.volume)
+
+
+def of_run(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Sources and preparation of a run, as its journal takes them."""
+    description, _ = load_checkpoint(folder / "run.h5")
+    return description["sources"], description["preparation"]
+
+
+def test_checkpoint__that_is_gone_is_made_anew(tmp_path: Path) -> None:
+    def remove(row: Iteration) -> None:
+        (tmp_path / "run.h5").unlink()
+
+    reconstruct([noise()], SETTINGS, out=tmp_path, on_iteration=remove)
+    with Journal(tmp_path / "other", False, {}) as journal:
+        journal.begin([], {})
+        (tmp_path / "other" / "run.h5").unlink()
+        journal.save()
+        assert (tmp_path / "other" / "run.h5").exists()
 
 
 def test_versions__a_difference_is_told(

@@ -99,6 +99,37 @@ def test_shared_generators__are_seen(text: str, count: int) -> None:
     assert len(list(shared_generators(ast.parse(text)))) == count
 
 
+WALL_CLOCKS = {"time", "time_ns", "now", "utcnow", "today"}
+SOURCES = sorted((ROOT / "numbasaem").rglob("*.py"))
+
+
+def wall_clock_calls(tree: ast.Module) -> Iterator[str]:
+    """Calls that ask for the time of day, which may jump in either direction."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            owner = ast.unparse(node.func.value).split(".")[-1]
+            if owner in {"time", "datetime", "date"} and node.func.attr in WALL_CLOCKS:
+                yield ast.unparse(node)
+
+
+def test_package__measures_time_by_clocks_that_never_jump() -> None:
+    for path in SOURCES:
+        assert list(wall_clock_calls(ast.parse(path.read_text("utf-8")))) == [], path
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("time.time()", 1),
+        ("datetime.datetime.now()", 1),
+        ("time.monotonic()", 0),
+        ("time.perf_counter()", 0),
+    ],
+)
+def test_wall_clock_calls__are_seen(text: str, count: int) -> None:
+    assert len(list(wall_clock_calls(ast.parse(text)))) == count
+
+
 def anchors(page: str) -> set[str]:
     """Where a link may point to within a page: its headings, as GitHub spells them."""
     headings = re.findall(r"(?m)^#+ (.+)$", page)

@@ -206,6 +206,29 @@ def test_disk__fills_up_during_a_run(
         assert (out / VOLUME).read_bytes() == wanted
 
 
+def test_disk__fills_up_during_the_report(
+    micrograph: Path, wanted: bytes, tmp_path: Path, capsys: Captured
+) -> None:
+    """The page of a report takes more than this disk has; maps and picks do not."""
+    with mounted(tmp_path / "small", "size=3m") as disk:
+        out, picks = disk / "run", tmp_path / "picks.star"
+        assert cli.main(arguments(micrograph, out, "--picks", str(picks))) == 0
+        captured = capsys.readouterr()
+        assert "no report (InputError: " in captured.err
+        assert "No space left" in captured.err
+        assert "particles written to" in captured.out
+        assert (out / VOLUME).read_bytes() == wanted
+        assert n_done(out) == 40
+        assert not list(out.rglob(".part.*"))
+        assert not (out / "report.html").exists()
+        (out / "report.html").write_text("the one before")
+        assert cli.main(["report", str(out)]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"numbasaem: {out}")
+        assert "No space left" in line
+        assert (out / "report.html").read_text() == "the one before"
+
+
 def test_disk__read_only(micrograph: Path, tmp_path: Path, capsys: Captured) -> None:
     with mounted(tmp_path / "disk", "size=1m,ro") as disk:
         for out in (disk, disk / "run"):

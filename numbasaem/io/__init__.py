@@ -57,6 +57,42 @@ def written_whole(path: PathLike, previous: Path | None = None) -> Iterator[Path
             part.unlink()
 
 
+@contextmanager
+def unchanged(path: Path) -> Iterator[None]:
+    """Refuse a file that was written to while it was read, fingerprint and pixels.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Yields
+    ------
+    None
+        While it is read.
+
+    Raises
+    ------
+    InputError
+        If its length, its time of change or the file itself is another in the end.
+    """
+    before = _stamp(path)
+    yield
+    if _stamp(path) != before:
+        wanted = "a file that stays as it is while it is read"
+        raise expected(path, wanted, "one that was written to")
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """What changes with a file: its number, length and time."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        wanted = "a file that can be read"
+        raise expected(path, wanted, error.strerror) from error
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
 def _flush(path: Path, passed_over: set[int]) -> None:
     """Have the disk hold what was written to a file, or renamed in a folder.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from numbasaem.aliases import OnProgress, PathLike
 from numbasaem.errors import expected, warn
+from numbasaem.io import unchanged
 
 from .copies import Copies
 from .ctf import ContrastTransferFunction
@@ -337,42 +337,6 @@ def list_inputs(micrographs: Micrographs) -> list[Input]:
 def _name(number: int) -> str:
     """Name of an array, as errors and records have it."""
     return f"micrographs[{number}]"
-
-
-@contextmanager
-def unchanged(path: Path) -> Iterator[None]:
-    """Refuse a file that was written to while it was read, fingerprint and pixels.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-
-    Yields
-    ------
-    None
-        While it is read.
-
-    Raises
-    ------
-    InputError
-        If its length, its time of change or the file itself is another in the end.
-    """
-    before = _stamp(path)
-    yield
-    if _stamp(path) != before:
-        wanted = "a file that stays as it is while it is read"
-        raise expected(path, wanted, "one that was written to")
-
-
-def _stamp(path: Path) -> tuple[int, ...]:
-    """What changes with a file: its number, length and time."""
-    try:
-        status = path.stat()
-    except OSError as error:
-        wanted = "a file that can be read"
-        raise expected(path, wanted, error.strerror) from error
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def source_of_file(file: MicrographFile) -> dict[str, Any]:

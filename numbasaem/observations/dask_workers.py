@@ -21,12 +21,9 @@ from threadpoolctl import threadpool_limits
 
 from numbasaem import __version__
 from numbasaem.errors import InputError, expected
+from numbasaem.io import unchanged
 from numbasaem.micrographs.pixel_sizes import PixelSizes
-from numbasaem.micrographs.reading import (
-    prepared_micrographs,
-    source_of_file,
-    unchanged,
-)
+from numbasaem.micrographs.reading import prepared_micrographs, source_of_file
 from numbasaem.threads import running_threads
 
 if TYPE_CHECKING:

@@ -21,12 +21,16 @@ if TYPE_CHECKING:
 
 VALIDATION = "validation.json"
 """Name of the file, beside the checkpoint, of the verdict on the run."""
+_MARK_LENGTH = 512
+"""Number of bytes that tell a checkpoint from all others."""
 
 
 class Journal:
     """Record of all runs, in memory and, if there is a folder, in its `run.h5`.
 
-    A context manager: no other process can write to the folder meanwhile.
+    A context manager: no other process can write to the folder meanwhile. Where the
+    file system cannot lock it for all hosts, two may begin; then the one that finds the
+    checkpoint of the other in place of its own ends with a line.
 
     Parameters
     ----------
@@ -62,12 +66,14 @@ class Journal:
         self._begun: dict[str, Any] = {}
         self._lock: int | None = None
         self._has_moved = False
+        self._mark: bytes | None = None
         if self.path is None:
             return
         held = [p.name for p in (self.path, previous_of(self.path)) if p.exists()]
         if held and not resume:
             raise expected(folder, "a folder without a run, or `resume=True`", held[0])
         if held:
+            self._mark = _mark_of(self.path)
             self._whole, self._begun, self.runs = newest_checkpoint(self.path)
             self._refuse_other_settings()
             self._tell_other_versions()
@@ -121,6 +127,7 @@ class Journal:
             raise expected(folder, "a folder to write to", error.strerror) from error
         if not _locked(self._lock):
             raise expected(folder, "a folder for one process", "a run under way")
+        self._refuse_other_process()
         if self._whole is None:
             # A verdict left here is on another run.
             try:
@@ -132,16 +139,35 @@ class Journal:
         elif self._whole != self.path:
             # Else the next save would put the damaged file in place of the whole one.
             self._whole.replace(self.path)
+            self._mark = _mark_of(self.path)
         self._has_moved = self._whole is not None and any(
             self.description[name] != self._begun.get(name)
             for name in ("sources", "folder")
         )
 
     def save(self) -> None:
-        """Write the file anew."""
+        """Write the file anew.
+
+        Raises
+        ------
+        InputError
+            If it cannot be written, or another process has written it.
+        """
         if self.path is not None:
+            self._refuse_other_process()
             save_checkpoint(self.path, self.description, self.runs)
+            self._mark = _mark_of(self.path)
             self._has_moved = False
+
+    def _refuse_other_process(self) -> None:
+        """Refuse to replace a checkpoint that this process has neither read nor made.
+
+        A file that is gone is made anew.
+        """
+        assert self.path is not None
+        if _mark_of(self.path) not in (None, self._mark):
+            found = f"the {self.path.name} of another, perhaps on another host"
+            raise expected(self.path.parent, "a folder for one process", found)
 
     @property
     def contrast(self) -> str:
@@ -219,8 +245,21 @@ def refuse_other_sources(
             raise expected(run, wanted, "another")
 
 
+def _mark_of(path: Path) -> bytes | None:
+    """First block of a checkpoint, with the fingerprint of the rest; None if gone."""
+    try:
+        with path.open("rb") as stream:
+            return stream.read(_MARK_LENGTH)
+    except OSError:
+        return None
+
+
 def _locked(folder: int) -> bool:
-    """Lock an open folder until it is closed, where the file system can do that."""
+    """Lock an open folder until it is closed, where the file system can do that.
+
+    Many shares lock nothing, or for one host alone; :class:`Journal` looks for the
+    checkpoints of others before it writes its own.
+    """
     try:
         fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
