@@ -166,8 +166,8 @@ def molecule(generator: np.random.Generator, side: int, snr: float) -> list[Imag
     """Particles of one molecule in white noise."""
     seed = int(generator.integers(2**31))
     volume = folded_chain(SIZE, seed=seed)
-    plan = {"size": SIZE, "pixels": side, "ell_max": 4, "seed": seed}
-    return list(simulate(volume, snr=snr, **plan).micrographs)
+    sample = simulate(volume, size=SIZE, pixels=side, snr=snr, ell_max=4, seed=seed)
+    return list(sample.micrographs)
 
 
 NOISE: dict[str, Maker] = {
