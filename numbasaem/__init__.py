@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from numbasaem.settings import Settings
     from numbasaem.simulation.scene import simulate
     from numbasaem.simulation.settings import SimulationSettings
-    from numbasaem.validation.checks import Validation, validate
+    from numbasaem.validation.checks import validate
+    from numbasaem.validation.outcome import Validation
     from numbasaem.volume.basis import VolumeBasis
 
     __version__: str
@@ -68,7 +69,7 @@ _HOME = {
     "Settings": "settings",
     "SimulationSettings": "simulation.settings",
     "Statistics": "observations.statistics",
-    "Validation": "validation.checks",
+    "Validation": "validation.outcome",
     "ViewGrid": "geometry.view_grid",
     "VolumeBasis": "volume.basis",
     "align": "assessment.alignment",

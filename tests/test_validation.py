@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -17,28 +18,44 @@ from scipy.ndimage import gaussian_filter
 
 from numbasaem import cli
 from numbasaem.aliases import no_progress
+from numbasaem.assessment.fsc import correlation
 from numbasaem.errors import InputError
+from numbasaem.geometry.grids import ball
 from numbasaem.io.mrc import write_micrograph
 from numbasaem.micrographs.sources import MicrographFile
 from numbasaem.observations.hypotheses import Hypotheses
 from numbasaem.observations.patch_data import Patches, PatchSet, load_patches
-from numbasaem.reconstruction.driver import reconstruct
-from numbasaem.reconstruction.result import HALVES
+from numbasaem.reconstruction.driver import Callbacks, reconstruct
+from numbasaem.reconstruction.result import HALVES, RUNS
 from numbasaem.reconstruction.starts import random_start
+from numbasaem.reconstruction.state import RunPlace
 from numbasaem.settings import Settings
 from numbasaem.simulation.scene import simulate
-from numbasaem.validation import checks
-from numbasaem.validation.checks import Check, Validation, validate
+from numbasaem.validation import checks, omission
+from numbasaem.validation.checks import validate
 from numbasaem.validation.control import noise_like
 from numbasaem.validation.evidence import Mean, held_out_evidence
+from numbasaem.validation.memory_of_start import first_volumes, shape, shape_of_map
+from numbasaem.validation.omission import (
+    ITERATIONS,
+    N_BALLS,
+    Omission,
+    balls_of_mass,
+    mean_returned,
+    omit_in_turn,
+    share_returned,
+)
+from numbasaem.validation.outcome import Check, Validation
+from numbasaem.volume.basis import VolumeBasis
 from numbasaem.volume.phantom import folded_chain
+from numbasaem.volume.threshold import otsu_threshold
 from tests import helpers
 from tests.helpers import refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from numbasaem.reconstruction.state import RunState
+    from numbasaem.reconstruction.state import Iteration, RunState
 
 SIZE = 7
 SETTINGS = Settings(
@@ -50,7 +67,7 @@ SETTINGS = Settings(
     batch_fraction=0.4,
     starts=2,
 )
-CHECKS = ("held-out evidence", "picks above chance", "half maps", "another start")
+CHECKS = ("held-out evidence", "picks above chance", "half maps", "memory")
 
 
 def noise() -> np.ndarray:
@@ -87,10 +104,17 @@ def test_validate__supports_a_molecule(run: Path) -> None:
     untouched = (run / "run.h5").read_bytes()
     told: list[tuple[str, int, int]] = []
     found = validate(
-        run, on_iteration=lambda i: told.append((i.run, i.total_done, i.total))
+        run,
+        thorough=True,
+        omit=True,
+        on_iteration=lambda i: told.append((i.run, i.total_done, i.total)),
     )
-    assert asked(found) == dict.fromkeys(CHECKS, True)
+    *usual, other = found.checks
+    assert asked(replace(found, checks=tuple(usual))) == dict.fromkeys(CHECKS, True)
+    assert other.question.startswith("another start")
     assert found.verdict == "supported"
+    assert len(found.omissions) == N_BALLS
+    assert mean_returned(found.omissions) > 0.8
     record = json.loads((run / "validation.json").read_text())
     assert record == found.record()
     for check in record["checks"]:
@@ -100,16 +124,17 @@ def test_validate__supports_a_molecule(run: Path) -> None:
         assert len(figures) >= 3
         assert all(isinstance(figure, float) for figure in figures)
     assert (run / "run.h5").read_bytes() == untouched
-    # two halves, two of the control, one more start
+    # two halves, two of the control, one more start, the balls
     assert {name.split("-")[0] for name, _, _ in told} == {
         "half1",
         "half2",
         "noise half1",
         "noise half2",
         "again full",
+        *(f"omitted {number + 1}" for number in range(N_BALLS)),
     }
     done, total = told[-1][1:]
-    assert done <= total == 5 * SETTINGS.iterations_per_run
+    assert done <= total == 5 * SETTINGS.iterations_per_run + N_BALLS * ITERATIONS
     assert [row[1] for row in told] == sorted(row[1] for row in told)
 
 
@@ -119,6 +144,7 @@ def test_validate__does_not_support_noise(tmp_path: Path) -> None:
     passed = asked(found)
     assert not passed["held-out evidence"]
     assert not passed["picks above chance"]
+    assert not passed["memory"]
     assert found.verdict == "not supported"
 
 
@@ -208,6 +234,7 @@ def test_record__holds_numbers_and_no_sentences() -> None:
         ],
         "fsc": [1.0, None],
         "control_fsc": [0.0, 0.0],
+        "omissions": [],
     }
     assert json.loads(json.dumps(record, allow_nan=False)) == record
 
@@ -220,11 +247,15 @@ def test_validate__command(
         tuple(Check(name, "1", "at least 0", passed=True) for name in CHECKS),
         np.ones(4),
         np.zeros(4),
+        (Omission((0.0, 1.0, -2.0), 1.5, 0.92), Omission((1.0, 0.0, 0.0), 1.5, 0.88)),
     )
     monkeypatch.setattr("numbasaem.validation.checks.validate", lambda *_, **__: found)
     assert cli.main(["validate", str(run)]) == 0
     printed = capsys.readouterr().out.splitlines()
     assert printed[-1] == "verdict: supported"
+    place = "left out within 1.5 voxels of (0.0, 1.0, -2.0): 92% came back"
+    assert place in printed
+    assert printed[-2] == "on average: 90% came back"
     assert sum(line.startswith("    passed: ") for line in printed) == len(CHECKS)
     assert cli.main(["validate", str(run), "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == found.record()
@@ -395,7 +426,7 @@ def test_checks__compare_data_and_noise_under_the_right_maps(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The data under their maps, noise under its own, and noise under those of data."""
-    monkeypatch.setattr(checks, "_agreement", lambda *_: (1.0, np.ones(4)))
+    asked_of = kept_shapes(monkeypatch)
     own = 90.0
     data: Any = (
         Opinions({1.0: own, 2.0: 3.0, 3.0: 40.0, 4.0: 40.0}),
@@ -418,6 +449,149 @@ def test_checks__compare_data_and_noise_under_the_right_maps(
     names = ("evidence", "evidence_in_noise")
     figures = [check[name] for check in (held_out, by_chance) for name in names]
     assert figures == pytest.approx([4.0, 0.3, 4.0, 1.1], abs=0.01)
+    # full, which is half 1 here, and the halves; then those of noise
+    assert asked_of["maps"] == [1.0, 1.0, 2.0, 3.0, 4.0]
+    assert asked_of["starts"] == [*RUNS, *HALVES]
+
+
+def kept_shapes(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
+    """Note whose maps and whose starts are compared; all maps agree."""
+    asked_of: dict[str, list[Any]] = {"maps": [], "starts": []}
+
+    def of_map(coefficients: np.ndarray, _: object) -> np.ndarray:
+        asked_of["maps"].append(coefficients[0])
+        return coefficients
+
+    def starts(run: str, *_: object) -> list[np.ndarray]:
+        asked_of["starts"].append(run)
+        return [np.zeros(1)]
+
+    monkeypatch.setattr(checks, "_agreement", lambda *_: (1.0, np.ones(4)))
+    monkeypatch.setattr(checks, "shape_of_map", of_map)
+    monkeypatch.setattr(checks, "first_volumes", starts)
+    monkeypatch.setattr(checks, "shape", lambda start, _: start)
+    monkeypatch.setattr(checks, "align", lambda *_: SimpleNamespace(correlation=1.0))
+    monkeypatch.setattr(checks, "correlation", lambda *_: 0.2)
+    return asked_of
+
+
+NAMED_CORRELATIONS = [((0.9, 0.95, 0.92), 0.6, True), ((0.9, 0.7, 0.9), 0.8, False)]
+
+
+@pytest.mark.parametrize(("between", "with_start", "passed"), NAMED_CORRELATIONS)
+def test_start_forgotten__least_between_against_most_with_start(
+    between: tuple[float, ...],
+    with_start: float,
+    passed: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kept_shapes(monkeypatch)
+    left = [*between, 0.7]  # three pairs of maps of the data, one of noise
+    monkeypatch.setattr(
+        checks, "align", lambda *_: SimpleNamespace(correlation=left.pop(0))
+    )
+    own = [0.1, with_start, 0.2, 0.8, 0.9]
+    monkeypatch.setattr(checks, "correlation", lambda *_: own.pop(0))
+    runs = runs_of_maps(1.0, 2.0)
+    data = checks._Sample((Opinions({}),) * 2, {"full": runs["half1"], **runs})  # type: ignore[arg-type]
+    noise = checks._Sample(data.halves, runs)
+    check = checks._start_forgotten(data, noise, SETTINGS)
+    assert check.passed is passed
+    assert list(check.figures.values()) == [min(between), with_start, 0.7, 0.9]
+
+
+def test_first_volumes__are_those_that_runs_begin_from() -> None:
+    """A map that is its start still agrees with that one, in another scale, wholly."""
+    data = Patches(helpers.noise(4, SIZE, SIZE))
+    last = VolumeBasis(SIZE, SETTINGS.ell_max[-1])
+    first_degree = SETTINGS.schedule[0].ell_max
+    for number, run in enumerate(RUNS):
+        for start, volume in enumerate(first_volumes(run, data, SETTINGS)):
+            begun = random_start(data, SETTINGS, number, start).volume_coefficients
+            np.testing.assert_array_equal(volume, begun)
+            kept = VolumeBasis(SIZE, first_degree).lift(begun, last.ell_max)
+            kept[last.indices[:, 0] > first_degree] = 7.0
+            assert correlation(
+                shape_of_map(3 * kept, SETTINGS), shape(volume, SETTINGS)
+            ) == pytest.approx(1.0)
+
+
+def test_shape__is_blind_to_what_is_round() -> None:
+    basis = VolumeBasis(SIZE, SETTINGS.schedule[0].ell_max)
+    round_ones = np.where(basis.indices[:, 0] == 0, 5.0, 0.0)
+    assert not shape(round_ones, SETTINGS).any()
+
+
+# --- what comes back of a part that is left out -------------------------------------
+
+
+def test_balls_of_mass__hold_a_twelfth_each_and_lie_apart() -> None:
+    volume = folded_chain(15)
+    balls = balls_of_mass(volume)
+    assert len(balls) == N_BALLS
+    mass = np.where(volume > otsu_threshold(volume[ball(15)]), volume, 0.0) * ball(15)
+    points = np.moveaxis(np.indices(volume.shape), 0, -1) - 7
+    for centre, radius in balls:
+        inside = np.linalg.norm(points - centre, axis=-1) <= radius
+        # as near as whole voxels come
+        assert 1 / 12 <= mass[inside].sum() / mass.sum() < 1.8 / 12
+    apart = [np.linalg.norm(a - b) for (a, _), (b, _) in combinations(balls, 2)]
+    assert min(apart) > 2
+
+
+@pytest.mark.parametrize("share", [0.0, 0.6, 1.0])
+def test_share_returned__of_a_part_inside_the_ball_alone(share: float) -> None:
+    generator = np.random.default_rng(0)
+    whole, without, elsewhere = generator.standard_normal((3, 5, 5, 5))
+    inside = ball(5, 1.5)
+    after = np.where(inside, without + share * (whole - without), elsewhere)
+    assert share_returned(whole, without, after, inside) == pytest.approx(share)
+
+
+def test_validate__omits_from_one_half_and_continues_on_the_other(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Any] = []
+
+    def take(state: object, data: object, *_: object) -> tuple[Omission, ...]:
+        given.extend([state, data])
+        return ()
+
+    monkeypatch.setattr(checks, "omit_in_turn", take)
+    sample, *_ = given_to_checks(copied, monkeypatch, threads=1, omit=True)
+    assert given == [sample.runs["half1"], sample.halves[1]]
+    assert sample.halves[0] != sample.halves[1]
+
+
+def test_omit_in_turn__goes_on_without_the_ball(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nothing comes back if nothing is done, and the run stays as it was."""
+    begun: list[np.ndarray] = []
+
+    def idle(state: RunState, *_: object) -> list[Iteration]:
+        begun.append(state.volume_coefficients)
+        return []
+
+    monkeypatch.setattr(omission, "iterations", idle)
+    basis = VolumeBasis(SIZE, SETTINGS.ell_max[-1])
+    state = replace(
+        runs_of_maps(1.0, 2.0)["half1"],
+        volume_coefficients=basis.expand(folded_chain(SIZE)),
+    )
+    whole = basis.evaluate(state.volume_coefficients)
+    outcome = omit_in_turn(
+        state,
+        Patches(helpers.noise(4, SIZE, SIZE)),
+        SETTINGS,
+        Callbacks(None, no_progress),
+        RunPlace("omitted ", 0, 60),
+    )
+    assert [each.returned for each in outcome] == [0.0] * N_BALLS
+    for coefficients, (centre, radius) in zip(begun, balls_of_mass(whole), strict=True):
+        points = np.moveaxis(np.indices(whole.shape), 0, -1) - SIZE // 2
+        inside = np.linalg.norm(points - centre, axis=-1) <= radius
+        assert basis.evaluate(coefficients)[inside].sum() < 0.6 * whole[inside].sum()
 
 
 def test_data_and_control__of_one_micrograph() -> None:
@@ -484,12 +658,16 @@ def copied(run: Path, tmp_path: Path) -> Path:
 def test_validate__runs_on_the_data_and_on_the_control(
     copied: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sample, noise, other, _ = given_to_checks(copied, monkeypatch, threads=1)
+    sample, noise, other, _ = given_to_checks(
+        copied, monkeypatch, threads=1, thorough=True
+    )
     assert sample.halves == (("data", 2, 1), ("data", 3, 1))
     assert noise.halves == (("control", 2, 1), ("control", 3, 1))
     for each in (sample, noise):
         assert tuple(each.runs[name] for name in HALVES) == each.halves
     assert other == ("data", 0, 1)
+    *_, usual, _ = given_to_checks(copied, monkeypatch, threads=1)
+    assert usual is None
 
 
 def test_validate__works_with_the_means_of_the_run(
@@ -498,7 +676,8 @@ def test_validate__works_with_the_means_of_the_run(
     """Threads and memory beside the maps count, unless others are given."""
     beside = copied / "settings.toml"
     beside.write_text(f"{beside.read_text()}threads = 3\nmax_memory = 2.5\n")
-    sample, noise, other, settings = given_to_checks(copied, monkeypatch)
+    means = {"thorough": True}
+    sample, noise, other, settings = given_to_checks(copied, monkeypatch, **means)
     assert (settings.threads, settings.max_memory) == (3, 2.5)
     parts = (*sample.halves, *noise.halves, other)
     assert {threads for *_, threads in parts} == {3}

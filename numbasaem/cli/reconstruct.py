@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from numbasaem.errors import expected
 from numbasaem.settings import Settings
 
 from . import output
+from .cluster import LocalCluster, Scheduler, cluster
 from .options import Json, Micrographs, takes_settings
 from .progress import ProgressDisplay
 from .signals import Interrupted
 
 if TYPE_CHECKING:
-    from distributed import Client
-
     from numbasaem.reconstruction.detection import Detectability
     from numbasaem.reconstruction.result import Result
     from numbasaem.reconstruction.state import Iteration
@@ -47,20 +44,8 @@ def command(
     write_report: Annotated[
         bool, typer.Option("--report/--no-report", help="Write report and figures.")
     ] = True,
-    scheduler: Annotated[
-        str | None,
-        typer.Option(
-            metavar="tcp://HOST:PORT", help="Work on the Dask cluster that it runs."
-        ),
-    ] = None,
-    n_workers: Annotated[
-        int | None,
-        typer.Option(
-            "--local-cluster",
-            metavar="n",
-            help="Work on n Dask workers on this machine.",
-        ),
-    ] = None,
+    scheduler: Scheduler = None,
+    n_workers: LocalCluster = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the run that DIR holds.")
     ] = False,
@@ -82,7 +67,9 @@ def command(
                 output.print_json(dataclasses.asdict(iteration))
 
         try:
-            with _cluster(scheduler, n_workers, settings.threads) as client:
+            with cluster(
+                "reconstruct", scheduler, n_workers, settings.threads
+            ) as client:
                 result = driver.reconstruct(
                     micrographs,
                     settings,
@@ -114,23 +101,6 @@ def command(
                 micrographs, out, display.step, settings.pixel_size
             )
         output.write_picks(picks, particles, as_json)
-
-
-def _cluster(
-    scheduler: str | None, n_workers: int | None, threads: int | None
-) -> AbstractContextManager[Client | None]:
-    """Workers of a Dask cluster, if any are asked for."""
-    if scheduler is not None and n_workers is not None:
-        raise expected("reconstruct", "`scheduler` or `n_workers`", "both")
-    if scheduler is not None:
-        from numbasaem.observations.dask import connected
-
-        return connected(scheduler)
-    if n_workers is not None:
-        from numbasaem.observations.dask import local_cluster
-
-        return local_cluster(n_workers, threads)
-    return nullcontext()
 
 
 def _record(result: Result, out: Path) -> dict[str, Any]:

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 
     from .exact_sums import BatchLayout
     from .hypotheses import Hypotheses
+    from .protocol import ChangePixels
     from .statistics import Statistics
 
 
@@ -119,6 +120,7 @@ def load_remotely(
     inputs: Sequence[Input],
     settings: Settings,
     on_progress: OnProgress,
+    change: ChangePixels | None = None,
 ) -> RemotePatchSet:
     """Have the workers cut the micrographs into patches.
 
@@ -133,6 +135,8 @@ def load_remotely(
         Patch size, preparation and pixel size.
     on_progress : callable
         Called with what is being done and the share of it that is done.
+    change : callable, optional
+        As in the local one; micrographs are then read and changed here, and sent.
 
     Returns
     -------
@@ -147,8 +151,8 @@ def load_remotely(
     """
     await_workers(client, on_progress)
     files = without_arrays(inputs)
-    if files is None:
-        data = load_patches(inputs, settings, on_progress)
+    if files is None or change is not None:
+        data = load_patches(inputs, settings, on_progress, change)
         starts = np.cumsum([sums.n_patches for sums in data.pixel_sums])[:-1]
         known = {field.name: getattr(data, field.name) for field in fields(DataSet)}
         return RemotePatchSet(

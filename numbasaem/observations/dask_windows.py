@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from .feature_statistics import FeatureStatistics
     from .hypotheses import Hypotheses
     from .pixel_sums import PixelSums
+    from .protocol import ChangePixels
     from .window_blocks import Tile
 
 
@@ -142,6 +143,7 @@ def load_remotely(
     inputs: Sequence[Input],
     settings: Settings,
     on_progress: OnProgress,
+    change: ChangePixels | None = None,
 ) -> TileSet:
     """Have the workers read and prepare the micrographs.
 
@@ -156,6 +158,8 @@ def load_remotely(
         Size, preparation and pixel size.
     on_progress : callable
         Called with what is being done and the share of it that is done.
+    change : callable, optional
+        As in the local one; micrographs are then read and changed here, and sent.
 
     Returns
     -------
@@ -170,8 +174,8 @@ def load_remotely(
     """
     await_workers(client, on_progress)
     files = without_arrays(inputs)
-    if files is None:
-        data = load_windows(inputs, settings, on_progress)
+    if files is None or change is not None:
+        data = load_windows(inputs, settings, on_progress, change)
         known = {field.name: getattr(data, field.name) for field in fields(data)}
         return SentWindowSet(**known, client=client)
     stored = stored_micrographs(

@@ -55,7 +55,7 @@ class PatchModel(ObservationModel):
             return load_patches(inputs, settings, on_progress, change)
         from .dask_patches import load_remotely  # Dask is optional.
 
-        return load_remotely(client, inputs, settings, on_progress)
+        return load_remotely(client, inputs, settings, on_progress, change)
 
     def memory(
         self, settings: Settings, shapes: Sequence[InputShape], n_groups: int

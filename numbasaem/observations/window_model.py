@@ -66,7 +66,7 @@ class WindowModel(ObservationModel):
             return load_windows(inputs, settings, on_progress, change)
         from .dask_windows import load_remotely  # Dask is optional.
 
-        return load_remotely(client, inputs, settings, on_progress)
+        return load_remotely(client, inputs, settings, on_progress, change)
 
     def memory(
         self, settings: Settings, shapes: Sequence[InputShape], n_groups: int

@@ -204,6 +204,7 @@ class RunRecord:
                 "checks": [dict(check) for check in verdict["checks"]],
                 "fsc": list(verdict["fsc"]),
                 "control_fsc": list(verdict["control_fsc"]),
+                "omissions": list(verdict.get("omissions", [])),
             }
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise expected(path, "a verdict and its checks", repr(error)) from error

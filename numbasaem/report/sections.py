@@ -144,7 +144,25 @@ def _validation(validation: dict[str, Any]) -> str:
     for curve, data in (("fsc", "data"), ("control_fsc", "noise")):
         shells = " ".join(_figure(value, ".3f") for value in validation[curve])
         rows.append((f"FSC of half maps per shell, {data}", shells))
+    rows.extend(_omissions(validation["omissions"]))
     return verdict + _table("Figures", rows)
+
+
+def _omissions(omissions: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
+    """Density that came back where a ball was left out: of each, and the mean."""
+    returned = [float(omission["returned_percent"]) for omission in omissions]
+    for number, (omission, percent) in enumerate(
+        zip(omissions, returned, strict=True), start=1
+    ):
+        place = ", ".join(_figure(value, ".1f") for value in omission["centre"])
+        radius = _figure(omission["radius"], ".1f")
+        yield (
+            f"Left out {number}: {radius} voxels around ({place})",
+            f"{percent:.0f} % came back on held-out data",
+        )
+    if returned:
+        mean = sum(returned) / len(returned)
+        yield "Left out, mean", f"{mean:.0f} % came back on held-out data"
 
 
 def _check(check: dict[str, Any]) -> tuple[str, str]:

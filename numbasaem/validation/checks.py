@@ -11,7 +11,8 @@ of the micrographs and without particles, taken through the same pipeline.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ import numpy as np
 
 from numbasaem.aliases import PathLike, no_progress
 from numbasaem.assessment.alignment import align
-from numbasaem.assessment.fsc import fourier_shell_correlation
+from numbasaem.assessment.fsc import correlation, fourier_shell_correlation
 from numbasaem.errors import expected
 from numbasaem.io import written_whole
 from numbasaem.micrographs.reading import file_of_source
@@ -37,10 +38,14 @@ from numbasaem.volume.basis import VolumeBasis
 
 from .control import noise_like
 from .evidence import Mean, evidence_of_groups, held_out_evidence, mean_of
+from .memory_of_start import first_volumes, shape, shape_of_map
+from .omission import ITERATIONS, N_BALLS, omit_in_turn
+from .outcome import Check, Validation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from distributed import Client
     from numpy.typing import NDArray
 
     from numbasaem.aliases import OnProgress
@@ -48,6 +53,8 @@ if TYPE_CHECKING:
     from numbasaem.micrographs.sources import MicrographFile
     from numbasaem.observations.protocol import DataSet, Observations
     from numbasaem.reconstruction.state import Iteration, RunState
+
+    from .omission import Omission
 
 _ENVELOPE_REACH = 4
 """Sides of a patch over which the power of a micrograph is taken to vary."""
@@ -57,72 +64,6 @@ _LEAST_CORRELATION = 0.5
 """Least correlation of half maps, and of maps from starts that are as likely."""
 _NOTHING = Mean(0.0, 0.0)
 """Evidence of white noise, above which all evidence is counted."""
-
-
-@dataclass(frozen=True)
-class Check:
-    """One question to the data.
-
-    Attributes
-    ----------
-    question : str
-        What was asked.
-    found, wanted : str
-        The answer, and what it takes to pass.
-    passed : bool
-        Whether it does.
-    figures : dict of str to float
-        The numbers in them, by name.
-    """
-
-    question: str
-    found: str
-    wanted: str
-    passed: bool
-    figures: dict[str, float] = field(default_factory=dict)
-
-    def record(self) -> dict[str, object]:
-        """Put question, outcome and figures as JSON can hold them."""
-        figures = {name: _finite(value) for name, value in self.figures.items()}
-        return {"question": self.question, "passed": self.passed, **figures}
-
-
-@dataclass(frozen=True)
-class Validation:
-    """What the data say of a structure.
-
-    Attributes
-    ----------
-    checks : tuple of Check
-        All questions and their answers.
-    fsc, control_fsc : float64, shape (L // 2 + 1,)
-        Fourier shell correlation of the half maps, and of those of the control.
-
-    Examples
-    --------
-    >>> check = Check("half maps, correlation", "0.41", "at least 0.5", passed=False)
-    >>> Validation((check,), np.ones(4), np.zeros(4)).verdict
-    'not supported'
-    """
-
-    checks: tuple[Check, ...]
-    fsc: NDArray[np.float64]
-    control_fsc: NDArray[np.float64]
-
-    @property
-    def verdict(self) -> str:
-        """Verdict: "supported" if every check is passed, else "not supported"."""
-        passed = all(check.passed for check in self.checks)
-        return "supported" if passed else "not supported"
-
-    def record(self) -> dict[str, object]:
-        """Put verdict and figures as JSON can hold them."""
-        return {
-            "verdict": self.verdict,
-            "checks": [check.record() for check in self.checks],
-            "fsc": [_finite(value) for value in self.fsc],
-            "control_fsc": [_finite(value) for value in self.control_fsc],
-        }
 
 
 @dataclass(frozen=True)
@@ -139,13 +80,16 @@ def validate(
     threads: int | None = None,
     max_memory: float | None = None,
     micrographs: PathLike | None = None,
+    thorough: bool = False,
+    omit: bool = False,
+    client: Client | None = None,
     on_iteration: Callable[[Iteration], None] | None = None,
     on_progress: OnProgress | None = None,
 ) -> Validation:
     """Ask the data whether they support the structure of a finished reconstruction.
 
-    Reconstructs half maps if the run has none, half maps of the control, and the whole
-    once more from other random numbers; then
+    Reconstructs half maps if the run has none, half maps of the control and, if it is
+    to be thorough, the whole once more from other random numbers; then
 
     held-out evidence
         is the log-likelihood per patch of each half under the other half's map, above
@@ -155,8 +99,12 @@ def validate(
         that picks rest on has to be higher in the data than in noise like
         them. (How sure single picks look tells little: at high SNR such noise is
         picked with as much confidence.)
-    half maps, starts
-        are correlations after alignment.
+    half maps, another start
+        are correlations after alignment;
+    memory of the start
+        is the correlation of each map with the random volume that its run began from,
+        as they lie. On noise EM keeps the phases of its start for ever, so maps from
+        different starts have to agree with one another more than any does with its own.
 
     Parameters
     ----------
@@ -170,6 +118,13 @@ def validate(
     micrographs : path-like, optional
         Folder that the micrographs are in now; left out, they are sought beside the run
         as they lay when it began, and where they were.
+    thorough : bool
+        Also reconstruct the whole once more and ask about that start: twice the time.
+    omit : bool
+        Also leave out parts of the map of the first half and see, in the other half,
+        how much of them comes back; see :func:`omit_in_turn`.
+    client : distributed.Client, optional
+        Workers of a Dask cluster, which do the E-step; same result.
     on_iteration : callable, optional
         Called with each finished :class:`Iteration`.
     on_progress : callable, optional
@@ -202,21 +157,23 @@ def validate(
     sources = description["sources"]
     inputs = _files_of_run(place, description, micrographs)
     wanted = _settings_of_run(place, description, threads, max_memory)
-    settings, _ = limit_threads_to_memory(wanted, inputs, n_copies=2)
-    data, control = _data_and_control(inputs, settings, progress)
+    # Workers hold the data but not the control, which is made here.
+    n_copies = 2 if client is None else 1
+    settings, _ = limit_threads_to_memory(wanted, inputs, n_copies=n_copies)
+    data, control = _data_and_control(inputs, settings, progress, client)
     refuse_other_sources(place / "run.h5", sources, data.sources)
-    work = _Work(settings, on_iteration, progress)
+    work = _Work(settings, on_iteration, progress, thorough, omit)
     halves = data.halves(settings.seed)
-    sample = _Sample(
-        tuple(data.part(half, settings.threads) for half in halves),
-        {name: runs[name] for name in RUNS if name in runs},
-    )
+    parts = tuple(data.part(half, settings.threads) for half in halves)
+    sample = _Sample(parts, {name: runs[name] for name in RUNS if name in runs})
     noise = _Sample(tuple(control.part(half, settings.threads) for half in halves), {})
     if not settings.halves:
         sample = replace(sample, runs={**sample.runs, **work.halves(sample, "")})
     noise = replace(noise, runs=work.halves(noise, "noise "))
-    other = work.again(data.part(None, settings.threads))
-    validation = Validation(*_checks(sample, noise, other, settings, progress))
+    other = work.again(data.part(None, settings.threads)) if thorough else None
+    found = _checks(sample, noise, other, settings, progress)
+    omissions = work.omissions(sample) if omit else ()
+    validation = Validation(*found, omissions)
     with written_whole(place / VALIDATION) as part:
         record = json.dumps(validation.record(), indent=1)
         part.write_text(f"{record}\n", encoding="utf-8")
@@ -261,12 +218,15 @@ class _Work:
         settings: Settings,
         on_iteration: Callable[[Iteration], None] | None,
         on_progress: OnProgress,
+        thorough: bool,
+        omit: bool,
     ) -> None:
         self._settings = settings
         self._on_iteration = on_iteration
         self._on_progress = on_progress
-        n_runs = 3 if settings.halves else 5
+        n_runs = (2 if settings.halves else 4) + thorough
         self._total = n_runs * settings.iterations_per_run
+        self._total += N_BALLS * ITERATIONS if omit else 0
         self._done = 0
 
     def halves(self, sample: _Sample, prefix: str) -> dict[str, RunState]:
@@ -278,6 +238,15 @@ class _Work:
         """Another run on all data, from other random numbers."""
         reseeded = self._settings.changed(seed=self._settings.seed + 1)
         return self._run({"full": data}, reseeded, "again ")["full"]
+
+    def omissions(self, sample: _Sample) -> tuple[Omission, ...]:
+        """Omit test of the map of the first half, on the data of the second."""
+        first, _ = HALVES
+        callbacks = Callbacks(self._on_iteration, self._on_progress)
+        place = RunPlace("omitted ", self._done, self._total)
+        return omit_in_turn(
+            sample.runs[first], sample.halves[1], self._settings, callbacks, place
+        )
 
     def _run(
         self, parts: dict[str, Observations], settings: Settings, prefix: str
@@ -291,17 +260,21 @@ class _Work:
 
 
 def _data_and_control(
-    inputs: Sequence[Input], settings: Settings, on_progress: OnProgress
+    inputs: Sequence[Input],
+    settings: Settings,
+    on_progress: OnProgress,
+    client: Client | None = None,
 ) -> tuple[DataSet, DataSet]:
     """Data of the run's micrographs, and of noise like them."""
     reach = _ENVELOPE_REACH * settings.size
     load = observation_model(settings.model).load
-    data = load(inputs, settings, on_progress)
+    data = load(inputs, settings, on_progress, client)
     generator = random_stream(settings.seed, Stream.CONTROL)
     control = load(
         inputs,
         settings,
         on_progress,
+        client,
         change=lambda pixels: noise_like(pixels, reach, generator),
     )
     return data, control
@@ -310,7 +283,7 @@ def _data_and_control(
 def _checks(
     data: _Sample,
     noise: _Sample,
-    other: RunState,
+    other: RunState | None,
     settings: Settings,
     on_progress: OnProgress,
 ) -> tuple[tuple[Check, ...], NDArray[np.float64], NDArray[np.float64]]:
@@ -321,15 +294,17 @@ def _checks(
     by_chance = held_out_evidence(data.runs, noise.halves, settings)
     on_progress("asking the data", 0.6)
     first, second = HALVES
-    correlation, fsc = _agreement(data.runs[first], data.runs[second], settings)
+    in_data, fsc = _agreement(data.runs[first], data.runs[second], settings)
     in_noise, control_fsc = _agreement(noise.runs[first], noise.runs[second], settings)
-    checks = (
+    checks = [
         _ahead("held-out evidence", evidence, of_noise),
         _ahead("picks above chance", evidence, by_chance),
-        _halves_agree(correlation, in_noise),
-        _starts_agree(data, other, settings),
-    )
-    return checks, fsc, control_fsc
+        _halves_agree(in_data, in_noise),
+        _start_forgotten(data, noise, settings),
+    ]
+    if other is not None:
+        checks.append(_starts_agree(data, other, settings))
+    return tuple(checks), fsc, control_fsc
 
 
 def _ahead(question: str, evidence: Mean, in_noise: Mean) -> Check:
@@ -351,25 +326,63 @@ def _ahead(question: str, evidence: Mean, in_noise: Mean) -> Check:
     )
 
 
-def _halves_agree(correlation: float, in_noise: float) -> Check:
+def _halves_agree(in_data: float, in_noise: float) -> Check:
     """Check that the half maps correlate; those of the control are for comparison."""
     return Check(
         "half maps, correlation after alignment",
-        f"{correlation:.3f}, in noise {in_noise:.3f}",
+        f"{in_data:.3f}, in noise {in_noise:.3f}",
         f"at least {_LEAST_CORRELATION:g}",
-        correlation >= _LEAST_CORRELATION,
+        in_data >= _LEAST_CORRELATION,
         {
-            "correlation": correlation,
+            "correlation": in_data,
             "correlation_in_noise": in_noise,
             "least_correlation": _LEAST_CORRELATION,
         },
     )
 
 
+def _start_forgotten(data: _Sample, noise: _Sample, settings: Settings) -> Check:
+    """Check that maps agree with one another more than any with its own start."""
+    agreement, memory = _agreement_and_memory(data, settings)
+    in_noise, memory_in_noise = _agreement_and_memory(noise, settings)
+    return Check(
+        "memory of the start, least correlation of maps from different starts",
+        f"{agreement:.3f}, of a map with its own start up to {memory:.3f}; "
+        f"in noise {in_noise:.3f} and {memory_in_noise:.3f}",
+        "higher than that of any map with its own start",
+        agreement > memory,
+        {
+            "correlation": agreement,
+            "correlation_with_own_start": memory,
+            "correlation_in_noise": in_noise,
+            "correlation_with_own_start_in_noise": memory_in_noise,
+        },
+    )
+
+
+def _agreement_and_memory(sample: _Sample, settings: Settings) -> tuple[float, float]:
+    """Least agreement of shapes from different starts; most of one with its start."""
+    names = [name for name in RUNS if name in sample.runs]
+    shapes = {
+        name: shape_of_map(sample.runs[name].volume_coefficients, settings)
+        for name in names
+    }
+    agreement = min(
+        align(shapes[second], shapes[first]).correlation
+        for first, second in combinations(names, 2)
+    )
+    memory = max(
+        correlation(shapes[name], shape(start, settings))
+        for name in names
+        for start in first_volumes(name, sample.halves[0], settings)
+    )
+    return agreement, memory
+
+
 def _starts_agree(data: _Sample, other: RunState, settings: Settings) -> Check:
     """Check that another start finds the same map, or one that is less likely."""
     full = data.runs["full"]
-    correlation, _ = _agreement(full, other, settings)
+    agreement, _ = _agreement(full, other, settings)
     lower_by = mean_of(
         np.concatenate(
             [
@@ -382,12 +395,12 @@ def _starts_agree(data: _Sample, other: RunState, settings: Settings) -> Check:
     lead = lower_by.ahead_of(_NOTHING)
     return Check(
         "another start, correlation after alignment",
-        f"{correlation:.3f}, log-likelihood per patch lower by {lower_by}",
+        f"{agreement:.3f}, log-likelihood per patch lower by {lower_by}",
         f"at least {_LEAST_CORRELATION:g}, "
         f"or less likely by {_LEAST_LEAD:g} deviations",
-        correlation >= _LEAST_CORRELATION or lead > _LEAST_LEAD,
+        agreement >= _LEAST_CORRELATION or lead > _LEAST_LEAD,
         {
-            "correlation": correlation,
+            "correlation": agreement,
             "least_correlation": _LEAST_CORRELATION,
             "lower_by": lower_by.value,
             "deviation": lower_by.deviation,
@@ -409,8 +422,3 @@ def _agreement(
     )
     aligned = align(moving, reference)
     return aligned.correlation, fourier_shell_correlation(reference, aligned.volume)
-
-
-def _finite(value: float) -> float | None:
-    """Number as JSON can hold it; None if it is infinite or not a number."""
-    return float(value) if np.isfinite(value) else None
