@@ -52,7 +52,7 @@ def command(
 ) -> None:
     """Ask whether the data support a structure, or noise could have made it.
 
-    Takes half as long as the reconstruction did; half maps, if it made none, add to that.
+    Takes half as long as a reconstruction with half maps; making those adds as much.
     """
     from numbasaem.validation import checks as validation
     from numbasaem.validation.omission import mean_returned

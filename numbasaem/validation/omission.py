@@ -1,4 +1,4 @@
-"""Omit test: does density that is taken out of a map come back from other data?"""
+"""Omit test: density that is taken out of a map has to come back from other data."""
 
 from __future__ import annotations
 
