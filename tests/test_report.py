@@ -226,12 +226,18 @@ def test_report__shows_a_verdict_where_there_is_one(copy: Path) -> None:
         "checks": [{"question": "picks", "passed": False, "seen": 0.9}],
         "fsc": [1.0, None],
         "control_fsc": [0.5],
+        "omissions": [
+            {"centre": [1.0, 2.0, -3.0], "radius": 2.5, "returned_percent": percent}
+            for percent in (88.0, 94.0)
+        ],
     }
     (copy / "validation.json").write_text(json.dumps(verdict))
     text = pages.compose(read_record(copy))
     assert "supported &lt;by&gt; data" in text
     assert "failed: seen 0.9" in text
     assert "1.000 –" in text
+    assert "Left out 2: 2.5 voxels around (1.0, 2.0, -3.0)" in text
+    assert "<td>91 % came back on held-out data</td>" in text
     (copy / "validation.json").write_text("[]")
     with pytest.raises(InputError, match=r"validation\.json: expected a verdict"):
         pages.compose(read_record(copy))
