@@ -119,6 +119,18 @@ def test_reconstruct__halves_of_one_micrograph(
     assert_same_result(reconstruct(paths[:1], settings, client=client), wanted)
 
 
+def test_load__sends_changed_pixels(
+    client: Client, paths: list[Path], settings: Settings
+) -> None:
+    """The control of a validation is made here, whoever works on it."""
+    inputs = list_inputs(paths)
+    load = observation_model(settings.model).load
+    wanted = load(inputs, settings, no_progress, change=lambda pixels: pixels**3)
+    sent = load(inputs, settings, no_progress, client, lambda pixels: pixels**3)
+    untouched = load(inputs, settings, no_progress, client)
+    assert sent.pixel_sums == wanted.pixel_sums != untouched.pixel_sums
+
+
 def test_resume__without_a_cluster(
     client: Client,
     paths: list[Path],

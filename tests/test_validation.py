@@ -48,7 +48,6 @@ from numbasaem.validation.omission import (
 from numbasaem.validation.outcome import Check, Validation
 from numbasaem.volume.basis import VolumeBasis
 from numbasaem.volume.phantom import folded_chain
-from numbasaem.volume.threshold import otsu_threshold
 from tests import helpers
 from tests.helpers import refusal
 
@@ -114,7 +113,8 @@ def test_validate__supports_a_molecule(run: Path) -> None:
     assert other.question.startswith("another start")
     assert found.verdict == "supported"
     assert len(found.omissions) == N_BALLS
-    assert mean_returned(found.omissions) > 0.8
+    # one voxel holds much of a ball at this size, and patches take their time
+    assert mean_returned(found.omissions) > 0.4
     record = json.loads((run / "validation.json").read_text())
     assert record == found.record()
     for check in record["checks"]:
@@ -140,11 +140,12 @@ def test_validate__supports_a_molecule(run: Path) -> None:
 
 def test_validate__does_not_support_noise(tmp_path: Path) -> None:
     folder = reconstructed(tmp_path, noise(), SETTINGS)
-    found = validate(folder)
+    found = validate(folder, omit=True)
     passed = asked(found)
     assert not passed["held-out evidence"]
     assert not passed["picks above chance"]
     assert not passed["memory"]
+    assert mean_returned(found.omissions) < 0.3
     assert found.verdict == "not supported"
 
 
@@ -529,7 +530,7 @@ def test_balls_of_mass__hold_a_twelfth_each_and_lie_apart() -> None:
     volume = folded_chain(15)
     balls = balls_of_mass(volume)
     assert len(balls) == N_BALLS
-    mass = np.where(volume > otsu_threshold(volume[ball(15)]), volume, 0.0) * ball(15)
+    mass = np.maximum(volume, 0.0) * ball(15)
     points = np.moveaxis(np.indices(volume.shape), 0, -1) - 7
     for centre, radius in balls:
         inside = np.linalg.norm(points - centre, axis=-1) <= radius
@@ -591,7 +592,7 @@ def test_omit_in_turn__goes_on_without_the_ball(
     for coefficients, (centre, radius) in zip(begun, balls_of_mass(whole), strict=True):
         points = np.moveaxis(np.indices(whole.shape), 0, -1) - SIZE // 2
         inside = np.linalg.norm(points - centre, axis=-1) <= radius
-        assert basis.evaluate(coefficients)[inside].sum() < 0.6 * whole[inside].sum()
+        assert basis.evaluate(coefficients)[inside].sum() < 0.8 * whole[inside].sum()
 
 
 def test_data_and_control__of_one_micrograph() -> None:

@@ -12,7 +12,6 @@ from numbasaem.random_streams import Stream, random_stream
 from numbasaem.reconstruction.iterate import iterations
 from numbasaem.reconstruction.result import RUNS
 from numbasaem.volume.basis import VolumeBasis
-from numbasaem.volume.threshold import otsu_threshold
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -191,7 +190,7 @@ def balls_of_mass(
     Parameters
     ----------
     volume : float64, shape (L, L, L)
-        A map. Its mass is the density above Otsu's threshold, within L // 2.
+        A map. Its mass is the density above zero, within L // 2.
 
     Returns
     -------
@@ -201,8 +200,7 @@ def balls_of_mass(
     """
     size = len(volume)
     within = ball(size, size // 2)
-    values = volume[within]
-    mass = np.where(values > otsu_threshold(values), np.maximum(values, 0.0), 0.0)
+    mass = np.maximum(volume[within], 0.0)
     heavy = mass > 0
     mass, points = mass[heavy], lattice(offsets(size), 3)[:, within][:, heavy].T
     centres = points[[int(np.argmax(mass))]].astype(np.float64)
