@@ -459,7 +459,8 @@ def kept_shapes(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
     """Note whose maps and whose starts are compared; all maps agree."""
     asked_of: dict[str, list[Any]] = {"maps": [], "starts": []}
 
-    def of_map(coefficients: np.ndarray, _: object) -> np.ndarray:
+    def of_map(state: RunState, _: object) -> np.ndarray:
+        coefficients = state.volume_coefficients
         asked_of["maps"].append(coefficients[0])
         return coefficients
 
@@ -504,7 +505,7 @@ def test_start_forgotten__least_between_against_most_with_start(
 def test_first_volumes__are_those_that_runs_begin_from() -> None:
     """A map that is its start still agrees with that one, in another scale, wholly."""
     data = Patches(helpers.noise(4, SIZE, SIZE))
-    last = VolumeBasis(SIZE, SETTINGS.ell_max[-1])
+    last = VolumeBasis(SIZE, SETTINGS.degrees[-1])
     first_degree = SETTINGS.schedule[0].ell_max
     for number, run in enumerate(RUNS):
         for start, volume in enumerate(first_volumes(run, data, SETTINGS)):
@@ -512,8 +513,13 @@ def test_first_volumes__are_those_that_runs_begin_from() -> None:
             np.testing.assert_array_equal(volume, begun)
             kept = VolumeBasis(SIZE, first_degree).lift(begun, last.ell_max)
             kept[last.indices[:, 0] > first_degree] = 7.0
+            done = replace(
+                random_start(data, SETTINGS, number, start),
+                volume_coefficients=3 * kept,
+                stage=len(SETTINGS.schedule) - 1,
+            )
             assert correlation(
-                shape_of_map(3 * kept, SETTINGS), shape(volume, SETTINGS)
+                shape_of_map(done, SETTINGS), shape(volume, SETTINGS)
             ) == pytest.approx(1.0)
 
 
@@ -575,7 +581,7 @@ def test_omit_in_turn__goes_on_without_the_ball(
         return []
 
     monkeypatch.setattr(omission, "iterations", idle)
-    basis = VolumeBasis(SIZE, SETTINGS.ell_max[-1])
+    basis = VolumeBasis(SIZE, SETTINGS.degrees[-1])
     state = replace(
         runs_of_maps(1.0, 2.0)["half1"],
         volume_coefficients=basis.expand(folded_chain(SIZE)),

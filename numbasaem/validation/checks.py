@@ -363,10 +363,7 @@ def _start_forgotten(data: _Sample, noise: _Sample, settings: Settings) -> Check
 def _agreement_and_memory(sample: _Sample, settings: Settings) -> tuple[float, float]:
     """Least agreement of shapes from different starts; most of one with its start."""
     names = [name for name in RUNS if name in sample.runs]
-    shapes = {
-        name: shape_of_map(sample.runs[name].volume_coefficients, settings)
-        for name in names
-    }
+    shapes = {name: shape_of_map(sample.runs[name], settings) for name in names}
     agreement = min(
         align(shapes[second], shapes[first]).correlation
         for first, second in combinations(names, 2)

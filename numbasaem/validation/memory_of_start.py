@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from numbasaem.observations.protocol import Observations
+    from numbasaem.reconstruction.state import RunState
     from numbasaem.settings import Settings
 
 
@@ -48,15 +49,13 @@ def first_volumes(
     ]
 
 
-def shape_of_map(
-    coefficients: NDArray[np.float64], settings: Settings
-) -> NDArray[np.float64]:
+def shape_of_map(state: RunState, settings: Settings) -> NDArray[np.float64]:
     """Part of a finished map that its start can have had, on the grid.
 
     Parameters
     ----------
-    coefficients : float64, shape (M,)
-        Coefficients of the map, in the basis of the last stage.
+    state : RunState
+        State of a run that is done.
     settings : Settings
         Settings of the reconstruction.
 
@@ -65,8 +64,9 @@ def shape_of_map(
     float64, shape (L, L, L)
         The map in the degrees of its start, without degree 0.
     """
-    basis = VolumeBasis(settings.size, settings.ell_max[-1])
-    return shape(basis.restrict(coefficients, _first_basis(settings).ell_max), settings)
+    basis = VolumeBasis(settings.size, settings.schedule[state.stage].ell_max)
+    lowest = _first_basis(settings).ell_max
+    return shape(basis.restrict(state.volume_coefficients, lowest), settings)
 
 
 def shape(start: NDArray[np.float64], settings: Settings) -> NDArray[np.float64]:

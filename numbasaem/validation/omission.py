@@ -112,8 +112,15 @@ def omit_in_turn(
     tuple of Omission
         One for each ball.
     """
-    brief = settings.changed(iterations=(*settings.iterations[:-1], ITERATIONS))
-    basis = VolumeBasis(settings.size, settings.ell_max[-1])
+    last = settings.schedule[state.stage]
+    brief = settings.changed(
+        ell_max=(last.ell_max,),
+        iterations=(ITERATIONS,),
+        rotations=last.n_rotations,
+        start="random",
+        starts=1,
+    )
+    basis = VolumeBasis(settings.size, last.ell_max)
     volume = basis.evaluate(state.volume_coefficients)
     outcomes = []
     for number, (centre, radius) in enumerate(balls_of_mass(volume)):
@@ -123,6 +130,10 @@ def omit_in_turn(
             state,
             volume_coefficients=without,
             em_step=np.zeros_like(without),
+            last_move=np.zeros_like(without),
+            mean_volume=without,
+            best=None,
+            stage=0,
             generator=random_stream(
                 settings.seed, Stream.MINIBATCHES, len(RUNS) + number
             ),
@@ -136,9 +147,8 @@ def omit_in_turn(
             run=f"{place.run}{number + 1}",
             n_before=place.n_before + number * ITERATIONS,
         )
-        n_stages = len(brief.schedule)
         for row in iterations(
-            resumed, data, brief, n_stages, callbacks.on_progress, own_place
+            resumed, data, brief, 1, callbacks.on_progress, own_place
         ):
             if callbacks.on_iteration is not None:
                 callbacks.on_iteration(row)
