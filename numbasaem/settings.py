@@ -424,9 +424,8 @@ class Settings(BaseModel):
     @property
     def search(self) -> tuple[Stage, ...]:
         """Stages in which random starts are tried; none if there is one start."""
-        if self.starts == 1 or self.start == "moments":
-            return ()
-        return search_stages(self.model, self.march[0])
+        is_searched = self.starts > 1 and self.start == "random"
+        return search_stages(self.model, self.march[0]) if is_searched else ()
 
     @property
     def schedule(self) -> tuple[Stage, ...]:

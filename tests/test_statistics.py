@@ -130,7 +130,7 @@ def test_starts__are_ranked_by_evidence(patches: np.ndarray) -> None:
     )
     state = random_start(Patches(patches), settings, 0, 0)
     state.history.append(row)
-    assert _score(state) == row.evidence_per_patch
+    assert _score(state, 0) == row.evidence_per_patch
 
 
 def test_light_types__import_no_numba() -> None:

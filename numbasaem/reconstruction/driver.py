@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -37,7 +36,7 @@ OnIteration = Callable[[Iteration], None]
 OnPlan = Callable[[Plan], None]
 OnContrast = Callable[[Contrast], None]
 
-_SCORED_ITERATIONS = 3
+_SCORED_ITERATIONS = 5
 
 
 def reconstruct(
@@ -211,34 +210,39 @@ def run_all(
         left = list(range(settings.starts))
         searched = starts_in_search(settings.starts, len(settings.search))
         for stage, n_starts in enumerate(searched):
-            left = sorted(left, key=score_of_start(run), reverse=True)[:n_starts]
+            if stage > 0:
+                left = likeliest(run, left, stage - 1)[:n_starts]
             for start in left:
-                name = f"{run}-start{start}"
+                name = _name_of_start(run, start)
                 state = journal.runs.get(name)
                 if state is None:
                     state = random_start(parts[run], settings, number, start)
                 advance(name, state, n_stages=stage + 1)
-        best = max(left, key=score_of_start(run))
+        best, *_ = likeliest(run, left, len(searched) - 1)
         # The search is done, even if this start stopped early.
         n_searched = settings.search[-1].n_iterations
-        best_state = journal.runs[f"{run}-start{best}"]
+        best_state = journal.runs[_name_of_start(run, best)]
         return replace(best_state, iteration=n_searched, history=[])
 
-    def score_of_start(run: str) -> Callable[[int], float]:
-        """Function from the number of a start to its evidence so far."""
+    def likeliest(run: str, starts: list[int], stage: int) -> list[int]:
+        """Starts in the order of their evidence at the end of a stage."""
 
         def score(start: int) -> float:
-            state = journal.runs.get(f"{run}-start{start}")
-            return -math.inf if state is None else _score(state)
+            return _score(journal.runs[_name_of_start(run, start)], stage)
 
-        return score
+        return sorted(starts, key=score, reverse=True)
 
     for run in parts:
         state = journal.runs.get(run) or first_state(run, RUNS.index(run))
         advance(run, state, n_stages=len(settings.schedule))
 
 
-def _score(state: RunState) -> float:
-    """Evidence per patch over the last iterations."""
-    last = state.history[-_SCORED_ITERATIONS:]
+def _name_of_start(run: str, start: int) -> str:
+    return f"{run}-start{start}"
+
+
+def _score(state: RunState, stage: int) -> float:
+    """Evidence per patch over the last iterations of a stage."""
+    rows = [row for row in state.history if row.stage == stage]
+    last = rows[-_SCORED_ITERATIONS:]
     return float(np.mean([row.evidence_per_patch for row in last]))

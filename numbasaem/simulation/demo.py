@@ -28,14 +28,8 @@ if TYPE_CHECKING:
 
 SIMULATION = SimulationSettings(size=11, pixels=2992, snr=0.25, pixel_size=5.0)
 """Settings of the input: a molecule of 55 angstrom in one micrograph."""
-RECONSTRUCTION = Settings(
-    size=11,
-    ell_max=(6, 8, 10),
-    iterations=(6, 4, 10),
-    batch_fraction=0.2,
-    halves=False,
-)
-"""Settings of the reconstruction."""
+RECONSTRUCTION = Settings(size=11, halves=False)
+"""Settings of the reconstruction: those of any run, without half maps."""
 
 
 @dataclass(frozen=True)
