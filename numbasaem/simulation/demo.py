@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 SIMULATION = SimulationSettings(size=11, pixels=2992, snr=0.25, pixel_size=5.0)
 """Settings of the input: a molecule of 55 angstrom in one micrograph."""
+_RADIUS = 0.42
+"""Radius of the molecule, in boxes: with the width of its beads 55 angstrom across."""
 RECONSTRUCTION = Settings(size=11, halves=False)
 """Settings of the reconstruction: those of any run, without half maps."""
 
@@ -110,7 +112,7 @@ def demonstrate(
     report("simulating micrographs", 0.0)
     simulate_to_folder(
         data,
-        folded_chain(simulation.size),
+        folded_chain(simulation.size, radius=_RADIUS),
         simulation,
         lambda done, total: report("simulating micrographs", done / total),
     )

@@ -70,7 +70,9 @@ def _turn(angles: NDArray[np.float64]) -> NDArray[np.float64]:
     )
 
 
-def folded_chain(size: int, seed: int = 0) -> NDArray[np.float64]:
+def folded_chain(
+    size: int, seed: int = 0, radius: float = 0.3
+) -> NDArray[np.float64]:
     """Make up a molecule: a chain of Gaussian beads folded into a ball.
 
     Parameters
@@ -79,19 +81,17 @@ def folded_chain(size: int, seed: int = 0) -> NDArray[np.float64]:
         Voxels a side.
     seed : int
         Seed of the random walk.
+    radius : float
+        Radius that the beads keep to, in sizes; up to 0.3 their tails, too, end inside
+        the ball that a volume basis of this size covers.
 
     Returns
     -------
     float64, shape (size, size, size)
         Density, indexed [z, y, x]; it has no symmetry and a hand.
-
-    Notes
-    -----
-    The beads keep to a radius of 0.3 `size`, so that their tails end inside the ball
-    that a volume basis of this size covers.
     """
     generator = np.random.default_rng(seed)
-    step, limit, width = 0.1 * size, 0.3 * size, 0.04 * size
+    step, limit, width = 0.1 * size, radius * size, 0.04 * size
     beads = np.zeros((_BEADS, 3))
     for i in range(1, _BEADS):
         while True:
