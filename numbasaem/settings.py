@@ -42,6 +42,7 @@ Batching = Literal["stochastic", "incremental", "online", "full"]
 
 _Count = Annotated[int, Field(ge=1)]
 _PointGroup = Annotated[str, AfterValidator(check_symmetry)]
+_RAW_TAU = Shown(default="tau with `particle_diameter`, else none")
 _RAW_ONLY = Shown(default="with `particle_diameter`")
 """Default of what is done to raw micrographs alone."""
 if TYPE_CHECKING:  # what a run computes with has a size
@@ -137,8 +138,8 @@ class Settings(BaseModel):
         description="sigma**2 of the pixels, if it is known; else it is found with the "
         "volume.",
     )
-    prior: Literal["none", "tau"] = Field(
-        default="none",
+    prior: Annotated[Literal["none", "tau"] | None, _RAW_TAU] = Field(
+        default=None,
         description="Prior of the volume: of the power that two halves of each "
         "minibatch agree on, by shells of frequency, or none.",
     )
@@ -395,6 +396,12 @@ class Settings(BaseModel):
         fresh = self.starts == 1 and self.start == "random"
         n_searched = 0 if fresh else len(SEARCH_DEGREES) - 1
         return degrees[min(n_searched, len(degrees) - 1) :]
+
+    @property
+    def has_prior(self) -> bool:
+        """Whether the volume has the prior tau."""
+        raw = self.particle_diameter is not None
+        return self.prior == "tau" or (self.prior is None and raw)
 
     @property
     def rotations_per_stage(self) -> tuple[int, ...]:

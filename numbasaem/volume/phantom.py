@@ -70,9 +70,7 @@ def _turn(angles: NDArray[np.float64]) -> NDArray[np.float64]:
     )
 
 
-def folded_chain(
-    size: int, seed: int = 0, radius: float = 0.3
-) -> NDArray[np.float64]:
+def folded_chain(size: int, seed: int = 0, radius: float = 0.3) -> NDArray[np.float64]:
     """Make up a molecule: a chain of Gaussian beads folded into a ball.
 
     Parameters
