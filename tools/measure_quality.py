@@ -2,11 +2,11 @@
 
     python tools/measure_quality.py 1QLQ.pdb TRPV1_31.mrc --snr 3.5 0.5 --seeds 1 2
 
-One micrograph of separated particles for each molecule and signal-to-noise ratio, the
-same for all seeds; each seed is a run with default settings, but for those given as
-`--set name=value`. A line is printed for each run, and kept in the file that `--out`
-names: runs whose lines are there already are not done again. Half maps, which do not
-change the map, are left out.
+One micrograph of separated particles, or as many as `--micrographs` says, for each
+molecule and signal-to-noise ratio, the same for all seeds; each seed is a run with
+default settings, but for those given as `--set name=value`. A line is printed for each
+run, and kept in the file that `--out` names: runs whose lines are there already are not
+done again. Half maps, which do not change the map, are left out.
 """
 
 from __future__ import annotations
@@ -44,11 +44,14 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[1])
     parser.add_argument("--size", type=int, default=11)
     parser.add_argument("--pixels", type=int, default=2992)
+    parser.add_argument("--micrographs", type=int, default=1)
     parser.add_argument("--set", nargs="+", type=setting, default=[], dest="changes")
     parser.add_argument("--out", type=Path, default=Path("quality.md"))
     arguments = parser.parse_args()
     changes = dict(arguments.changes)
     words = " ".join(f"{name}={value}" for name, value in changes.items()) or "default"
+    if arguments.micrographs > 1:
+        words += f", {arguments.micrographs} micrographs"
     kept = arguments.out.read_text("utf-8") if arguments.out.exists() else ""
     print(f"{COLUMNS}\n{7 * '|---'}|", flush=True)
     for molecule, snr in product(arguments.molecules, arguments.snr):
@@ -61,7 +64,10 @@ def main() -> None:
             if sample is None:
                 volume, _ = load_volume(molecule, arguments.size)
                 plan = SimulationSettings(
-                    size=arguments.size, pixels=arguments.pixels, snr=snr
+                    size=arguments.size,
+                    pixels=arguments.pixels,
+                    micrographs=arguments.micrographs,
+                    snr=snr,
                 )
                 sample = simulate(volume, plan)
             settings = Settings(
