@@ -138,10 +138,11 @@ class Settings(BaseModel):
         description="sigma**2 of the pixels, if it is known; else it is found with the "
         "volume.",
     )
-    prior: Annotated[Literal["none", "tau"] | None, _RAW_TAU] = Field(
+    prior: Annotated[Literal["none", "tau", "wilson"] | None, _RAW_TAU] = Field(
         default=None,
         description="Prior of the volume: of the power that two halves of each "
-        "minibatch agree on, by shells of frequency, or none.",
+        "minibatch agree on, by shells of frequency (tau) or in all, as of scattered "
+        "atoms (wilson), or none.",
     )
     start: Literal["random", "moments"] = Field(
         default="random",
@@ -398,10 +399,11 @@ class Settings(BaseModel):
         return degrees[min(n_searched, len(degrees) - 1) :]
 
     @property
-    def has_prior(self) -> bool:
-        """Whether the volume has the prior tau."""
-        raw = self.particle_diameter is not None
-        return self.prior == "tau" or (self.prior is None and raw)
+    def prior_or_default(self) -> Literal["none", "tau", "wilson"]:
+        """Prior that is asked for, if only by leaving it out."""
+        if self.prior is not None:
+            return self.prior
+        return "none" if self.particle_diameter is None else "tau"
 
     @property
     def rotations_per_stage(self) -> tuple[int, ...]:

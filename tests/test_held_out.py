@@ -190,6 +190,18 @@ def test_tau__is_the_power_on_which_halves_agree() -> None:
     assert variances[2] < 0.1
 
 
+@pytest.mark.parametrize("prior", ["tau", "wilson"])
+def test_prior__damps_what_halves_do_not_agree_on(prior: str) -> None:
+    """The first volume of noise is fainter with it."""
+    noise = np.random.default_rng(1).standard_normal((300, 300))
+    plain = SETTINGS.changed(ell_max=(4,), iterations=(1,), starts=1, prior="none")
+    without, damped = (
+        np.linalg.norm(reconstruct([noise], settings).volume)
+        for settings in (plain, plain.changed(prior=prior))
+    )
+    assert damped < 0.98 * without
+
+
 def test_shells__reach_from_nothing_to_nyquist() -> None:
     shells = shells_of_frequency(VolumeBasis(11, 10))
     assert shells.min() == 1

@@ -24,7 +24,7 @@ def test_reproduction__of_one_row(tmp_path: Path) -> None:
     with (out / "results.csv").open(newline="") as stream:
         (row,) = csv.DictReader(stream)
     assert row["figure"] == "3b"
-    assert row["iterations"] == "2+2+2"
+    assert row["iterations"] == "5+5+5"
     estimate, ceiling = (
         [float(value) for value in row[name].split()] for name in ("fsc", "ceiling")
     )

@@ -120,8 +120,8 @@ class Scale:
 QUICK = Scale(
     pixels=396,
     n_micrographs=1,
-    rotations=60,
-    most_iterations=2,
+    rotations=216,
+    most_iterations=5,
     batch_fraction=0.3,
     picking_pixels=198,
     snrs=(10.0, 0.01),

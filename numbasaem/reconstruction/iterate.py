@@ -132,7 +132,7 @@ def _iterations_of_stage(
             operator = operator.at(views)
         hypotheses = hypotheses_of(state, operator, views, settings)
         fresh, halves = _expectation(
-            data, chosen, hypotheses, settings.has_prior, on_progress
+            data, chosen, hypotheses, settings.prior_or_default != "none", on_progress
         )
         q = expected_log_likelihood(hypotheses, fresh)
         state.view_mass = state.view_mass + nearest_directions(

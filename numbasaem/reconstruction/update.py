@@ -260,7 +260,10 @@ def _prior_precision(
         brightest = model.brightest or _BRIGHTEST
         volumes = half_volumes(operator, symmetric, halves, brightest, variance)
         basis = VolumeBasis(settings.size, settings.schedule[state.stage].ell_max)
-        by_shell = tau_precision(*volumes, shells_of_frequency(basis), variance)
+        shells = shells_of_frequency(basis)
+        if settings.prior_or_default == "wilson":
+            shells = np.zeros_like(shells)
+        by_shell = tau_precision(*volumes, shells, variance)
         precision = by_shell if precision is None else np.maximum(precision, by_shell)
     return precision
 

@@ -61,7 +61,9 @@ def tau_precision(
     first, second : float64, shape (M,)
         Volumes found from two halves of a minibatch.
     shells : intp, shape (M,)
-        Shell of each coefficient.
+        Shell of each coefficient; zero throughout for the white spectrum of atoms that
+        are scattered over the ball, of which Wilson's statistics (Nature 150, 152,
+        1942) leave one scale to fit.
     noise_variance : float
         sigma**2 of the pixels.
 
