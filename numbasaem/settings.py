@@ -42,7 +42,7 @@ Batching = Literal["stochastic", "incremental", "online", "full"]
 
 _Count = Annotated[int, Field(ge=1)]
 _PointGroup = Annotated[str, AfterValidator(check_symmetry)]
-_RAW_TAU = Shown(default="tau with `particle_diameter`, else none")
+_RAW_TAU = Shown(default="tau with `particle_diameter`")
 _RAW_ONLY = Shown(default="with `particle_diameter`")
 """Default of what is done to raw micrographs alone."""
 if TYPE_CHECKING:  # what a run computes with has a size
