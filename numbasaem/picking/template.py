@@ -25,8 +25,9 @@ from numbasaem.observations.window_positions import (
 from numbasaem.projection.operator import ProjectionOperator
 from numbasaem.projection.view_projections import ViewProjections
 from numbasaem.reconstruction.checkpoint import load_checkpoint
+from numbasaem.reconstruction.current_stage import basis_of, grid_of
 from numbasaem.reconstruction.maximization import shift_prior_table
-from numbasaem.reconstruction.view_prior import grid_of, rotation_prior
+from numbasaem.reconstruction.view_prior import rotation_prior
 from numbasaem.settings import Settings
 from numbasaem.volume.basis import VolumeBasis
 
@@ -250,12 +251,11 @@ def template_of_run(folder: Path) -> tuple[ParticleTemplate, Settings]:
     if "full" not in runs:
         raise expected(folder, "a run past the search among starts", "none yet")
     state = runs["full"]
-    stage = settings.schedule[state.stage]
     views = grid_of(state, settings)
     least_distance = _least_distance(settings, description["sources"][0])
     keeps_distance = observation_model(settings.model).keeps_distance
     template = ParticleTemplate(
-        basis=VolumeBasis(settings.size, stage.ell_max),
+        basis=basis_of(state, settings),
         volume_coefficients=state.volume_coefficients,
         views=views,
         shift_prior=state.shift_prior,

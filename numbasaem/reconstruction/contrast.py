@@ -17,9 +17,9 @@ from numbasaem.observations.models import observation_model
 from numbasaem.schedule import rotations_for
 from numbasaem.volume.basis import VolumeBasis
 
+from .current_stage import basis_of, grid_of
 from .iterate import iterations
 from .starts import random_start
-from .view_prior import grid_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -248,7 +248,7 @@ def _ball_start(data: Observations, settings: Settings, sign: int) -> RunState:
     Its projections have as much power as the pixels.
     """
     state = random_start(data, settings, run=0, start=0)
-    basis = VolumeBasis(settings.size, settings.schedule[0].ell_max)
+    basis = basis_of(state, settings)
     ball = basis.expand(_smooth_ball(settings.size))
     power = data.projections(basis, grid_of(state, settings)).mean_power(ball)
     scale = sign * np.sqrt(state.noise_variance / power)

@@ -23,7 +23,7 @@ from numbasaem.settings import Settings
 from numbasaem.volume.basis import VolumeBasis
 
 from .checkpoint import load_checkpoint
-from .view_prior import grid_of
+from .current_stage import basis_of, grid_of
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -173,7 +173,7 @@ def detectability(folder: Path) -> Detectability | None:
             spread = next(micrographs).point_spread
     except InputError:
         return None
-    basis = VolumeBasis(settings.size, settings.schedule[state.stage].ell_max)
+    basis = basis_of(state, settings)
     strength = particle_strength(
         basis,
         state.volume_coefficients,

@@ -15,6 +15,7 @@ from numbasaem.observations.hypotheses import Hypotheses
 from numbasaem.volume.basis import VolumeBasis
 from numbasaem.volume.symmetry import invariant_volumes
 
+from .current_stage import basis_of, grid_of
 from .held_out import (
     held_out,
     judge,
@@ -27,7 +28,7 @@ from .maximization import expected_log_likelihood
 from .minibatches import minibatches
 from .state import Iteration, RunPlace
 from .update import likelihood_fell, maximize, overshot, step_back
-from .view_prior import grid_of, moved_view_weights, rotation_prior
+from .view_prior import moved_view_weights, rotation_prior
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -113,7 +114,7 @@ def _iterations_of_stage(
     place: RunPlace,
 ) -> Iterator[Iteration]:
     """Iterations that are left of the current stage."""
-    basis, grid = VolumeBasis(settings.size, stage.ell_max), grid_of(state, settings)
+    basis, grid = basis_of(state, settings), grid_of(state, settings)
     unturned = data.projections(basis, grid)
     views, operator = grid, unturned
     symmetric = invariant_volumes(basis, settings.symmetry)

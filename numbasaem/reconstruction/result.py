@@ -9,12 +9,13 @@ import numpy as np
 
 from numbasaem.assessment.alignment import align
 from numbasaem.assessment.fsc import HalfMapCorrelation, half_map_correlation
-from numbasaem.geometry.view_grid import ViewGrid
 from numbasaem.io import written_whole
 from numbasaem.io.chimerax import write_chimerax_script
 from numbasaem.io.mrc import write_volume
 from numbasaem.io.relion import write_fsc
 from numbasaem.volume.basis import VolumeBasis
+
+from .current_stage import basis_of, grid_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -121,18 +122,13 @@ def result_of_runs(
         The reconstruction.
     """
     # A march that gained no more may have ended at a lower degree.
-    degrees = {
-        run: settings.schedule[runs[run].stage].ell_max for run in RUNS if run in runs
-    }
-    basis = VolumeBasis(settings.size, max(degrees.values()))
+    bases = {run: basis_of(runs[run], settings) for run in RUNS if run in runs}
+    basis = max(bases.values(), key=lambda own: own.ell_max)
     # Inversion through the centre: the mirror image, in another pose.
     parity = (-1.0) ** basis.indices[:, 0] if flip_hand else 1.0
     coefficients = [
-        parity
-        * VolumeBasis(settings.size, degree).lift(
-            runs[run].volume_coefficients, basis.ell_max
-        )
-        for run, degree in degrees.items()
+        parity * own.lift(runs[run].volume_coefficients, basis.ell_max)
+        for run, own in bases.items()
     ]
     volumes = [basis.evaluate(values) for values in coefficients]
     halves = correlation = None
@@ -148,7 +144,7 @@ def result_of_runs(
         volume=volumes[0],
         volume_coefficients=coefficients[0],
         basis=basis,
-        rotations=ViewGrid(settings.schedule[full.stage].n_rotations).rotations,
+        rotations=grid_of(full, settings).rotations,
         shift_prior=full.shift_prior,
         noise_variance=full.noise_variance,
         history=tuple(sorted(history, key=lambda row: row.total_done)),

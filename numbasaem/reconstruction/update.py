@@ -14,6 +14,7 @@ from numbasaem.observations.shift_prior import uniform_shift_prior, visible_shif
 from numbasaem.volume.basis import VolumeBasis
 from numbasaem.volume.centring import centred
 
+from .current_stage import basis_of
 from .maximization import noise_variance, shift_prior_table
 from .normal_equations import NormalEquations, normal_equations
 from .starts import FIRST_EMPTY_PROBABILITY
@@ -147,8 +148,7 @@ def maximize(
     state.em_step, state.last_move, state.step = em_step, move, step
     state.volume_coefficients = before + move
     if model.keeps_centre:
-        degree = settings.schedule[state.stage].ell_max
-        _bring_to_centre(VolumeBasis(settings.size, degree), state)
+        _bring_to_centre(basis_of(state, settings), state)
     if state.stage > 0 or state.iteration >= model.held_iterations:
         state.shift_prior = _mix_in_uniform(shift_prior_table(statistics))
     if settings.views == "learned" and state.iteration >= _BLIND_ITERATIONS:
@@ -259,8 +259,7 @@ def _prior_precision(
     if halves is not None:
         brightest = model.brightest or _BRIGHTEST
         volumes = half_volumes(operator, symmetric, halves, brightest, variance)
-        basis = VolumeBasis(settings.size, settings.schedule[state.stage].ell_max)
-        shells = shells_of_frequency(basis)
+        shells = shells_of_frequency(basis_of(state, settings))
         if settings.prior_or_default == "wilson":
             shells = np.zeros_like(shells)
         by_shell = tau_precision(*volumes, shells, variance)

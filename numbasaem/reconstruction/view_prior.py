@@ -9,6 +9,8 @@ import numpy as np
 from numbasaem.geometry.view_grid import ViewGrid
 from numbasaem.geometry.views import view_kernel
 
+from .current_stage import grid_of
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -42,24 +44,6 @@ def rotation_prior(
         return None
     prior = view_kernel(views, grid_of(state, settings)) @ state.view_weights
     return np.repeat(prior / prior.sum() / views.n_angles, views.n_angles)
-
-
-def grid_of(state: RunState, settings: Settings) -> ViewGrid:
-    """Grid of the current stage, whose directions the state's arrays refer to.
-
-    Parameters
-    ----------
-    state : RunState
-        Current state.
-    settings : Settings
-        Settings of the reconstruction.
-
-    Returns
-    -------
-    ViewGrid
-        The grid, not turned.
-    """
-    return ViewGrid(settings.schedule[state.stage].n_rotations)
 
 
 def uniform_view_weights(views: ViewGrid) -> NDArray[np.float64]:

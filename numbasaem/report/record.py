@@ -13,7 +13,6 @@ import numpy as np
 from numbasaem.aliases import PathLike
 from numbasaem.assessment.fsc import Resolution, is_mostly_negative, resolution
 from numbasaem.errors import InputError, expected
-from numbasaem.geometry.view_grid import ViewGrid
 from numbasaem.io.mrc import read_volume
 from numbasaem.io.names import printable
 from numbasaem.io.relion import read_fsc
@@ -23,6 +22,7 @@ from numbasaem.micrographs.reading import file_of_source, prepared_micrographs
 from numbasaem.picking.template import template_of_run
 from numbasaem.reconstruction.checkpoint import load_checkpoint
 from numbasaem.reconstruction.contrast import other_contrast
+from numbasaem.reconstruction.current_stage import grid_of
 from numbasaem.reconstruction.detection import Detectability, detectability
 from numbasaem.reconstruction.journal import VALIDATION
 from numbasaem.settings import Settings
@@ -135,7 +135,7 @@ class RunRecord:
 
         float64, shape (n_views, 3): (x, y, z) in the map; float64, shape (n_views,).
         """
-        views = ViewGrid(self.settings.schedule[self.full.stage].n_rotations)
+        views = grid_of(self.full, self.settings)
         return views.directions, np.maximum(self.full.view_mass, 0.0)
 
     @cached_property

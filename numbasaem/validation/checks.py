@@ -27,6 +27,7 @@ from numbasaem.micrographs.reading import file_of_source
 from numbasaem.observations.models import observation_model
 from numbasaem.random_streams import Stream, random_stream
 from numbasaem.reconstruction.checkpoint import load_checkpoint
+from numbasaem.reconstruction.current_stage import basis_of
 from numbasaem.reconstruction.driver import Callbacks, run_all
 from numbasaem.reconstruction.journal import VALIDATION, Journal, refuse_other_sources
 from numbasaem.reconstruction.memory import limit_threads_to_memory
@@ -34,7 +35,6 @@ from numbasaem.reconstruction.result import HALVES, RUNS
 from numbasaem.reconstruction.state import RunPlace
 from numbasaem.settings import Settings
 from numbasaem.settings_file import read_settings
-from numbasaem.volume.basis import VolumeBasis
 
 from .control import noise_like
 from .evidence import Mean, evidence_of_groups, held_out_evidence, mean_of
@@ -412,9 +412,7 @@ def _agreement(
 ) -> tuple[float, NDArray[np.float64]]:
     """Correlation and FSC of the maps of two runs, the second aligned to the first."""
     reference, moving = (
-        VolumeBasis(settings.size, settings.schedule[state.stage].ell_max).evaluate(
-            state.volume_coefficients
-        )
+        basis_of(state, settings).evaluate(state.volume_coefficients)
         for state in (first, second)
     )
     aligned = align(moving, reference)

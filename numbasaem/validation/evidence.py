@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from numbasaem.geometry.view_grid import ViewGrid
+from numbasaem.reconstruction.current_stage import basis_of, grid_of
 from numbasaem.reconstruction.iterate import hypotheses_of
 from numbasaem.reconstruction.result import HALVES
-from numbasaem.volume.basis import VolumeBasis
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -116,10 +115,8 @@ def evidence_of_groups(
     float64, shape (n_groups,)
         That of each group.
     """
-    stage = settings.schedule[state.stage]
-    basis = VolumeBasis(settings.size, stage.ell_max)
-    views = ViewGrid(stage.n_rotations)
-    operator = data.projections(basis, views)
+    views = grid_of(state, settings)
+    operator = data.projections(basis_of(state, settings), views)
     hypotheses = hypotheses_of(state, operator, views, settings)
     groups = [
         data.expectation(group, hypotheses)

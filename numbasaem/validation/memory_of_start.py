@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from numbasaem.reconstruction.current_stage import basis_of
 from numbasaem.reconstruction.result import RUNS
 from numbasaem.reconstruction.starts import random_start
 from numbasaem.volume.basis import VolumeBasis
@@ -64,7 +65,7 @@ def shape_of_map(state: RunState, settings: Settings) -> NDArray[np.float64]:
     float64, shape (L, L, L)
         The map in the degrees of its start, without degree 0.
     """
-    basis = VolumeBasis(settings.size, settings.schedule[state.stage].ell_max)
+    basis = basis_of(state, settings)
     lowest = _first_basis(settings).ell_max
     return shape(basis.restrict(state.volume_coefficients, lowest), settings)
 

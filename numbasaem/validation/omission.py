@@ -9,9 +9,9 @@ import numpy as np
 
 from numbasaem.geometry.grids import ball, lattice, offsets
 from numbasaem.random_streams import Stream, random_stream
+from numbasaem.reconstruction.current_stage import basis_of
 from numbasaem.reconstruction.iterate import iterations
 from numbasaem.reconstruction.result import RUNS
-from numbasaem.volume.basis import VolumeBasis
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -120,7 +120,7 @@ def omit_in_turn(
         start="random",
         starts=1,
     )
-    basis = VolumeBasis(settings.size, last.ell_max)
+    basis = basis_of(state, settings)
     volume = basis.evaluate(state.volume_coefficients)
     outcomes = []
     for number, (centre, radius) in enumerate(balls_of_mass(volume)):
