@@ -2,10 +2,13 @@
 
     python tools/measure_trust.py --kinds white jpeg molecule-1 --seeds 0 1 2
 
-Every run is a small reconstruction at L = 7 from random starts and a validation of it.
-A line is printed for each, and kept in the file that `--out` names: runs whose lines
-are there already are not done again. The last lines count how many are supported; of
-noise none should be.
+Every run is a small reconstruction at L = 7 from random starts and a validation of it;
+those of the kind `demonstration` have the molecules, pixels and settings of
+`numbasaem demo`, and take minutes. A line is printed for each, and kept in the file
+that `--out` names: runs whose lines are there already are not done again. The last
+lines count how many are supported; of noise none should be. A mixture of molecules is
+no noise: its particles are there, and their average foretells others of them. It is
+counted by itself, to show what the verdict does not ask.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import argparse
 import warnings
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -31,16 +35,19 @@ from numbasaem.errors import NumbasaemError, RunWarning
 from numbasaem.io.mrc import write_micrograph
 from numbasaem.picking.algorithm import suppress_neighbours
 from numbasaem.projection.operator import ProjectionOperator
+from numbasaem.simulation.demo import SIMULATION, demonstration_volume
 from numbasaem.volume.phantom import folded_chain
 
 Image = NDArray[np.floating]
 Maker = Callable[[np.random.Generator, int], list[Image]]
 
 SIZE = 7
+SIDE = 280
+"""Side of a micrograph at L = 7, pixels, unless `--pixels` says otherwise."""
 SETTINGS = Settings(
     size=SIZE, ell_max=(2, 4), iterations=(6, 8), starts=2, batch_fraction=0.5
 )
-"""Settings of all runs, but for their seed."""
+"""Settings of all runs at L = 7, but for their seed."""
 RATIOS = (3.5, 1.0, 0.5, 0.25, 0.1)
 """Signal-to-noise ratios of the molecules."""
 _BLOCK = 8
@@ -170,6 +177,13 @@ def molecule(generator: np.random.Generator, side: int, snr: float) -> list[Imag
     return list(sample.micrographs)
 
 
+def demonstration(generator: np.random.Generator, side: int) -> list[Image]:
+    """Particles of another molecule of the demonstration's kind."""
+    seed = int(generator.integers(2**31))
+    plan = replace(SIMULATION, pixels=side, seed=seed)
+    return list(simulate(demonstration_volume(seed), plan).micrographs)
+
+
 NOISE: dict[str, Maker] = {
     "white": white,
     "coloured": coloured,
@@ -180,7 +194,6 @@ NOISE: dict[str, Maker] = {
     "detector": detector,
     "jpeg": jpeg,
     "duplicates": duplicates,
-    "mixture": mixture,
     "einstein": einstein,
 }
 """Functions that make micrographs without a molecule, by kind."""
@@ -188,13 +201,15 @@ MOLECULES: dict[str, Maker] = {
     f"molecule-{snr:g}": partial(molecule, snr=snr) for snr in RATIOS
 }
 """Functions that make micrographs of a molecule, by kind."""
-KINDS = NOISE | MOLECULES
+KINDS = NOISE | MOLECULES | {"mixture": mixture, "demonstration": demonstration}
+"""Functions that make micrographs, by kind."""
 
 
 def verdict_on(kind: str, seed: int, side: int) -> str:
     """Verdict of a validation of a run on such micrographs."""
     stream = np.random.SeedSequence([seed, list(KINDS).index(kind)])
     micrographs = KINDS[kind](np.random.default_rng(stream), side)
+    settings = Settings(size=SIMULATION.size) if kind == "demonstration" else SETTINGS
     with TemporaryDirectory() as name, warnings.catch_warnings():
         warnings.simplefilter("ignore", RunWarning)
         folder = Path(name)
@@ -202,7 +217,7 @@ def verdict_on(kind: str, seed: int, side: int) -> str:
         for path, pixels in zip(paths, micrographs, strict=True):
             write_micrograph(path, pixels, 1.0)
         try:
-            reconstruct(paths, SETTINGS.changed(seed=seed), out=folder / "run")
+            reconstruct(paths, settings.changed(seed=seed), out=folder / "run")
             return validate(folder / "run").verdict
         except NumbasaemError as error:
             return f"refused, {type(error).__name__}"
@@ -213,16 +228,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--pixels", type=int, default=280, help="micrograph's side")
+    parser.add_argument("--pixels", type=int, default=SIDE, help="side at L = 7")
     parser.add_argument("--out", type=Path, default=Path("trust.md"))
     arguments = parser.parse_args()
     kept = arguments.out.read_text("utf-8") if arguments.out.exists() else ""
     rows = kept.splitlines()
     for seed, kind in product(arguments.seeds, arguments.kinds):
-        start = f"| {seed} | {kind} | {arguments.pixels} |"
+        side = SIMULATION.pixels if kind == "demonstration" else arguments.pixels
+        start = f"| {seed} | {kind} | {side} |"
         row = next((row for row in rows if row.startswith(start)), None)
         if row is None:
-            work = partial(verdict_on, kind, seed, arguments.pixels)
+            work = partial(verdict_on, kind, seed, side)
             verdict, seconds = timed(work)
             row = f"{start} {verdict} | {seconds:.0f} |"
             rows.append(row)

@@ -34,6 +34,22 @@ RECONSTRUCTION = Settings(size=11, halves=False)
 """Settings of the reconstruction: those of any run, without half maps."""
 
 
+def demonstration_volume(seed: int = 0) -> NDArray[np.float64]:
+    """Molecule of the demonstration, or another of its kind.
+
+    Parameters
+    ----------
+    seed : int
+        Seed of its chain; 0 is the demonstration's.
+
+    Returns
+    -------
+    float64, shape (L, L, L)
+        The molecule.
+    """
+    return folded_chain(SIMULATION.size, radius=_RADIUS, seed=seed)
+
+
 @dataclass(frozen=True)
 class Demonstration:
     """What the demo found, and where its files are.
@@ -112,7 +128,7 @@ def demonstrate(
     report("simulating micrographs", 0.0)
     simulate_to_folder(
         data,
-        folded_chain(simulation.size, radius=_RADIUS),
+        demonstration_volume(),
         simulation,
         lambda done, total: report("simulating micrographs", done / total),
     )
