@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from numbasaem.settings import Settings
     from numbasaem.simulation.scene import simulate
     from numbasaem.simulation.settings import SimulationSettings
-    from numbasaem.validation.checks import validate
+    from numbasaem.validation.algorithm import validate
     from numbasaem.validation.outcome import Validation
     from numbasaem.volume.basis import VolumeBasis
 
@@ -82,7 +82,7 @@ _HOME = {
     "reconstruct": "reconstruction.driver",
     "rotation_grid": "geometry.rotations",
     "simulate": "simulation.scene",
-    "validate": "validation.checks",
+    "validate": "validation.algorithm",
     "window_expectation": "observations.window_expectation",
 }
 

@@ -31,8 +31,8 @@ from numbasaem.reconstruction.starts import random_start
 from numbasaem.reconstruction.state import RunPlace
 from numbasaem.settings import Settings
 from numbasaem.simulation.scene import simulate
-from numbasaem.validation import checks, omission
-from numbasaem.validation.checks import validate
+from numbasaem.validation import algorithm, checks, omission
+from numbasaem.validation.algorithm import validate
 from numbasaem.validation.control import noise_like
 from numbasaem.validation.evidence import Mean, held_out_evidence
 from numbasaem.validation.memory_of_start import first_volumes, shape, shape_of_map
@@ -250,7 +250,7 @@ def test_validate__command(
         np.zeros(4),
         (Omission((0.0, 1.0, -2.0), 1.5, 0.92), Omission((1.0, 0.0, 0.0), 1.5, 0.88)),
     )
-    monkeypatch.setattr("numbasaem.validation.checks.validate", lambda *_, **__: found)
+    monkeypatch.setattr(algorithm, "validate", lambda *_, **__: found)
     assert cli.main(["validate", str(run)]) == 0
     printed = capsys.readouterr().out.splitlines()
     assert printed[-1] == "verdict: supported"
@@ -287,7 +287,7 @@ def sought(run: Path, monkeypatch: pytest.MonkeyPatch, **options: Any) -> list[P
         raise Sought([file.path for file in inputs])
 
     with monkeypatch.context() as patch:
-        patch.setattr(checks, "_data_and_control", stop)
+        patch.setattr(algorithm, "_data_and_control", stop)
         with pytest.raises(Sought) as caught:
             validate(run, **options)
     paths: list[Path] = caught.value.args[0]
@@ -396,7 +396,8 @@ class Opinions:
     ) -> SimpleNamespace:
         n = len(chosen)
         white = -n * SIZE**2 * (1 + np.log(2 * np.pi)) / 2
-        unlike_other_groups = 0.005 * (-1) ** (chosen[0] // n)
+        number_of_group = chosen[0] // (1 + chosen[-1] - chosen[0])
+        unlike_other_groups = 0.005 * (-1) ** number_of_group
         number = hypotheses.volume_coefficients[0]
         evidence = self.evidence_of_map[number] + unlike_other_groups
         return SimpleNamespace(
@@ -439,12 +440,13 @@ def test_checks__compare_data_and_noise_under_the_right_maps(
     )
     runs = runs_of_maps(1.0, 2.0)
     of_data = {**runs, "full": runs["half1"]}
-    found, *_ = checks._checks(
-        checks._Sample(data, of_data),
-        checks._Sample(noise, runs_of_maps(3.0, 4.0)),
+    found = checks.checks_of(
+        checks.Sample(data, of_data),
+        checks.Sample(noise, runs_of_maps(3.0, 4.0)),
         runs["half2"],
         SETTINGS,
         no_progress,
+        thorough=True,
     )
     held_out, by_chance = (check.figures for check in found[:2])
     names = ("evidence", "evidence_in_noise")
@@ -495,8 +497,8 @@ def test_start_forgotten__least_between_against_most_with_start(
     own = [0.1, with_start, 0.2, 0.8, 0.9]
     monkeypatch.setattr(checks, "correlation", lambda *_: own.pop(0))
     runs = runs_of_maps(1.0, 2.0)
-    data = checks._Sample((Opinions({}),) * 2, {"full": runs["half1"], **runs})  # type: ignore[arg-type]
-    noise = checks._Sample(data.halves, runs)
+    data = checks.Sample((Opinions({}),) * 2, {"full": runs["half1"], **runs})  # type: ignore[arg-type]
+    noise = checks.Sample(data.halves, runs)
     check = checks._start_forgotten(data, noise, SETTINGS)
     assert check.passed is passed
     assert list(check.figures.values()) == [min(between), with_start, 0.7, 0.9]
@@ -564,8 +566,8 @@ def test_validate__omits_from_one_half_and_continues_on_the_other(
         given.extend([state, data])
         return ()
 
-    monkeypatch.setattr(checks, "omit_in_turn", take)
-    sample, *_ = given_to_checks(copied, monkeypatch, threads=1, omit=True)
+    monkeypatch.setattr(algorithm, "omit_in_turn", take)
+    sample, *_ = given_to_checks(copied, monkeypatch, thorough=True, omit=True)
     assert given == [sample.runs["half1"], sample.halves[1]]
     assert sample.halves[0] != sample.halves[1]
 
@@ -604,7 +606,7 @@ def test_omit_in_turn__goes_on_without_the_ball(
 def test_data_and_control__of_one_micrograph() -> None:
     """The data are its pixels as they are, the control other ones that are alike."""
     pixels = with_molecules()
-    data, control = checks._data_and_control([pixels], SETTINGS, no_progress)
+    data, control = algorithm._data_and_control([pixels], SETTINGS, no_progress)
     assert isinstance(data, PatchSet)
     assert isinstance(control, PatchSet)
     untouched = load_patches([pixels], SETTINGS, no_progress)
@@ -639,19 +641,20 @@ def given_to_checks(
     """Sample, noise, another run and settings; a run is the part that it was on."""
     given: list[Any] = []
 
-    def take(*arguments: Any) -> tuple[tuple[Check, ...], np.ndarray, np.ndarray]:
+    def take(*arguments: Any, thorough: bool) -> tuple[Check, ...]:
         given.extend(arguments)
-        return (), np.ones(4), np.zeros(4)
+        return ()
 
     data_sets = NamedDataSet("data"), NamedDataSet("control")
     with monkeypatch.context() as patch:
         patch.setattr(NamedDataSet, "sources", [], raising=False)
-        patch.setattr(checks, "_data_and_control", lambda *_: data_sets)
-        patch.setattr(checks, "refuse_other_sources", lambda *_: None)
+        patch.setattr(algorithm, "_data_and_control", lambda *_: data_sets)
+        patch.setattr(algorithm, "refuse_other_sources", lambda *_: None)
         patch.setattr(
-            checks, "run_all", lambda journal, parts, *_: journal.runs.update(parts)
+            algorithm, "run_all", lambda journal, parts, *_: journal.runs.update(parts)
         )
-        patch.setattr(checks, "_checks", take)
+        patch.setattr(algorithm, "checks_of", take)
+        patch.setattr(algorithm, "fsc_of_halves", lambda *_: np.ones(4))
         validate(folder, **options)
     sample, noise, other, settings, _ = given
     return sample, noise, other, settings
@@ -673,8 +676,52 @@ def test_validate__runs_on_the_data_and_on_the_control(
     for each in (sample, noise):
         assert tuple(each.runs[name] for name in HALVES) == each.halves
     assert other == ("data", 0, 1)
-    *_, usual, _ = given_to_checks(copied, monkeypatch, threads=1)
-    assert usual is None
+
+
+@pytest.mark.parametrize("start", ["random", "moments"])
+def test_control__of_a_brief_validation(
+    start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One half of noise, to the degree of the data's run, in ten iterations a stage."""
+    told: list[Settings] = []
+
+    def take(journal: Any, parts: Any, settings: Settings, *_: object) -> None:
+        told.append(settings)
+        journal.runs.update(parts)
+
+    monkeypatch.setattr(algorithm, "run_all", take)
+    settings = Settings(size=SIZE, start=start)
+    last = len(settings.search)  # the march ended after its first stage
+    noise: Any = checks.Sample(("first", "second"), {})  # type: ignore[arg-type]
+    data: Any = checks.Sample((), {"half1": SimpleNamespace(stage=last)})  # type: ignore[dict-item]
+    means = None, no_progress
+    runs: Any = algorithm._Work(settings, *means, False, False).control(noise, data)
+    assert runs == {"half1": "first"}
+    runs = algorithm._Work(settings, *means, True, False).control(noise, data)
+    assert runs == {"half1": "first", "half2": "second"}
+    brief, whole = told
+    assert {settings.start for settings in told} == {"random"}
+    assert [stage.ell_max for stage in brief.march] == [4]
+    assert [stage.n_iterations for stage in brief.march] == [10]
+    assert brief.search == whole.search
+    assert whole == settings.changed(start="random")
+
+
+def test_checks__ask_all_data_where_a_part_leaves_doubt() -> None:
+    """A part is asked first, and one map of the control will do."""
+
+    def halves(evidence: float) -> Any:
+        return (Opinions(dict.fromkeys((1.0, 2.0, 3.0), evidence), 400),) * 2
+
+    noise = checks.Sample(halves(0.2), {"half1": runs_of_maps(3.0, 3.0)["half1"]})
+    for lead, n_asked in ((0.05, 1), (0.004, 2)):
+        data = checks.Sample(halves(0.2 + lead), runs_of_maps(1.0, 2.0))
+        told: list[tuple[str, float]] = []
+        found = checks._data_are_ahead(
+            data, noise, SETTINGS, lambda *step, told=told: told.append(step), False
+        )
+        assert told.count(("asking the data", 0.0)) == n_asked
+        assert found[0].passed is (lead > 0.01)
 
 
 def test_validate__works_with_the_means_of_the_run(
@@ -683,16 +730,18 @@ def test_validate__works_with_the_means_of_the_run(
     """Threads and memory beside the maps count, unless others are given."""
     beside = copied / "settings.toml"
     beside.write_text(f"{beside.read_text()}threads = 3\nmax_memory = 2.5\n")
-    means = {"thorough": True}
+    means: dict[str, Any] = {"thorough": True}
     sample, noise, other, settings = given_to_checks(copied, monkeypatch, **means)
     assert (settings.threads, settings.max_memory) == (3, 2.5)
     parts = (*sample.halves, *noise.halves, other)
     assert {threads for *_, threads in parts} == {3}
-    *_, settings = given_to_checks(copied, monkeypatch, threads=1, max_memory=3.5)
+    *_, settings = given_to_checks(
+        copied, monkeypatch, threads=1, max_memory=3.5, **means
+    )
     assert (settings.threads, settings.max_memory) == (1, 3.5)
     beside.write_text(beside.read_text().replace("2.5", "0.001"))
     assert refusal(validate, copied).startswith("max_memory: expected at least ")
-    given_to_checks(copied, monkeypatch, max_memory=3.5)
+    given_to_checks(copied, monkeypatch, max_memory=3.5, **means)
 
 
 def test_validate__refuses_too_little_memory(

@@ -199,11 +199,12 @@ class RunRecord:
             return None
         try:
             verdict = json.loads(path.read_text("utf-8"))
+            of_control = verdict["control_fsc"]
             return {
                 "verdict": str(verdict["verdict"]),
                 "checks": [dict(check) for check in verdict["checks"]],
                 "fsc": list(verdict["fsc"]),
-                "control_fsc": list(verdict["control_fsc"]),
+                "control_fsc": None if of_control is None else list(of_control),
                 "omissions": list(verdict.get("omissions", [])),
             }
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

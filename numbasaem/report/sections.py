@@ -142,8 +142,9 @@ def _validation(validation: dict[str, Any]) -> str:
     verdict = f'<p class="verdict">{escape(validation["verdict"])}</p>'
     rows = [_check(dict(check)) for check in validation["checks"]]
     for curve, data in (("fsc", "data"), ("control_fsc", "noise")):
-        shells = " ".join(_figure(value, ".3f") for value in validation[curve])
-        rows.append((f"FSC of half maps per shell, {data}", shells))
+        if validation[curve] is not None:
+            shells = " ".join(_figure(value, ".3f") for value in validation[curve])
+            rows.append((f"FSC of half maps per shell, {data}", shells))
     rows.extend(_omissions(validation["omissions"]))
     return verdict + _table("Figures", rows)
 

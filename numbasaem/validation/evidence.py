@@ -53,17 +53,20 @@ def held_out_evidence(
     runs: Mapping[str, RunState],
     halves: tuple[Observations, ...],
     settings: Settings,
+    stride: int = 1,
 ) -> Mean:
     """Evidence of each half of the data for the map of the other half.
 
     Parameters
     ----------
     runs : mapping of str to RunState
-        Runs on the halves, whose maps are asked about.
+        Runs on the halves, or on one, whose maps are asked about.
     halves : tuple of Observations
         The halves of the data, in the order of the runs.
     settings : Settings
         Settings of the runs.
+    stride : int
+        One observation of so many is asked.
 
     Returns
     -------
@@ -73,8 +76,9 @@ def held_out_evidence(
     return mean_of(
         np.concatenate(
             [
-                evidence_of_groups(runs[name], other_half, settings)
+                evidence_of_groups(runs[name], other_half, settings, stride)
                 for name, other_half in zip(HALVES, halves[::-1], strict=True)
+                if name in runs
             ]
         )
     )
@@ -97,7 +101,7 @@ def mean_of(values: NDArray[np.float64]) -> Mean:
 
 
 def evidence_of_groups(
-    state: RunState, data: Observations, settings: Settings
+    state: RunState, data: Observations, settings: Settings, stride: int = 1
 ) -> NDArray[np.float64]:
     """Log-likelihood per patch above the likeliest white noise, of groups of patches.
 
@@ -109,6 +113,8 @@ def evidence_of_groups(
         Data that are asked.
     settings : Settings
         Settings of the run.
+    stride : int
+        One observation of so many is asked, if there are enough for all groups.
 
     Returns
     -------
@@ -118,9 +124,10 @@ def evidence_of_groups(
     views = grid_of(state, settings)
     operator = data.projections(basis_of(state, settings), views)
     hypotheses = hypotheses_of(state, operator, views, settings)
+    n_groups = min(_N_GROUPS, len(data))
+    asked = np.arange(0, len(data), min(stride, len(data) // n_groups))
     groups = [
-        data.expectation(group, hypotheses)
-        for group in np.array_split(np.arange(len(data)), min(_N_GROUPS, len(data)))
+        data.expectation(group, hypotheses) for group in np.array_split(asked, n_groups)
     ]
     n_pixels = np.array([group.n_patches for group in groups]) * settings.size**2
     energy = np.array([group.patch_energy for group in groups])

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 N_BALLS = 6
 """Number of balls that are left out, one at a time."""
-ITERATIONS = 10
+ITERATIONS = 15
 """Number of iterations in which what was left out may come back."""
 _SHARE = 1 / 12
 """Share of the map's mass in each ball."""

@@ -49,8 +49,10 @@ class Validation:
     ----------
     checks : tuple of Check
         All questions and their answers.
-    fsc, control_fsc : float64, shape (L // 2 + 1,)
-        Fourier shell correlation of the half maps, and of those of the control.
+    fsc : float64, shape (L // 2 + 1,)
+        Fourier shell correlation of the half maps.
+    control_fsc : float64, shape (L // 2 + 1,), or None
+        That of the control, if the validation was thorough.
     omissions : tuple of Omission
         Parts of the map that were left out, and what came back of them.
 
@@ -63,7 +65,7 @@ class Validation:
 
     checks: tuple[Check, ...]
     fsc: NDArray[np.float64]
-    control_fsc: NDArray[np.float64]
+    control_fsc: NDArray[np.float64] | None = None
     omissions: tuple[Omission, ...] = ()
 
     @property
@@ -78,7 +80,9 @@ class Validation:
             "verdict": self.verdict,
             "checks": [check.record() for check in self.checks],
             "fsc": [_finite(value) for value in self.fsc],
-            "control_fsc": [_finite(value) for value in self.control_fsc],
+            "control_fsc": None
+            if self.control_fsc is None
+            else [_finite(value) for value in self.control_fsc],
             "omissions": [omission.record() for omission in self.omissions],
         }
 
