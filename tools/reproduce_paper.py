@@ -14,12 +14,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -27,6 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from problems import timed
+from reproduction_moments import FIGURE, Fits, MomentsFigure
 from reproduction_page import (
     EXCERPT,
     draw,
@@ -35,6 +34,7 @@ from reproduction_page import (
     draw_picking,
     write_page,
 )
+from reproduction_process import run_command, say
 
 from numbasaem.assessment.alignment import evaluate_against
 from numbasaem.assessment.fsc import fourier_shell_correlation, resolution
@@ -101,6 +101,10 @@ EXPERIMENTS = (
 )
 
 
+OF_MOMENTS = "bpti-expanded"
+"""Experiment whose data and volume figure 7 shows."""
+
+
 @dataclass(frozen=True)
 class Scale:
     """Size of the reproduction: pixels, rotations, iterations, experiments."""
@@ -115,6 +119,7 @@ class Scale:
     own_seeds: tuple[int, ...] = (0, 1)
     experiments: tuple[Experiment, ...] = EXPERIMENTS
     picking_volumes: tuple[str, ...] = tuple(SOURCES)
+    fits: Fits = field(default_factory=Fits)
 
 
 QUICK = Scale(
@@ -128,6 +133,7 @@ QUICK = Scale(
     own_seeds=(0,),
     experiments=(EXPERIMENTS[0], EXPERIMENTS[7], EXPERIMENTS[8]),
     picking_volumes=("TRPV1",),
+    fits=Fits(clean=(2,), noisy=(2,), n_starts=1),
 )
 
 
@@ -185,8 +191,7 @@ class Reproduction:
         """All rows of an experiment."""
         source = self.source(experiment.volume)
         if source is None:
-            wanted = ", ".join(SOURCES[experiment.volume])
-            yield {"experiment": experiment.name, "row": f"not run: no {wanted}"}
+            yield self._not_run(experiment.name, experiment.volume)
             return
         folder = self.out / experiment.name
         truth = self._simulated(experiment, source, folder / "data")
@@ -198,6 +203,11 @@ class Reproduction:
         for row, settings in rows.items():
             place = folder / row.replace(", ", "-").replace(" ", "")
             yield self._reconstructed(experiment, row, settings, place, truth)
+
+    def _not_run(self, experiment: str, volume: str) -> dict[str, Any]:
+        """The row of an experiment whose volume is missing."""
+        wanted = ", ".join(SOURCES[volume])
+        return {"experiment": experiment, "row": f"not run: no {wanted}"}
 
     def _simulated(
         self, experiment: Experiment, source: str, folder: Path
@@ -297,38 +307,15 @@ class Reproduction:
             "seconds_per_iteration": {k: round(v, 2) for k, v in per_stage.items()},
         }
 
-    def low_degree(self) -> dict[str, Any] | None:
-        """BPTI at degree 10 and truncated to degree 2, as in figure 7."""
-        folder = self.out / "bpti-expanded"
-        estimates = sorted(folder.glob("own-*/run/volume.mrc")) or sorted(
-            folder.glob("paper/run/volume.mrc")
-        )
-        if not estimates:
-            return None
-        estimate, _ = read_volume(estimates[0])
-        truth, _ = read_volume(folder / "data" / "volume_true.mrc")
-        basis = VolumeBasis(SIZE, ELL_MAX[-1])
-        coefficients = basis.expand(truth)
-        coefficients[basis.indices[:, 0] > 2] = 0
-        truncated = basis.evaluate(coefficients)
-        high = evaluate_against(estimate, truth)
-        low = fourier_shell_correlation(truncated, truth)
-        draw(
-            self.out / "figure-7",
-            {
-                "Truth": truth,
-                "Degree 10": high.alignment.volume,
-                "Degree 2": truncated,
-            },
-            {"estimate at degree 10": high.fsc, "truth at degree 2": low},
-        )
-        return {
-            "experiment": "figure-7",
-            "figure": "7",
-            "row": "BPTI at degree 10, and its truth cut to degree 2",
-            "fsc": [round(float(value), 3) for value in high.fsc],
-            "ceiling": [round(float(value), 3) for value in low],
-        }
+    def moments(self) -> list[dict[str, Any]]:
+        """BPTI by EM and by its autocorrelations, as in figure 7."""
+        experiment = next(each for each in EXPERIMENTS if each.name == OF_MOMENTS)
+        source = self.source(experiment.volume)
+        if source is None:
+            return [self._not_run(FIGURE, experiment.volume)]
+        folder = self.out / experiment.name
+        self._simulated(experiment, source, folder / "data")
+        return MomentsFigure(self.out, folder).rows(self.scale.fits)
 
     def picking(self) -> list[dict[str, Any]]:
         """Algorithm 2 with the truth over a grid of SNR, as in figure 8."""
@@ -409,32 +396,6 @@ def picked(volume: NDArray[Any], spacing: str, scale: Scale) -> dict[str, list[f
     return scores
 
 
-def run_command(arguments: list[str], log: Path) -> int:
-    """Run `numbasaem`, its output into a file; peak memory of the process, bytes."""
-    with log.open("ab") as stream:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "numbasaem", *arguments],
-            stdout=stream,
-            stderr=stream,
-        )
-        peak = 0
-    while process.poll() is None:
-        # not from getrusage, which counts what this process held when it forked
-        with suppress(OSError):
-            status = Path(f"/proc/{process.pid}/status").read_text().splitlines()
-            peak = max([peak, *(int(x.split()[1]) for x in status if "VmHWM" in x)])
-        time.sleep(0.2)
-    if process.returncode != 0:
-        last = " ".join(log.read_text().splitlines()[-1:])
-        raise SystemExit(f"{last} (status {process.returncode}; see {log})")
-    return 1024 * peak
-
-
-def say(line: str) -> None:
-    """Write a line and the time of day to the standard error."""
-    sys.stderr.write(f"{time.strftime('%H:%M:%S')} {line}\n")
-
-
 def main() -> int:
     """Run everything."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -446,7 +407,8 @@ def main() -> int:
         help="folder of the volumes",
     )
     names = [experiment.name for experiment in EXPERIMENTS]
-    parser.add_argument("--only", nargs="+", choices=[*names, "picking"])
+    names += [FIGURE, "picking"]
+    parser.add_argument("--only", nargs="+", choices=names)
     parser.add_argument("--quick", action="store_true", help="a small row of each kind")
     parser.add_argument(
         "--resume", action="store_true", help="go on with what --out has"
@@ -457,15 +419,15 @@ def main() -> int:
     began = time.perf_counter()
     scale = QUICK if options.quick else Scale()
     reproduction = Reproduction(options.out, options.data, scale)
-    wanted = options.only or [*names, "picking"]
+    wanted = options.only or names
     rows = [
         row
         for experiment in scale.experiments
         if experiment.name in wanted
         for row in reproduction.run(experiment)
     ]
-    figure_7 = reproduction.low_degree()
-    rows += [figure_7] if figure_7 else []
+    if FIGURE in wanted:
+        rows += reproduction.moments()
     picking = reproduction.picking() if "picking" in wanted else []
     reproduction.micrographs()
     write_page(options.out, rows, picking)

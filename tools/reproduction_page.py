@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from numpy.typing import NDArray
 
 from numbasaem.io.mrc import read_micrographs
 from numbasaem.report.figures import STYLE, slices, surfaces
-from numbasaem.report.shapes import FineMap
+from numbasaem.report.rendering import cube_of, shaded_view
+from numbasaem.report.shapes import FineMap, frame
+from numbasaem.report.style import SURFACE
 
 PAPER_MINUTES = {6: 45, 8: 75, 10: 300}
 """Minutes of an iteration in the paper, by degree."""
@@ -47,6 +50,46 @@ def draw(
         if history is not None:
             grid[1].plot(history)
             grid[1].set(xlabel="iteration", ylabel="log-likelihood per patch")
+        save(figure, folder / "curves")
+
+
+@dataclass(frozen=True)
+class Curve:
+    """An FSC, with the degree that gives its colour and the style of its line."""
+
+    fsc: list[float]
+    degree: int
+    style: str
+
+
+def draw_beside(
+    folder: Path, volumes: dict[str, NDArray[Any]], curves: dict[str, Curve]
+) -> None:
+    """Surfaces of maps side by side, each from two sides, and FSC curves."""
+    fine = {
+        name: FineMap.of(np.asarray(volume, np.float64), 1.0)
+        for name, volume in volumes.items()
+    }
+    middle, reach = frame([each.surface(each.contour) for each in fine.values()])
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(1.4 * len(fine), 3.1))
+        grid = figure.subplots(2, len(fine))
+        for (name, density), axes_of_map in zip(fine.items(), grid.T, strict=True):
+            cube = cube_of(density, middle, reach)
+            for axes, side in zip(axes_of_map, ("xyz", "xzy"), strict=True):
+                view = shaded_view(cube, density.contour, side, SURFACE)
+                axes.imshow(view, interpolation="bicubic")
+                axes.set_axis_off()
+            axes_of_map[0].set_title(name.replace(", ", ",\n"), fontsize=7)
+        save(figure, folder / "surfaces")
+        figure = Figure(figsize=(6.9, 2.8))
+        axes = figure.subplots()
+        for name, curve in curves.items():
+            colour = f"C{curve.degree // 2}"
+            axes.plot(curve.fsc, curve.style, marker="o", ms=3, c=colour, label=name)
+        axes.axhline(0.5, ls="--", lw=0.8, color="0.3")
+        axes.set(xlabel="shell", ylabel="FSC", ylim=(-0.1, 1.05))
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
         save(figure, folder / "curves")
 
 
@@ -118,14 +161,18 @@ def write_page(
         "row",
         "snr",
         "iterations",
+        "degree",
         "requested",
         "placed",
         "correlation",
+        "correlation_at_degree",
         "fsc",
         "ceiling",
         "shell_at_half",
         "ceiling_at_half",
         "hand",
+        "misfit",
+        "stalled",
         "log_likelihood",
         "seconds_per_iteration",
         "seconds",
@@ -159,7 +206,10 @@ img{{max-width:100%}}</style>
 <p>The paper ran on 96 cores; memory: {escape(PAPER_MEMORY)}. Rows "paper" have its
 iterations, one start and plain EM; rows "own" are the defaults
 of this program, on the same micrographs. "ceiling" is the FSC of the best expansion of
-the true volume with the truth, or for figure 7 that of the truth cut to degree 2.</p>
+the true volume with the truth, for figure 7 of the expansion to the same degree. There,
+"correlation at degree" is with that expansion, and "misfit" says, in standard
+deviations, how far from its autocorrelations the volume's are; a fit that ends farther
+than noise explains has stalled.</p>
 <div class="wide"><table><tr>{header}</tr>{body}</table></div>
 <h2>Micrographs (figures 1, 2, 9)</h2><img src="figures/micrographs.png">
 {'<h2>Picking (figure 8)</h2><img src="figures/picking.png">' if picking else ""}
@@ -183,6 +233,7 @@ def section(out: Path, experiment: str) -> str:
             page += f"<h3>{escape(row.name)}</h3>" + "".join(
                 f'<img src="{place}/{name}.png">'
                 for name in ("surfaces", "slices", "curves")
+                if (row / f"{name}.png").exists()
             )
     return page
 
