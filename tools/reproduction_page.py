@@ -72,7 +72,7 @@ def draw_beside(
     }
     middle, reach = frame([each.surface(each.contour) for each in fine.values()])
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(1.4 * len(fine), 3.1))
+        figure = Figure(figsize=(1.5 * len(fine), 3.1))
         grid = figure.subplots(2, len(fine))
         for (name, density), axes_of_map in zip(fine.items(), grid.T, strict=True):
             cube = cube_of(density, middle, reach)
