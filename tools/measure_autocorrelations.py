@@ -49,16 +49,18 @@ def print_fits(name: str, size: int, ell_max: int, n_starts: int) -> None:
     """Print what each start makes of the exact autocorrelations of a map."""
     density, _ = load_volume(name, size)
     basis = VolumeBasis(size, ell_max)
-    x = basis.expand(fourier_crop(density, size))
+    whole = fourier_crop(density, size)
+    x = basis.expand(whole)
     moments = autocorrelations_of_volume(basis, x, DENSITY / size**2)
     for seed in range(n_starts):
         fit, seconds = timed(
             partial(fit_autocorrelations, moments, basis, n_starts=1, seed=seed)
         )
-        alignment = align(basis.evaluate(fit.volume_coefficients), basis.evaluate(x))
+        volume = basis.evaluate(fit.volume_coefficients)
+        at_degree = align(volume, basis.evaluate(x)).correlation
         print(
-            f"{name}, degree {ell_max}, start {seed}: "
-            f"correlation {alignment.correlation:.4f}, "
+            f"{name}, degree {ell_max}, start {seed}: correlation {at_degree:.4f}, "
+            f"with the whole map {align(volume, whole).correlation:.4f}, "
             f"misfit {fit.misfit:.2g}{', stalled' if fit.stalled else ''}, "
             f"{seconds:.1f} s",
             flush=True,
