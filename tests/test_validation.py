@@ -46,6 +46,7 @@ from numbasaem.validation.omission import (
     share_returned,
 )
 from numbasaem.validation.outcome import Check, Validation
+from numbasaem.validation.strength import Scatter
 from numbasaem.volume.basis import VolumeBasis
 from numbasaem.volume.phantom import folded_chain
 from tests import helpers
@@ -66,7 +67,7 @@ SETTINGS = Settings(
     batch_fraction=0.4,
     starts=2,
 )
-CHECKS = ("held-out evidence", "picks above chance", "half maps", "memory")
+CHECKS = ("held-out evidence", "picks above chance", "half maps", "scatter", "memory")
 
 
 def noise() -> np.ndarray:
@@ -471,6 +472,7 @@ def kept_shapes(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
         return [np.zeros(1)]
 
     monkeypatch.setattr(checks, "_agreement", lambda *_: (1.0, np.ones(4)))
+    monkeypatch.setattr(checks, "scatter_of_strength", lambda *_: Scatter(1.0, 38))
     monkeypatch.setattr(checks, "shape_of_map", of_map)
     monkeypatch.setattr(checks, "first_volumes", starts)
     monkeypatch.setattr(checks, "shape", lambda start, _: start)

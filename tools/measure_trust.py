@@ -28,7 +28,6 @@ from numpy.typing import NDArray
 from problems import timed
 from scipy import fft
 from scipy.ndimage import convolve
-from scipy.signal import fftconvolve
 
 from numbasaem import Settings, ViewGrid, VolumeBasis, reconstruct, simulate, validate
 from numbasaem.errors import NumbasaemError, RunWarning
@@ -52,6 +51,10 @@ RATIOS = (3.5, 1.0, 0.5, 0.25, 0.1)
 """Signal-to-noise ratios of the molecules."""
 _BLOCK = 8
 """Side of the blocks of JPEG, pixels."""
+_EXPOSURES = 10
+"""Number of exposures of windows that a template picked: they look like particles, and
+it takes many to tell that they are alike in strength.
+"""
 
 
 def white(generator: np.random.Generator, side: int) -> list[Image]:
@@ -146,27 +149,35 @@ def mixture(generator: np.random.Generator, side: int) -> list[Image]:
 
 
 def einstein(generator: np.random.Generator, side: int) -> list[Image]:
-    """Windows of noise that a template picked, side by side."""
+    """Windows of noise that a template picked, side by side in several exposures."""
     basis = VolumeBasis(SIZE, 4)
     volume = folded_chain(SIZE, seed=int(generator.integers(2**31)))
     images = basis.project(basis.expand(volume), ViewGrid(48).rotations)
     images -= images.mean(axis=(1, 2), keepdims=True)
     images /= np.linalg.norm(images, axis=(1, 2), keepdims=True)
-    (noise,) = white(generator, 6 * side)
-    best = np.max(
-        [fftconvolve(noise, image[::-1, ::-1], mode="valid") for image in images],
-        axis=0,
-    )
+    return [montage(generator, side, images) for _ in range(_EXPOSURES)]
+
+
+def montage(generator: np.random.Generator, side: int, images: Image) -> Image:
+    """Windows of noise that are most like one of the images, in random order."""
+    noise = white(generator, 6 * side)[0].astype(np.float32)
+    spectrum, shape = fft.rfft2(noise), noise.shape
+    best = np.full(shape, -np.inf, np.float32)
+    for image in images.astype(np.float32):
+        likeness = fft.irfft2(spectrum * fft.rfft2(image, shape).conj(), shape)
+        np.maximum(best, likeness, out=best)
+    best = best[: 1 - SIZE, : 1 - SIZE]
     n_across = side // SIZE
     likeliest = np.argsort(-best, axis=None)[: 8 * n_across**2]
+    scores = best.ravel()[likeliest].astype(np.float64)
     corners = np.stack(np.unravel_index(likeliest, best.shape), axis=1)
-    apart = suppress_neighbours(corners, best.ravel()[likeliest], SIZE)
-    (montage,) = white(generator, side)
-    places = product(range(n_across), repeat=2)
+    apart = suppress_neighbours(corners, scores, SIZE)[: n_across**2]
+    (exposure,) = white(generator, side)
+    places = generator.permutation(list(product(range(n_across), repeat=2)))
     for (row, column), (y, x) in zip(places, corners[apart], strict=False):
-        target = montage[row * SIZE :, column * SIZE :]
+        target = exposure[row * SIZE :, column * SIZE :]
         target[:SIZE, :SIZE] = noise[y : y + SIZE, x : x + SIZE]
-    return [montage]
+    return exposure
 
 
 def molecule(generator: np.random.Generator, side: int, snr: float) -> list[Image]:

@@ -82,6 +82,10 @@ def validate(
         picked with as much confidence.)
     half maps, another start
         are correlations after alignment;
+    scatter of strength
+        is how much particles differ in strength. In noise they have to; windows that a
+        template picked from noise are all as strong as the choice demands. It takes
+        many observations, and a few cannot fail;
     memory of the start
         is the correlation of each map with the random volume that its run began from,
         as they lie. On noise EM keeps the phases of its start for ever, so maps from

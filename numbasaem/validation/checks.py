@@ -16,6 +16,7 @@ from numbasaem.reconstruction.result import HALVES, RUNS
 from .evidence import Mean, evidence_of_groups, held_out_evidence, mean_of
 from .memory_of_start import first_volumes, shape, shape_of_map
 from .outcome import Check
+from .strength import scatter_of_strength
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,6 +32,10 @@ _LEAST_LEAD = 5.0
 """Least lead of the data on noise, in standard deviations, that is no chance."""
 _LEAST_CORRELATION = 0.5
 """Least correlation of half maps, and of maps from starts that are as likely."""
+_LEAST_SCATTER = 0.5
+"""Least scatter of strength, over what noise demands, of what was not selected."""
+_NO_CHANCE = 1e-4
+"""Probability below which a scatter as low is no chance."""
 _STRIDE = 4
 """One observation of so many is asked first."""
 _CLEAR = 2.0
@@ -92,6 +97,7 @@ def checks_of(
     checks = [
         *_data_are_ahead(data, noise, settings, on_progress, thorough),
         _halves_agree(data, noise, settings),
+        _strengths_differ(data, settings, 1 if thorough else _STRIDE),
     ]
     if settings.start == "random":
         checks.append(_start_forgotten(data, noise, settings))
@@ -188,6 +194,23 @@ def _halves_agree(data: Sample, noise: Sample, settings: Settings) -> Check:
         f"at least {_LEAST_CORRELATION:g}",
         in_data >= _LEAST_CORRELATION,
         figures | {"least_correlation": _LEAST_CORRELATION},
+    )
+
+
+def _strengths_differ(data: Sample, settings: Settings, stride: int) -> Check:
+    """Check that particles differ in strength, as in noise they must."""
+    scatter = scatter_of_strength(data.runs, data.halves, settings, stride)
+    return Check(
+        "scatter of the particles' strength, over what noise demands",
+        f"{scatter.ratio:.2f}, as low by chance {scatter.chance:.2g}",
+        f"at least {_LEAST_SCATTER:g}, or no less by chance than {_NO_CHANCE:g}",
+        scatter.ratio >= _LEAST_SCATTER or scatter.chance > _NO_CHANCE,
+        {
+            "ratio": scatter.ratio,
+            "chance": scatter.chance,
+            "least_ratio": _LEAST_SCATTER,
+            "least_chance": _NO_CHANCE,
+        },
     )
 
 

@@ -100,6 +100,26 @@ def mean_of(values: NDArray[np.float64]) -> Mean:
     return Mean(float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values))))
 
 
+def groups_of(data: Observations, stride: int) -> list[NDArray[np.intp]]:
+    """Divide the observations that are asked.
+
+    Parameters
+    ----------
+    data : Observations
+        The data.
+    stride : int
+        One observation of so many is asked, if there are enough for all groups.
+
+    Returns
+    -------
+    list of intp, shape (n,)
+        Numbers of those of each group.
+    """
+    n_groups = min(_N_GROUPS, len(data))
+    asked = np.arange(0, len(data), min(stride, len(data) // n_groups))
+    return np.array_split(asked, n_groups)
+
+
 def evidence_of_groups(
     state: RunState, data: Observations, settings: Settings, stride: int = 1
 ) -> NDArray[np.float64]:
