@@ -119,6 +119,16 @@ def test_reconstruct__halves_of_one_micrograph(
     assert_same_result(reconstruct(paths[:1], settings, client=client), wanted)
 
 
+def test_reconstruct__begins_with_moments_as_alone(
+    client: Client, paths: list[Path]
+) -> None:
+    settings = Settings(
+        size=SIZE, start="moments", starts=1, ell_max=(2,), iterations=(1,)
+    )
+    wanted = reconstruct(paths, settings)
+    assert_same_result(reconstruct(paths, settings, client=client), wanted)
+
+
 def test_load__sends_changed_pixels(
     client: Client, paths: list[Path], settings: Settings
 ) -> None:
@@ -244,6 +254,45 @@ def test_windows__groups_halves_and_excluded_areas(
     few_blocks = statistics_of_windows(here)
     assert_identical_statistics(statistics_of_windows(remote), few_blocks)
     assert_same_statistics(few_blocks, one_a_block[0])
+
+
+def test_windows__autocorrelations_of_halves_and_excluded_areas(
+    client: Client, tmp_path: Path
+) -> None:
+    images = noise(3, 90, 190)
+    images[1, :, 120:] = 7.0
+    for number, pixels in enumerate(images):
+        write_micrograph(tmp_path / f"{number}.mrc", pixels, 1.0)
+    inputs = list_inputs(sorted(tmp_path.iterdir()))
+    settings = Settings(size=SIZE, model="window", mend=True)
+    with pytest.warns(RunWarning, match=r"1\.mrc"):
+        here = load_windows(inputs, settings, no_progress)
+    with pytest.warns(RunWarning, match=r"1\.mrc"):
+        remote = load_windows_remotely(client, inputs, settings, no_progress)
+    with pytest.warns(RunWarning, match=r"1\.mrc"):
+        sent = load_windows_remotely(
+            client, inputs, settings, no_progress, change=lambda pixels: pixels
+        )
+    whole_and_upper_half = np.flatnonzero(here.micrograph != 1)[:-1]
+    for chosen in (None, *here.halves(0), whole_and_upper_half):
+        wanted = here.part(chosen, None).autocorrelations()
+        for data in (remote, sent):
+            found = data.part(chosen, None).autocorrelations()
+            assert found.n_pixels == wanted.n_pixels
+            np.testing.assert_array_equal(found.sums, wanted.sums)
+            np.testing.assert_array_equal(found.scatter, wanted.scatter)
+
+
+def test_windows__autocorrelations_name_the_micrograph_that_is_too_small(
+    client: Client, tmp_path: Path
+) -> None:
+    for number, n_rows in enumerate((90, 25)):
+        write_micrograph(tmp_path / f"{number}.mrc", noise(n_rows, 90), 1.0)
+    inputs = list_inputs(sorted(tmp_path.iterdir()))
+    settings = Settings(size=SIZE, model="window")
+    data = load_windows_remotely(client, inputs, settings, no_progress)
+    with pytest.raises(InputError, match="micrograph 2: expected at least 28 pixels"):
+        data.part(None, None).autocorrelations()
 
 
 def test_windows__projections_travel_as_what_they_are_made_of() -> None:

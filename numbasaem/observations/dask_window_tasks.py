@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from numbasaem.autocorrelation.moments import autocorrelations_of_pixels
 from numbasaem.geometry.view_grid import ViewGrid
 from numbasaem.projection.view_projections import ViewProjections
 from numbasaem.volume.basis import VolumeBasis
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from numbasaem.autocorrelation.moments import Autocorrelations
     from numbasaem.micrographs.preparation import Prepared
 
     from .window_expectation import WindowExpectation
@@ -132,6 +134,32 @@ class SeenMicrograph:
         """
         whole = whole_windows(self.usable(scratch), self._size)
         return whole_windows_of_tiles(whole, self._size, self.reach)
+
+    def autocorrelations(self, name: str, scratch: Path) -> Autocorrelations | None:
+        """Take the autocorrelations of the pixels that the run may see.
+
+        Parameters
+        ----------
+        name : str
+            Name of the micrograph, for errors.
+        scratch : Path
+            Folder of the worker.
+
+        Returns
+        -------
+        Autocorrelations, or None
+            Those of the micrograph; None if the run sees nothing of it.
+
+        Raises
+        ------
+        InputError
+            If the micrograph is too small, or too little of it is seen.
+        """
+        usable = self.usable(scratch)
+        if not usable.any():
+            return None
+        pixels = np.array(self.file.array(self.section, "pixels", scratch))
+        return autocorrelations_of_pixels(name, pixels, ~usable, self._size)
 
     def tile(self, number: int, scratch: Path) -> Tile:
         """Tile with its margins, from this worker's disk or else from the file.

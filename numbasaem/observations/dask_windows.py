@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
+from functools import reduce
+from operator import add
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,13 +31,21 @@ from .dask_window_tasks import (
     statistics_of_blocks,
 )
 from .dask_workers import StoredFile, handed_on
-from .window_data import TileObservations, TileSet, WindowSet, load_windows, reach_of
+from .window_data import (
+    TileObservations,
+    TileSet,
+    WindowSet,
+    load_windows,
+    name_of,
+    reach_of,
+)
 
 if TYPE_CHECKING:
     from distributed import Client
     from numpy.typing import NDArray
 
     from numbasaem.aliases import OnProgress
+    from numbasaem.autocorrelation.moments import Autocorrelations
     from numbasaem.micrographs.optics_groups import OpticsGroups
     from numbasaem.micrographs.reading import Input
     from numbasaem.settings import Settings
@@ -44,7 +54,7 @@ if TYPE_CHECKING:
     from .hypotheses import Hypotheses
     from .pixel_sums import PixelSums
     from .protocol import ChangePixels
-    from .window_blocks import Tile
+    from .window_data import Windows
 
 
 @dataclass(frozen=True)
@@ -75,14 +85,11 @@ class RemoteWindowSet(TileSet):
             )
             for piece, seen in zip(self.pieces, self.seen_tiles(chosen), strict=True)
         ]
+        windows = StoredWindows(
+            self.client, micrographs, self._whole_windows(micrographs)
+        )
         return RemoteWindows(
-            self.client,
-            lambda number, tile: StoredTile(micrographs[number], tile),
-            self._whole_windows(micrographs),
-            self.size,
-            self.reach,
-            self.pixel_sums,
-            self.optics,
+            self.client, windows, self.size, self.reach, self.pixel_sums, self.optics
         )
 
     def _whole_windows(
@@ -128,13 +135,7 @@ class SentWindowSet(WindowSet):
         """Tiles of one run; see :meth:`WindowSet.part`. Threads are the workers'."""
         here = super().part(chosen, None)
         return RemoteWindows(
-            self.client,
-            here.tile,
-            here.n_whole,
-            self.size,
-            self.reach,
-            self.pixel_sums,
-            self.optics,
+            self.client, here, self.size, self.reach, self.pixel_sums, self.optics
         )
 
 
@@ -197,35 +198,83 @@ def load_remotely(
     )
 
 
+@dataclass(frozen=True)
+class StoredWindows:
+    """Tiles of one run in micrographs that workers keep.
+
+    Attributes
+    ----------
+    client : distributed.Client
+        Connection to the workers.
+    micrographs : list of SeenMicrograph
+        The micrographs.
+    n_whole : list of intp, shape (n_tiles of the micrograph,)
+        Number of windows that the run may see in each tile, by micrograph.
+    """
+
+    client: Client
+    micrographs: list[SeenMicrograph]
+    n_whole: list[NDArray[np.intp]]
+
+    def tile(self, micrograph: int, number: int) -> StoredTile:
+        """Where a worker finds a tile; see :meth:`Windows.tile`."""
+        return StoredTile(self.micrographs[micrograph], number)
+
+    def autocorrelations(self) -> Autocorrelations:
+        """Autocorrelations of the usable pixels; see :class:`Observations`."""
+        client = self.client
+        with answering(client):
+            tasks = [
+                submit(
+                    client,
+                    "autocorrelations",
+                    SeenMicrograph.autocorrelations,
+                    self.micrographs[number],
+                    name_of(number),
+                    on=address,
+                )
+                for address, share in portions(client, len(self.micrographs), True)
+                for number in range(len(self.micrographs))[share]
+            ]
+            of_each = (task.result() for task in tasks)
+            # In the order of the micrographs: the same bits wherever they are.
+            total: Autocorrelations = reduce(
+                add, (part for part in of_each if part is not None)
+            )
+            return total
+
+
 class RemoteWindows(TileObservations):
-    """Tiles of one run, wherever they are; see :class:`Observations`.
+    """Tiles of one run, which workers sum up; see :class:`Observations`.
 
     Parameters
     ----------
     client : distributed.Client
         Connection to the workers.
-    tile : callable
-        Function from the number of a micrograph and of a tile therein to the tile, or
-        to where a worker finds it.
-    n_whole, size, reach, sums, optics
+    windows : Windows or StoredWindows
+        The tiles, here or where a worker finds them.
+    size, reach, sums, optics
         As in :class:`TileObservations`.
     """
 
     def __init__(
         self,
         client: Client,
-        tile: Callable[[int, int], StoredTile | Tile],
-        n_whole: Sequence[NDArray[np.intp]],
+        windows: Windows | StoredWindows,
         size: int,
         reach: int,
         sums: Sequence[PixelSums],
         optics: OpticsGroups | None = None,
     ) -> None:
-        super().__init__(n_whole, size, reach, sums, optics)
-        self._client, self._tile = client, tile
+        super().__init__(windows.n_whole, size, reach, sums, optics)
+        self._client, self._windows = client, windows
 
     def compile(self, operator: Any) -> None:
         """Leave compiling to the workers; see :class:`Observations`."""
+
+    def autocorrelations(self) -> Autocorrelations:
+        """Autocorrelations where the pixels are; see :class:`Observations`."""
+        return self._windows.autocorrelations()
 
     def _of_blocks(
         self,
@@ -244,7 +293,7 @@ class RemoteWindows(TileObservations):
                     "expectation",
                     statistics_of_blocks,
                     [
-                        [self._tile(*self._places[number]) for number in block]
+                        [self._windows.tile(*self._places[number]) for number in block]
                         for block in blocks[portion]
                     ],
                     given,

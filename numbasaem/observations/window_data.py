@@ -234,6 +234,11 @@ def reach_of(settings: Settings, pixel_size: float | None) -> int:
     return math.ceil(settings.least_distance / pixel_size)
 
 
+def name_of(micrograph: int) -> str:
+    """Name of a micrograph for errors, from its number from 0 on."""
+    return f"micrograph {micrograph + 1}"
+
+
 class TileObservations(ABC):
     """Tiles of a run, wherever they are; see :class:`Observations`.
 
@@ -296,9 +301,9 @@ class TileObservations(ABC):
     def compile(self, operator: Any) -> None:
         """Compile the kernels; see :class:`Observations`."""
 
+    @abstractmethod
     def autocorrelations(self) -> Autocorrelations:
-        """Refuse what only pixels in this process tell; see :class:`Observations`."""
-        raise expected("start", "random with micrographs elsewhere", "moments")
+        """Autocorrelations of the usable pixels; see :class:`Observations`."""
 
     def expectation(
         self,
@@ -375,16 +380,18 @@ class Windows(TileObservations):
 
     def autocorrelations(self) -> Autocorrelations:
         """Autocorrelations of the usable pixels; see :class:`Observations`."""
-        of_each = (
-            autocorrelations_of_pixels(
-                f"micrograph {number}", pixels, ~usable, self._size, self._threads
-            )
-            for number, (pixels, usable) in enumerate(
-                zip(self._micrographs, self._usable, strict=True), start=1
-            )
-            if usable.any()
+        return reduce(
+            add,
+            (
+                autocorrelations_of_pixels(
+                    name_of(number), pixels, ~usable, self._size, self._threads
+                )
+                for number, (pixels, usable) in enumerate(
+                    zip(self._micrographs, self._usable, strict=True)
+                )
+                if usable.any()
+            ),
         )
-        return reduce(add, of_each)
 
     def tile(self, micrograph: int, number: int) -> Tile:
         """Tile with its margins.
