@@ -14,10 +14,12 @@ from numbasaem.autocorrelation.fit import (
     _Problem,
     autocorrelations_of_volume,
     fit_autocorrelations,
-    noise_in_values,
+    fit_two_orders,
+    noise_in_orders,
 )
 from numbasaem.autocorrelation.lags import lags_within
 from numbasaem.autocorrelation.model import AutocorrelationModel, view_rule
+from numbasaem.autocorrelation.second_order import first_two_orders
 from numbasaem.errors import InputError, RunWarning
 from numbasaem.io.atomic_models import load_volume
 from numbasaem.micrographs.fourier_crop import fourier_crop
@@ -70,7 +72,7 @@ def test_model__noise_adds_where_pixels_coincide() -> None:
             for order, part in enumerate(moments.by_order(moments.values), start=1)
         ]
     )
-    expected = constant + 4 * noise_in_values(5, 0.5)
+    expected = constant + 4 * np.concatenate(noise_in_orders(5, 0.5))
     in_errors = (moments.values - expected) / moments.errors
     assert np.mean(in_errors**2) == pytest.approx(1, abs=0.5)
     assert np.abs(in_errors).max() < 5
@@ -129,6 +131,27 @@ def test_fit__finds_density_and_noise_of_a_micrograph() -> None:
     n_particles = len(sample.coordinates[0])
     assert fit.density == pytest.approx(n_particles / 700**2, rel=0.1)
     assert fit.noise_variance == pytest.approx(sample.noise_variance, rel=0.02)
+
+
+@pytest.mark.parametrize("snr", [3.5, 0.25])
+def test_fit_two_orders__finds_density_and_noise(snr: float) -> None:
+    sample = simulate(folded_chain(7), size=7, pixels=700, snr=snr, seed=1)
+    (pixels,) = sample.micrographs
+    moments = first_two_orders(pixels, np.zeros(pixels.shape, bool), 7)
+    fit = fit_two_orders(moments)
+    assert not fit.stalled
+    density = len(sample.coordinates[0]) / pixels.size
+    assert fit.density == pytest.approx(density, rel=0.1)
+    assert fit.noise_variance == pytest.approx(sample.noise_variance, rel=0.02)
+
+
+def test_model__of_two_orders_is_that_of_three() -> None:
+    basis = VolumeBasis(6, 2)
+    x = random_coefficients(basis)
+    two = AutocorrelationModel(basis, n_orders=2).values(x)
+    for order, wanted in zip(two, AutocorrelationModel(basis).values(x), strict=False):
+        assert_close(order, wanted, 1e-12)
+    assert len(two) == 2
 
 
 def test_fit__says_that_it_stalled_and_how_far_off() -> None:

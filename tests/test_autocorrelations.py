@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from numbasaem import Autocorrelations, Settings, autocorrelations
 from numbasaem.autocorrelation.lags import lags_within
 from numbasaem.autocorrelation.moments import autocorrelations_of_pixels
+from numbasaem.autocorrelation.second_order import first_two_orders
 from numbasaem.errors import InputError
 from numbasaem.kernels.autocorrelation import autocorrelation_sums
 from tests import reference
@@ -113,6 +115,41 @@ def test_autocorrelations__errors_are_those_of_white_noise() -> None:
     assert np.mean(third[distinct] ** 2) == pytest.approx(1, rel=0.1)
     in_errors = (moments.by_order(moments.values / moments.errors))[2][distinct]
     assert np.mean(in_errors**2) == pytest.approx(1, rel=0.2)
+
+
+@pytest.mark.parametrize(("size", "n_rows"), [(5, 520), (6, 70), (11, 300)])
+def test_first_two_orders__are_those_of_the_kernel(size: int, n_rows: int) -> None:
+    pixels = noise(n_rows, 120) + np.float32(0.3)
+    excluded = np.zeros(pixels.shape, bool)
+    excluded[30:33, 50:57] = excluded[250:270, 10:20] = True
+    pixels[excluded] = 1e4
+    both = first_two_orders(pixels, excluded, size)
+    all_three = autocorrelations_of_pixels("it", pixels, excluded, size)
+    assert both.n_pixels == all_three.n_pixels
+    first, second, _ = all_three.by_order(all_three.values)
+    wanted = first, second
+    for order, values in zip(both.by_order(both.values), wanted, strict=True):
+        assert_close(order, values, 1e-5)
+    total = both + both
+    assert total.n_pixels == 2 * both.n_pixels
+    np.testing.assert_array_equal(total.values, both.values)
+
+
+def test_first_two_orders__scatter_as_blocks_do() -> None:
+    pixels = ndimage.uniform_filter(noise(800, 800), 2)
+    nothing = np.zeros(pixels.shape, bool)
+    scatter = first_two_orders(pixels, nothing, SIZE).scatter
+    ratio = autocorrelations([pixels], SIZE).scatter[: scatter.size] / scatter
+    assert ratio[0] == pytest.approx(1, abs=0.5)
+    assert np.mean(ratio) == pytest.approx(1, abs=0.2)
+
+
+def test_first_two_orders__of_no_pixels() -> None:
+    nothing = first_two_orders(noise(30, 30), np.ones((30, 30), bool), SIZE)
+    assert nothing.n_pixels == 0
+    assert not nothing.sums.any()
+    small = first_two_orders(noise(4, 30), np.zeros((4, 30), bool), SIZE)
+    assert small.n_pixels == 0
 
 
 def test_lags__have_each_triple_of_pixels_once() -> None:

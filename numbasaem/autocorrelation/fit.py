@@ -157,6 +157,31 @@ def fit_autocorrelations(
     return fit
 
 
+def fit_two_orders(moments: Autocorrelations, *, seed: int = 0) -> AutocorrelationFit:
+    """Fit density and noise variance to the first two orders alone.
+
+    Parameters
+    ----------
+    moments : Autocorrelations
+        Autocorrelations of micrographs whose particles keep 2 L - 1 apart, of at least
+        two orders; the first is above 0.
+    seed : int
+        Seed of the first volume's random numbers.
+
+    Returns
+    -------
+    AutocorrelationFit
+        The fit, with a volume of degree 2 that is known up to turns of each degree.
+    """
+    basis = VolumeBasis(moments.size, _FIRST_DEGREE)
+    with threadpool_limits(1):
+        problem = _Problem(moments, model_of(basis, n_orders=2))
+        generator = random_stream(seed, Stream.MOMENTS, 0)
+        unknowns = _fit_of_two_orders(problem, basis, generator)
+        misfit = problem.misfit(unknowns)
+    return AutocorrelationFit(*problem.split(unknowns), misfit, (misfit,))
+
+
 def _check(moments: Autocorrelations, basis: VolumeBasis, n_starts: int) -> None:
     if basis.size != moments.size:
         raise expected("basis", f"the size {moments.size} of the moments", basis.size)
@@ -172,7 +197,7 @@ def _check(moments: Autocorrelations, basis: VolumeBasis, n_starts: int) -> None
 
 
 class _Problem:
-    """Residuals of all orders, in as few numbers as there are invariants.
+    """Residuals of the model's orders, in as few numbers as there are invariants.
 
     An order's values, in units of their errors, are a matrix times rho times its
     invariants, and noise. Of the matrix Q R only R is kept, and of the data Q^T a and
@@ -181,7 +206,7 @@ class _Problem:
 
     def __init__(self, moments: Autocorrelations, model: AutocorrelationModel) -> None:
         self.model = model
-        self._n_values = len(moments.values)
+        self._n_values = 0
         self._unexplained = 0.0
         self._factors: list[NDArray[np.float64]] = []
         self._targets: list[NDArray[np.float64]] = []
@@ -189,10 +214,12 @@ class _Problem:
         self.second, self.first = moments.second[1:], moments.first
         errors = moments.by_order(moments.errors)
         values = moments.by_order(moments.values)
-        noise = moments.by_order(noise_in_values(moments.size, moments.first))
+        noise = noise_in_orders(moments.size, moments.first)
+        # The model may have fewer orders.
         for order, value, error, of_noise in zip(
-            model.orders, values, errors, noise, strict=True
+            model.orders, values, errors, noise, strict=False
         ):
+            self._n_values += value.size
             least = _FINEST * np.sqrt(np.mean(value**2))
             scale = 1 / np.maximum(error, least)
             matrix = np.column_stack([order.to_values, of_noise * self._pixel_power])
@@ -218,7 +245,7 @@ class _Problem:
 
     def misfit(self, unknowns: NDArray[np.float64]) -> float:
         """Root mean square difference of all values, in standard deviations."""
-        explained = np.sum(self.residuals(unknowns, 3) ** 2)
+        explained = np.sum(self.residuals(unknowns, len(self._factors)) ** 2)
         return float(np.sqrt((explained + self._unexplained) / self._n_values))
 
     def residuals(
@@ -258,8 +285,8 @@ class _Problem:
         return np.concatenate(parts)
 
 
-def noise_in_values(size: int, first: float) -> NDArray[np.float64]:
-    """What white noise of variance 1 adds to the values of all orders.
+def noise_in_orders(size: int, first: float) -> list[NDArray[np.float64]]:
+    """What white noise of variance 1 adds to the values of each order.
 
     Parameters
     ----------
@@ -270,26 +297,33 @@ def noise_in_values(size: int, first: float) -> NDArray[np.float64]:
 
     Returns
     -------
-    float64, shape (1 + n_lags + n_pairs,)
+    list of float64, shapes (1,), (n_lags,) and (n_pairs,)
         Nothing, delta_u and a_1 (delta_u + delta_v + delta_{u - v}).
     """
     lags = lags_within(size)
     second = np.zeros(len(lags.single))
     second[0] = 1
-    return np.concatenate([[0.0], second, first * lags.repeated])
+    return [np.zeros(1), second, first * lags.repeated]
 
 
 def _fit_from(
     problem: _Problem, basis: VolumeBasis, generator: np.random.Generator
 ) -> NDArray[np.float64]:
     """Unknowns that one random start leads to, degree by degree."""
-    first = min(_FIRST_DEGREE, basis.ell_max)
-    unknowns = _solved(problem, _start(problem, basis, generator, first), 2, _STEPS)
-    for degree in range(first, basis.ell_max + 1):
+    unknowns = _fit_of_two_orders(problem, basis, generator)
+    for degree in range(min(_FIRST_DEGREE, basis.ell_max), basis.ell_max + 1):
         unknowns = _with_degree(unknowns, basis, degree, generator)
         steps = _LAST_STEPS if degree == basis.ell_max else _STEPS
         unknowns = _solved(problem, unknowns, 3, steps)
     return unknowns
+
+
+def _fit_of_two_orders(
+    problem: _Problem, basis: VolumeBasis, generator: np.random.Generator
+) -> NDArray[np.float64]:
+    """Unknowns, of the march's first degree, closest to the first two orders."""
+    first = min(_FIRST_DEGREE, basis.ell_max)
+    return _solved(problem, _start(problem, basis, generator, first), 2, _STEPS)
 
 
 def _start(
@@ -310,7 +344,7 @@ def _start(
         volume = blob + _RANDOM_SHARE * norms[0] / norms[1] * random
     padded = np.zeros(basis.n_coefficients)
     padded[: volume.size] = volume
-    (first,), second, _ = problem.model.values(padded)
+    (first,), second, *_ = problem.model.values(padded)
     # a_1 goes as density times height, a_2 as density times height squared.
     ratio = np.linalg.norm(problem.second) / np.linalg.norm(second[1:])
     height = ratio * first / problem.first
@@ -379,7 +413,9 @@ def autocorrelations_of_volume(
     n_pixels = 1_000_000
     particle = model_of(basis).values(np.asarray(coefficients, np.float64))
     signal = density * np.concatenate(particle)
-    values = signal + noise_variance * noise_in_values(basis.size, signal[0])
+    values = signal + noise_variance * np.concatenate(
+        noise_in_orders(basis.size, signal[0])
+    )
     exact = Autocorrelations(
         basis.size, n_pixels, values * n_pixels, np.zeros(values.size)
     )

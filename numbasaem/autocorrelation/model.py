@@ -22,7 +22,7 @@ a Gauss-Legendre rule gives exactly.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import combinations_with_replacement, permutations
 from typing import TYPE_CHECKING
 
@@ -68,16 +68,18 @@ class AutocorrelationModel:
     ----------
     functions : BallFunctions
         Functions that span the volumes, M of them, side L.
+    n_orders : int
+        Number of orders; the tables of the third take long for large boxes.
 
     Attributes
     ----------
     functions : BallFunctions
         The same.
     orders : tuple of Invariants
-        Those of the first, the second and the third order.
+        Those of the first, the second and the third order, or of as many as asked for.
     """
 
-    def __init__(self, functions: BallFunctions) -> None:
+    def __init__(self, functions: BallFunctions, n_orders: int = 3) -> None:
         self.functions = functions
         features = SteerableBasis(functions)
         half = features.n_half
@@ -91,10 +93,12 @@ class AutocorrelationModel:
         self._images = np.concatenate([images, images.conj()]).reshape(
             2 * half, functions.size, functions.size
         )
-        directions, self._weights = view_rule(3 * functions.ell_max)
+        directions, self._weights = view_rule(n_orders * functions.ell_max)
         self._matrices = _coefficient_matrices(functions, features, directions)
-        lags = lags_within(functions.size)
-        self.orders = tuple(self._invariants(order, lags) for order in (1, 2, 3))
+        sums = _LatticeSums(self._images, lags_within(functions.size))
+        self.orders = tuple(
+            self._invariants(order, sums) for order in range(1, n_orders + 1)
+        )
 
     def values(self, coefficients: NDArray[np.float64]) -> list[NDArray[np.float64]]:
         """Autocorrelations of one particle, averaged over its rotations.
@@ -107,7 +111,7 @@ class AutocorrelationModel:
         Returns
         -------
         list of float64, shapes (1,), (n_lags,) and (n_pairs,)
-            Sums over the pixels of the particle, of each order.
+            Sums over the pixels of the particle, of each order of the model.
         """
         return [
             order.to_values @ mean
@@ -173,7 +177,7 @@ class AutocorrelationModel:
                 result[rows] += (weights[:, rows].T @ matrix).real
         return result
 
-    def _invariants(self, order: int, lags: Lags) -> Invariants:
+    def _invariants(self, order: int, sums: _LatticeSums) -> Invariants:
         """Choose the products of an order, and sum their features over pixels."""
         factors = [
             product
@@ -181,7 +185,6 @@ class AutocorrelationModel:
             if self._angular[list(product)].sum() == 0
             and product <= self._conjugate(product)
         ]
-        sums = _LatticeSums(self._images, lags)
         to_values = np.zeros((sums.n_values(order), len(factors)))
         for column, product in enumerate(factors):
             own_conjugate = product == self._conjugate(product)
@@ -200,20 +203,22 @@ class AutocorrelationModel:
 
 
 @lru_cache(maxsize=2)
-def model_of(functions: BallFunctions) -> AutocorrelationModel:
+def model_of(functions: BallFunctions, n_orders: int = 3) -> AutocorrelationModel:
     """Make the model of a basis, or take the one made before.
 
     Parameters
     ----------
     functions : BallFunctions
         Functions that span the volumes.
+    n_orders : int
+        Number of orders.
 
     Returns
     -------
     AutocorrelationModel
         The model.
     """
-    return AutocorrelationModel(functions)
+    return AutocorrelationModel(functions, n_orders)
 
 
 class _LatticeSums:
@@ -223,27 +228,42 @@ class _LatticeSums:
     """
 
     def __init__(self, images: NDArray[np.complex128], lags: Lags) -> None:
-        self._lags = lags
+        self._images, self._lags = images, lags
         size = images.shape[1]
-        y, x = np.nonzero(images.any(axis=0))
-        self._centres = images[:, y, x]
+        self._y, self._x = np.nonzero(images.any(axis=0))
+        self._centres = images[:, self._y, self._x]
+        twice = (2 * size, 2 * size)
+        self._spectra = np.fft.fft2(images, twice)
+        self._spectra_of_conjugates = np.fft.fft2(images.conj(), twice)
+
+    @cached_property
+    def _shifted(self) -> NDArray[np.complex128]:
+        """Each image at a lag from each pixel of the disc."""
+        size = self._images.shape[1]
         margin = ((0, 0), (0, size), (size, size))
-        padded = np.pad(images, margin)
-        rows = y + lags.single[:, :1]
-        columns = x + size + lags.single[:, 1:]
-        self._shifted = padded[:, rows, columns]
+        padded = np.pad(self._images, margin)
+        rows = self._y + self._lags.single[:, :1]
+        columns = self._x + size + self._lags.single[:, 1:]
+        return np.asarray(padded[:, rows, columns])
 
     def n_values(self, order: int) -> int:
         return (1, len(self._lags.single), len(self._lags.first))[order - 1]
 
     def of(self, product: Indices) -> NDArray[np.float64]:
-        first, *others = product
-        if not others:
-            return np.asarray(self._centres[first].sum(keepdims=True).real)
-        weighted = self._shifted[others[0]] * self._centres[first]
-        if len(others) == 1:
-            return np.asarray(weighted.sum(axis=1).real)
-        shifted = self._shifted[others[1]]
+        order = len(product)
+        return (self._of_one, self._of_two, self._of_three)[order - 1](*product)
+
+    def _of_one(self, first: int) -> NDArray[np.float64]:
+        return np.asarray(self._centres[first].sum(keepdims=True).real)
+
+    def _of_two(self, first: int, second: int) -> NDArray[np.float64]:
+        spectrum = self._spectra_of_conjugates[first].conj() * self._spectra[second]
+        y, x = self._lags.single.T
+        return np.asarray(np.fft.ifft2(spectrum).real[y, x])
+
+    def _of_three(self, first: int, second: int, third: int) -> NDArray[np.float64]:
+        weighted = self._shifted[second] * self._centres[first]
+        shifted = self._shifted[third]
         table = weighted.real @ shifted.real.T - weighted.imag @ shifted.imag.T
         return np.asarray(table[self._lags.first, self._lags.second])
 

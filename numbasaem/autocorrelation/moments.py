@@ -53,8 +53,9 @@ class Autocorrelations:
         Pixels x that the sums run over.
     sums : float64, shape (1 + n_lags + n_pairs,)
         Sums of the first, the second and the third order, at the lags of
-        :func:`~numbasaem.autocorrelation.lags.lags_within`.
-    scatter : float64, shape (1 + n_lags + n_pairs,)
+        :func:`~numbasaem.autocorrelation.lags.lags_within`; without the third where
+        only two were taken.
+    scatter : float64, of the same shape
         Variance of each sum, told from blocks of pixels.
 
     Examples
@@ -126,9 +127,11 @@ class Autocorrelations:
         Returns
         -------
         list of float64, shapes (1,), (n_lags,) and (n_pairs,)
-            Its parts.
+            Its parts, of the orders that were taken.
         """
-        return np.split(values, [1, 1 + len(self.lags.single)])
+        n_first_two = 1 + len(self.lags.single)
+        ends = [1, n_first_two] if len(values) > n_first_two else [1]
+        return np.split(values, ends)
 
 
 def autocorrelations(
@@ -236,7 +239,7 @@ def autocorrelations_of_pixels(
     )
     moments = np.empty((_CHUNKS, 3, TILE * len(tiles) + 1))
     block_pixels = np.empty(n_blocks, np.int64)
-    counted = _counted(excluded, size)
+    counted = counted_pixels(excluded, size)
     with running_threads(threads):
         autocorrelation_sums(
             np.ascontiguousarray(pixels, np.float32),
@@ -259,8 +262,21 @@ def autocorrelations_of_pixels(
     return Autocorrelations(size, n_pixels, sums, scatter)
 
 
-def _counted(excluded: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:
-    """Pixels from which every lag leads to a pixel that may be used."""
+def counted_pixels(excluded: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:
+    """Find the pixels from which every lag leads to a pixel that may be used.
+
+    Parameters
+    ----------
+    excluded : bool, shape (rows, columns)
+        Pixels that no product may have.
+    size : int
+        L, side of a particle's box in pixels.
+
+    Returns
+    -------
+    bool, shape (rows, columns)
+        Whether sums run over each pixel.
+    """
     reach = 2 * size - 1
     free = np.zeros_like(excluded)
     free[: 1 - size, size - 1 : 1 - size] = True
