@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from numbasaem.autocorrelation.moments import autocorrelations_of_pixels
+from numbasaem.autocorrelation.second_order import first_two_orders
 from numbasaem.geometry.view_grid import ViewGrid
 from numbasaem.projection.view_projections import ViewProjections
 from numbasaem.volume.basis import VolumeBasis
@@ -160,6 +161,22 @@ class SeenMicrograph:
             return None
         pixels = np.array(self.file.array(self.section, "pixels", scratch))
         return autocorrelations_of_pixels(name, pixels, ~usable, self._size)
+
+    def first_two_orders(self, scratch: Path) -> Autocorrelations:
+        """Take the first two orders of the pixels that the run may see.
+
+        Parameters
+        ----------
+        scratch : Path
+            Folder of the worker.
+
+        Returns
+        -------
+        Autocorrelations
+            Those of the micrograph.
+        """
+        pixels = self.file.array(self.section, "pixels", scratch)
+        return first_two_orders(pixels, ~self.usable(scratch), self._size)
 
     def tile(self, number: int, scratch: Path) -> Tile:
         """Tile with its margins, from this worker's disk or else from the file.

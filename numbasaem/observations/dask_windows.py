@@ -37,8 +37,8 @@ from .window_data import (
     WindowSet,
     load_windows,
     name_of,
-    reach_of,
 )
+from .window_tiles import reach_of
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -222,19 +222,33 @@ class StoredWindows:
 
     def autocorrelations(self) -> Autocorrelations:
         """Autocorrelations of the usable pixels; see :class:`Observations`."""
+        names = [(name_of(number),) for number in range(len(self.micrographs))]
+        return self._sum(SeenMicrograph.autocorrelations, names)
+
+    def first_two_orders(self) -> Autocorrelations:
+        """First two orders of the usable pixels; see :class:`TileObservations`."""
+        nothing = [()] * len(self.micrographs)
+        return self._sum(SeenMicrograph.first_two_orders, nothing)
+
+    def _sum(
+        self,
+        work: Callable[..., Autocorrelations | None],
+        arguments: Sequence[tuple[str, ...]],
+    ) -> Autocorrelations:
+        """Add up what workers take of each micrograph, with arguments of its own."""
         client = self.client
         with answering(client):
             tasks = [
                 submit(
                     client,
                     "autocorrelations",
-                    SeenMicrograph.autocorrelations,
+                    work,
                     self.micrographs[number],
-                    name_of(number),
+                    *arguments[number],
                     on=address,
                 )
-                for address, share in portions(client, len(self.micrographs), True)
-                for number in range(len(self.micrographs))[share]
+                for address, share in portions(client, len(arguments), shared=True)
+                for number in range(len(arguments))[share]
             ]
             of_each = (task.result() for task in tasks)
             # In the order of the micrographs: the same bits wherever they are.
@@ -275,6 +289,10 @@ class RemoteWindows(TileObservations):
     def autocorrelations(self) -> Autocorrelations:
         """Autocorrelations where the pixels are; see :class:`Observations`."""
         return self._windows.autocorrelations()
+
+    def first_two_orders(self) -> Autocorrelations:
+        """First two orders where the pixels are; see :class:`TileObservations`."""
+        return self._windows.first_two_orders()
 
     def _of_blocks(
         self,

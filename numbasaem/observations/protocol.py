@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from numbasaem.aliases import OnProgress
+    from numbasaem.autocorrelation.fit import AutocorrelationFit
     from numbasaem.autocorrelation.moments import Autocorrelations
     from numbasaem.geometry.view_grid import ViewGrid
     from numbasaem.micrographs.optics_groups import OpticsGroups
@@ -96,6 +97,13 @@ class Observations(Protocol):
         ------
         InputError
             If these data cannot tell them, or are too few.
+        """
+
+    @property
+    def fit_of_two_orders(self) -> AutocorrelationFit | None:
+        """What explains the first two autocorrelations of all pixels of the run.
+
+        It is made once. None if the data cannot tell them, or nothing explains them.
         """
 
     def expectation(

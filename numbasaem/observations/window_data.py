@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import cached_property, reduce
 from operator import add
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from numbasaem.autocorrelation.fit import fit_two_orders
 from numbasaem.autocorrelation.moments import autocorrelations_of_pixels
+from numbasaem.autocorrelation.second_order import first_two_orders
 from numbasaem.errors import expected
 from numbasaem.micrographs.reading import MicrographReader
 
@@ -29,6 +30,7 @@ from .window_blocks import (
 )
 from .window_expectation import WindowExpectation
 from .window_tiles import (
+    reach_of,
     seen_pixels,
     tiles_of,
     whole_windows,
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from numbasaem.aliases import OnProgress
+    from numbasaem.autocorrelation.fit import AutocorrelationFit
     from numbasaem.autocorrelation.moments import Autocorrelations
     from numbasaem.geometry.view_grid import ViewGrid
     from numbasaem.micrographs.optics_groups import OpticsGroups
@@ -54,6 +57,9 @@ if TYPE_CHECKING:
     from .pixel_sums import PixelSums
     from .protocol import ChangePixels
     from .statistics import Statistics
+
+_SURE = 3
+"""Standard deviations above zero at which particles show in the mean of the pixels."""
 
 
 @dataclass(frozen=True)
@@ -203,37 +209,6 @@ def usable_pixel_sums(micrograph: Prepared) -> PixelSums:
     return pixel_sums(micrograph.pixels[~micrograph.excluded].reshape(-1, 1, 1))
 
 
-def reach_of(settings: Settings, pixel_size: float | None) -> int:
-    """Distance in pixels from which two particles may both be.
-
-    Parameters
-    ----------
-    settings : Settings
-        Settings of the reconstruction.
-    pixel_size : float or None
-        Angstrom per pixel of the prepared micrographs.
-
-    Returns
-    -------
-    int
-        L, unless the settings tell the least distance of particles.
-
-    Raises
-    ------
-    InputError
-        If that distance is below one pixel, or the pixel size is not known.
-    """
-    if settings.least_distance is None:
-        return settings.size
-    if pixel_size is None:
-        wanted = "a pixel size with it, such as `pixel_size`"
-        raise expected("least_distance", wanted, "none")
-    if settings.least_distance < pixel_size:
-        wanted = f"at least one pixel, {pixel_size:g} A"
-        raise expected("least_distance", wanted, f"{settings.least_distance:g} A")
-    return math.ceil(settings.least_distance / pixel_size)
-
-
 def name_of(micrograph: int) -> str:
     """Name of a micrograph for errors, from its number from 0 on."""
     return f"micrograph {micrograph + 1}"
@@ -304,6 +279,21 @@ class TileObservations(ABC):
     @abstractmethod
     def autocorrelations(self) -> Autocorrelations:
         """Autocorrelations of the usable pixels; see :class:`Observations`."""
+
+    @abstractmethod
+    def first_two_orders(self) -> Autocorrelations:
+        """First two orders of :meth:`autocorrelations`, in a fraction of the time."""
+
+    @cached_property
+    def fit_of_two_orders(self) -> AutocorrelationFit | None:
+        """Density and noise variance; see :class:`Observations`."""
+        if self._optics is not None:
+            return None  # the fit knows no point spread
+        orders = self.first_two_orders()
+        if not orders.sums[0] > _SURE * np.sqrt(orders.scatter[0]):
+            return None
+        fit = fit_two_orders(orders)
+        return None if fit.stalled else fit
 
     def expectation(
         self,
@@ -392,6 +382,14 @@ class Windows(TileObservations):
                 if usable.any()
             ),
         )
+
+    def first_two_orders(self) -> Autocorrelations:
+        """First two orders of the usable pixels; see :class:`TileObservations`."""
+        of_each = (
+            first_two_orders(pixels, ~usable, self._size)
+            for pixels, usable in zip(self._micrographs, self._usable, strict=True)
+        )
+        return reduce(add, of_each)
 
     def tile(self, micrograph: int, number: int) -> Tile:
         """Tile with its margins.

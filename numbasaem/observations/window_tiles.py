@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -13,8 +14,41 @@ from numbasaem.kernels.windows.steerable import BLOCK
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+    from numbasaem.settings import Settings
+
 _SIDE = 18
 """Side of a tile with its margins, in sizes of a window."""
+
+
+def reach_of(settings: Settings, pixel_size: float | None) -> int:
+    """Distance in pixels from which two particles may both be.
+
+    Parameters
+    ----------
+    settings : Settings
+        Settings of the reconstruction.
+    pixel_size : float or None
+        Angstrom per pixel of the prepared micrographs.
+
+    Returns
+    -------
+    int
+        L, unless the settings tell the least distance of particles.
+
+    Raises
+    ------
+    InputError
+        If that distance is below one pixel, or the pixel size is not known.
+    """
+    if settings.least_distance is None:
+        return settings.size
+    if pixel_size is None:
+        wanted = "a pixel size with it, such as `pixel_size`"
+        raise expected("least_distance", wanted, "none")
+    if settings.least_distance < pixel_size:
+        wanted = f"at least one pixel, {pixel_size:g} A"
+        raise expected("least_distance", wanted, f"{settings.least_distance:g} A")
+    return math.ceil(settings.least_distance / pixel_size)
 
 
 def tile_windows(size: int, reach: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -12,14 +12,14 @@ import numpy as np
 from numbasaem.assessment.fsc import is_mostly_negative
 from numbasaem.errors import NumericalError, RunWarning
 from numbasaem.geometry.grids import distances, offsets
+from numbasaem.geometry.view_grid import ViewGrid
 from numbasaem.micrographs.sizes import molecule_pixels
 from numbasaem.observations.models import observation_model
 from numbasaem.schedule import rotations_for
 from numbasaem.volume.basis import VolumeBasis
 
-from .current_stage import basis_of, grid_of
 from .iterate import iterations
-from .starts import random_start
+from .starts import FIRST_EMPTY_PROBABILITY, first_power, first_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -245,14 +245,15 @@ def _last_evidence(state: RunState) -> float:
 def _ball_start(data: Observations, settings: Settings, sign: int) -> RunState:
     """First state of a run whose volume is a ball, bright or dark.
 
-    Its projections have as much power as the pixels.
+    Its projections have as much power as the pixels. Density and noise variance are
+    guesses that favour neither sign.
     """
-    state = random_start(data, settings, run=0, start=0)
-    basis = basis_of(state, settings)
+    first, variance = settings.schedule[0], first_power(data, settings)
+    basis = VolumeBasis(settings.size, first.ell_max)
     ball = basis.expand(_smooth_ball(settings.size))
-    power = data.projections(basis, grid_of(state, settings)).mean_power(ball)
-    scale = sign * np.sqrt(state.noise_variance / power)
-    return replace(state, volume_coefficients=scale * ball)
+    power = data.projections(basis, ViewGrid(first.n_rotations)).mean_power(ball)
+    volume = sign * np.sqrt(variance / power) * ball
+    return first_state(volume, FIRST_EMPTY_PROBABILITY, variance, settings, run=0)
 
 
 def _smooth_ball(size: int) -> NDArray[np.float64]:

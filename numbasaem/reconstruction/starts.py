@@ -19,11 +19,12 @@ from .view_prior import uniform_view_weights
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from numbasaem.autocorrelation.fit import AutocorrelationFit
     from numbasaem.observations.protocol import Observations
     from numbasaem.settings import Settings
 
 FIRST_EMPTY_PROBABILITY = 0.5
-"""Probability that a patch is empty before any data are seen."""
+"""Probability that a patch is empty where the data do not tell at first."""
 _FITTED_DEGREE = 4
 """Highest degree that autocorrelations are asked for: seconds, not minutes."""
 _OCCUPIED = (0.05, 0.95)
@@ -48,20 +49,63 @@ def random_start(
     Returns
     -------
     RunState
-        State in which the projections of the volume have as much power as the pixels;
-        the noise variance, unless it is known, is that of the pixels.
+        State with a :func:`random_volume`. The noise variance, unless it is known, and
+        the density are those that explain the first two autocorrelations; where nothing
+        does, the variance is that of the pixels.
+    """
+    volume = random_volume(data, settings, run, start)
+    fit = data.fit_of_two_orders
+    if fit is None:
+        empty_probability, variance = FIRST_EMPTY_PROBABILITY, data.variance
+    else:
+        empty_probability = _empty_probability(fit, settings.size)
+        variance = fit.noise_variance
+    variance = settings.noise_variance or variance
+    return first_state(volume, empty_probability, variance, settings, run)
+
+
+def random_volume(
+    data: Observations, settings: Settings, run: int, start: int
+) -> NDArray[np.float64]:
+    """Volume of independent Gaussian voxels.
+
+    Parameters
+    ----------
+    data, settings, run, start
+        As in :func:`random_start`.
+
+    Returns
+    -------
+    float64, shape (M,)
+        Volume coefficients of the first stage, whose projections have as much power as
+        the pixels.
     """
     size, first = settings.size, settings.schedule[0]
-    variance = settings.noise_variance or data.variance
     generator = random_stream(settings.seed, Stream.START, run, start)
     basis = VolumeBasis(size, first.ell_max)
     volume = basis.expand(generator.standard_normal((size, size, size)))
     symmetric = invariant_volumes(basis, settings.symmetry)
     volume = symmetric @ (symmetric.T @ volume)
-    views = ViewGrid(first.n_rotations)
-    power = data.projections(basis, views).mean_power(volume)
-    volume *= np.sqrt(variance / power)
-    return _first_state(volume, FIRST_EMPTY_PROBABILITY, variance, settings, run)
+    power = data.projections(basis, ViewGrid(first.n_rotations)).mean_power(volume)
+    return np.asarray(volume * np.sqrt(first_power(data, settings) / power))
+
+
+def first_power(data: Observations, settings: Settings) -> float:
+    """Power of the pixels, which a first volume's projections are given.
+
+    Parameters
+    ----------
+    data : Observations
+        Data of the run.
+    settings : Settings
+        Settings of the reconstruction.
+
+    Returns
+    -------
+    float
+        Noise variance, if it is known; else the variance of the pixels.
+    """
+    return settings.noise_variance or data.variance
 
 
 def moments_start(data: Observations, settings: Settings, run: int) -> RunState:
@@ -97,24 +141,48 @@ def moments_start(data: Observations, settings: Settings, run: int) -> RunState:
     fit = fit_autocorrelations(
         data.autocorrelations(), basis, n_starts=settings.starts, seed=settings.seed
     )
-    occupied = np.clip(fit.density * (2 * size - 1) ** 2, *_OCCUPIED)
-    return _first_state(
+    return first_state(
         basis.lift(fit.volume_coefficients, first.ell_max),
-        1 - float(occupied),
+        _empty_probability(fit, size),
         settings.noise_variance or fit.noise_variance,
         settings,
         run,
     )
 
 
-def _first_state(
+def _empty_probability(fit: AutocorrelationFit, size: int) -> float:
+    """Probability that a neighbourhood is empty, from the density of particles."""
+    occupied = np.clip(fit.density * (2 * size - 1) ** 2, *_OCCUPIED)
+    return 1 - float(occupied)
+
+
+def first_state(
     volume: NDArray[np.float64],
     empty_probability: float,
     noise_variance: float,
     settings: Settings,
     run: int,
 ) -> RunState:
-    """State before the first iteration, with a volume of the first stage's degree."""
+    """State before the first iteration.
+
+    Parameters
+    ----------
+    volume : float64, shape (M,)
+        Volume coefficients of the first stage's degree.
+    empty_probability : float
+        Probability that a neighbourhood is empty.
+    noise_variance : float
+        Variance of the noise.
+    settings : Settings
+        Settings of the reconstruction.
+    run : int
+        Number of the run.
+
+    Returns
+    -------
+    RunState
+        The state.
+    """
     views = ViewGrid(settings.schedule[0].n_rotations)
     return RunState(
         volume_coefficients=volume,

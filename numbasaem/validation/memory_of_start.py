@@ -13,7 +13,7 @@ import numpy as np
 
 from numbasaem.reconstruction.current_stage import basis_of
 from numbasaem.reconstruction.result import RUNS
-from numbasaem.reconstruction.starts import random_start
+from numbasaem.reconstruction.starts import random_volume
 from numbasaem.volume.basis import VolumeBasis
 
 if TYPE_CHECKING:
@@ -45,8 +45,7 @@ def first_volumes(
     """
     number = RUNS.index(run)
     return [
-        random_start(data, settings, number, start).volume_coefficients
-        for start in range(settings.starts)
+        random_volume(data, settings, number, start) for start in range(settings.starts)
     ]
 
 
