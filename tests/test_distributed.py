@@ -275,12 +275,16 @@ def test_windows__autocorrelations_of_halves_and_excluded_areas(
         )
     whole_and_upper_half = np.flatnonzero(here.micrograph != 1)[:-1]
     for chosen in (None, *here.halves(0), whole_and_upper_half):
-        wanted = here.part(chosen, None).autocorrelations()
+        alone = here.part(chosen, None)
         for data in (remote, sent):
-            found = data.part(chosen, None).autocorrelations()
-            assert found.n_pixels == wanted.n_pixels
-            np.testing.assert_array_equal(found.sums, wanted.sums)
-            np.testing.assert_array_equal(found.scatter, wanted.scatter)
+            part = data.part(chosen, None)
+            for found, wanted in (
+                (part.autocorrelations(), alone.autocorrelations()),
+                (part.first_two_orders(), alone.first_two_orders()),
+            ):
+                assert found.n_pixels == wanted.n_pixels
+                np.testing.assert_array_equal(found.sums, wanted.sums)
+                np.testing.assert_array_equal(found.scatter, wanted.scatter)
 
 
 def test_windows__autocorrelations_name_the_micrograph_that_is_too_small(

@@ -8,9 +8,16 @@ import pytest
 from numbasaem import InputError, Settings, reconstruct, simulate
 from numbasaem.micrographs.reading import list_inputs
 from numbasaem.observations.models import observation_model
-from numbasaem.reconstruction.starts import moments_start
+from numbasaem.observations.protocol import Observations
+from numbasaem.observations.shift_prior import visible_shifts
+from numbasaem.reconstruction.starts import (
+    FIRST_EMPTY_PROBABILITY,
+    moments_start,
+    random_start,
+)
 from numbasaem.simulation.scene import Simulation
 from numbasaem.volume.phantom import folded_chain
+from tests.helpers import Array, noise
 
 SIZE = 5
 SETTINGS = Settings(
@@ -31,21 +38,66 @@ def sample() -> Simulation:
     )
 
 
+def data_of(micrographs: list[Array], settings: Settings = SETTINGS) -> Observations:
+    """All data of a run."""
+    model = observation_model(settings.model)
+    inputs = list_inputs(micrographs)
+    return model.load(inputs, settings, lambda *_: None).part(None, None)
+
+
+def occupied_share(sample: Simulation) -> float:
+    """Particles in as many pixels as there are shifts that show something."""
+    n_pixels = sum(pixels.size for pixels in sample.micrographs)
+    return sum(sample.placed) / n_pixels * (2 * SIZE - 1) ** 2
+
+
 def test_moments_start__has_volume_density_and_noise(sample: Simulation) -> None:
-    inputs = list_inputs(sample.micrographs)
-    model = observation_model(SETTINGS.model)
-    data = model.load(inputs, SETTINGS, lambda *_: None).part(None, None)
-    state = moments_start(data, SETTINGS, 0)
+    state = moments_start(data_of(sample.micrographs), SETTINGS, 0)
     assert state.noise_variance == pytest.approx(sample.noise_variance, rel=0.05)
-    density = sum(sample.placed) / sum(pixels.size for pixels in sample.micrographs)
-    visible = state.shift_prior.sum() - state.shift_prior[SIZE].sum()
-    visible -= np.delete(state.shift_prior[:, SIZE], SIZE).sum()
-    assert visible == pytest.approx(density * (2 * SIZE - 1) ** 2, rel=0.25)
+    visible = visible_shifts(state.shift_prior).sum()
+    assert visible == pytest.approx(occupied_share(sample), rel=0.25)
     assert len(state.volume_coefficients) == len(
         reconstruct(
             sample.micrographs, SETTINGS.changed(ell_max=(2,), iterations=(1,))
         ).volume_coefficients
     )
+
+
+@pytest.fixture(scope="module")
+def faint() -> Simulation:
+    return simulate(folded_chain(SIZE), size=SIZE, pixels=500, snr=1, ell_max=2)
+
+
+def test_random_start__has_density_and_noise(faint: Simulation) -> None:
+    data = data_of(faint.micrographs)
+    states = [random_start(data, SETTINGS, 0, start) for start in range(2)]
+    for state in states:
+        assert state.noise_variance == pytest.approx(faint.noise_variance, rel=0.02)
+        visible = visible_shifts(state.shift_prior).sum()
+        assert visible == pytest.approx(occupied_share(faint), rel=0.1)
+    assert (states[0].volume_coefficients != states[1].volume_coefficients).any()
+    known = SETTINGS.changed(noise_variance=2.0)
+    assert random_start(data, known, 0, 0).noise_variance == 2.0
+
+
+@pytest.mark.parametrize("what", ["patches", "noise", "dark", "too small"])
+def test_random_start__where_the_data_do_not_tell(faint: Simulation, what: str) -> None:
+    (pixels,) = faint.micrographs
+    settings = SETTINGS.changed(start="random")
+    if what == "patches":
+        settings = settings.changed(model="patch")
+    elif what == "noise":
+        pixels = noise(200, 200)
+    elif what == "dark":
+        pixels = -pixels
+    else:
+        pixels = pixels[:8, :8]
+    data = data_of([pixels], settings)
+    assert data.fit_of_two_orders is None
+    state = random_start(data, settings, 0, 0)
+    assert state.noise_variance == data.variance
+    visible = visible_shifts(state.shift_prior).sum()
+    assert 1 - visible == pytest.approx(FIRST_EMPTY_PROBABILITY)
 
 
 def test_moments_start__is_gone_on_from(sample: Simulation) -> None:
