@@ -91,7 +91,7 @@ def test_random_start__where_the_data_do_not_tell(faint: Simulation, what: str) 
     elif what == "dark":
         pixels = -pixels
     else:
-        pixels = pixels[:8, :8]
+        pixels = pixels[:10, :10]
     data = data_of([pixels], settings)
     assert data.fit_of_two_orders is None
     state = random_start(data, settings, 0, 0)
