@@ -275,9 +275,9 @@ def test_windows__autocorrelations_of_halves_and_excluded_areas(
         )
     whole_and_upper_half = np.flatnonzero(here.micrograph != 1)[:-1]
     for chosen in (None, *here.halves(0), whole_and_upper_half):
-        alone = here.part(chosen, None)
+        alone: Any = here.part(chosen, None)
         for data in (remote, sent):
-            part = data.part(chosen, None)
+            part: Any = data.part(chosen, None)
             for found, wanted in (
                 (part.autocorrelations(), alone.autocorrelations()),
                 (part.first_two_orders(), alone.first_two_orders()),

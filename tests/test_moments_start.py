@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from numbasaem import InputError, Settings, reconstruct, simulate
-from numbasaem.micrographs.reading import list_inputs
+from numbasaem.micrographs.reading import Micrographs, list_inputs
 from numbasaem.observations.models import observation_model
 from numbasaem.observations.protocol import Observations
 from numbasaem.observations.shift_prior import visible_shifts
@@ -17,7 +17,7 @@ from numbasaem.reconstruction.starts import (
 )
 from numbasaem.simulation.scene import Simulation
 from numbasaem.volume.phantom import folded_chain
-from tests.helpers import Array, noise
+from tests.helpers import noise
 
 SIZE = 5
 SETTINGS = Settings(
@@ -38,7 +38,7 @@ def sample() -> Simulation:
     )
 
 
-def data_of(micrographs: list[Array], settings: Settings = SETTINGS) -> Observations:
+def data_of(micrographs: Micrographs, settings: Settings = SETTINGS) -> Observations:
     """All data of a run."""
     model = observation_model(settings.model)
     inputs = list_inputs(micrographs)
