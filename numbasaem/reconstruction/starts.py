@@ -49,18 +49,18 @@ def random_start(
     Returns
     -------
     RunState
-        State with a :func:`random_volume`. The noise variance, unless it is known, and
-        the density are those that explain the first two autocorrelations; where nothing
-        does, the variance is that of the pixels.
+        State with a :func:`random_volume` and the density that explains the first two
+        autocorrelations, if there is one. The noise variance, unless it is known, is
+        that of the pixels: a random volume explains nothing of them yet.
     """
     volume = random_volume(data, settings, run, start)
     fit = data.fit_of_two_orders
-    if fit is None:
-        empty_probability, variance = FIRST_EMPTY_PROBABILITY, data.variance
-    else:
-        empty_probability = _empty_probability(fit, settings.size)
-        variance = fit.noise_variance
-    variance = settings.noise_variance or variance
+    empty_probability = (
+        FIRST_EMPTY_PROBABILITY
+        if fit is None
+        else _empty_probability(fit, settings.size)
+    )
+    variance = first_power(data, settings)
     return first_state(volume, empty_probability, variance, settings, run)
 
 
