@@ -11,14 +11,13 @@ from scipy.spatial.transform import Rotation
 
 from numbasaem import VolumeBasis, align, autocorrelations, simulate
 from numbasaem.autocorrelation.fit import (
-    _Problem,
     autocorrelations_of_volume,
     fit_autocorrelations,
     fit_two_orders,
-    noise_in_orders,
 )
 from numbasaem.autocorrelation.lags import lags_within
 from numbasaem.autocorrelation.model import AutocorrelationModel, view_rule
+from numbasaem.autocorrelation.residuals import Residuals, noise_in_orders
 from numbasaem.autocorrelation.second_order import first_two_orders
 from numbasaem.errors import InputError, RunWarning
 from numbasaem.io.atomic_models import load_volume
@@ -90,14 +89,17 @@ def test_view_rule__is_exact_for_even_polynomials(degree: int) -> None:
 
 
 @pytest.mark.parametrize("n_orders", [2, 3])
-def test_jacobian__matches_differences(n_orders: int) -> None:
+@pytest.mark.parametrize("around", [(), (0.7, -0.2, 1.3, 0.1, -0.4, 0.3)])
+def test_jacobian__matches_differences(
+    n_orders: int, around: tuple[float, ...]
+) -> None:
     basis = VolumeBasis(6, 3)
     x = random_coefficients(basis)
     x[0] = 5
     moments = autocorrelations_of_volume(basis, x, 0.004, 0.3)
-    problem = _Problem(moments, AutocorrelationModel(basis))
+    problem = Residuals(moments, AutocorrelationModel(basis), bool(around))
     degree_2 = VolumeBasis(6, 2).n_coefficients
-    unknowns = np.append(0.9 * x[:degree_2], [np.log(0.005), 0.4])
+    unknowns = np.append(0.9 * x[:degree_2], [*around, np.log(0.005), 0.4])
     jacobian = problem.jacobian(unknowns, n_orders)
     step = 1e-5
     differences = [

@@ -100,6 +100,20 @@ def test_random_start__where_the_data_do_not_tell(faint: Simulation, what: str) 
     assert 1 - visible == pytest.approx(FIRST_EMPTY_PROBABILITY)
 
 
+def test_moments_start__allows_for_particles_that_touch() -> None:
+    sample = simulate(
+        folded_chain(SIZE),
+        size=SIZE,
+        pixels=500,
+        snr=8,
+        ell_max=2,
+        spacing="arbitrary",
+        density=0.4,
+    )
+    state = moments_start(data_of(sample.micrographs), SETTINGS, 0)
+    assert state.noise_variance == pytest.approx(sample.noise_variance, rel=0.05)
+
+
 def test_moments_start__is_gone_on_from(sample: Simulation) -> None:
     result = reconstruct(sample.micrographs, SETTINGS)
     assert [row.run for row in result.history] == ["full"] * 4

@@ -75,6 +75,8 @@ class AutocorrelationModel:
     ----------
     functions : BallFunctions
         The same.
+    images : complex128, shape (n_features, L, L)
+        Features, each with its conjugate, on the pixels; zero outside of their disc.
     orders : tuple of Invariants
         Those of the first, the second and the third order, or of as many as asked for.
     """
@@ -90,12 +92,12 @@ class AutocorrelationModel:
         self._used = np.flatnonzero(
             (np.arange(2 * half) < half) | (self._angular != 0)
         ).tolist()
-        self._images = np.concatenate([images, images.conj()]).reshape(
+        self.images = np.concatenate([images, images.conj()]).reshape(
             2 * half, functions.size, functions.size
         )
         directions, self._weights = view_rule(n_orders * functions.ell_max)
         self._matrices = _coefficient_matrices(functions, features, directions)
-        sums = _LatticeSums(self._images, lags_within(functions.size))
+        sums = _LatticeSums(self.images, lags_within(functions.size))
         self.orders = tuple(
             self._invariants(order, sums) for order in range(1, n_orders + 1)
         )
@@ -183,18 +185,29 @@ class AutocorrelationModel:
             product
             for product in combinations_with_replacement(self._used, order)
             if self._angular[list(product)].sum() == 0
-            and product <= self._conjugate(product)
+            and product <= self.conjugate(product)
         ]
         to_values = np.zeros((sums.n_values(order), len(factors)))
         for column, product in enumerate(factors):
-            own_conjugate = product == self._conjugate(product)
+            own_conjugate = product == self.conjugate(product)
             for ordered in sorted(set(permutations(product))):
                 to_values[:, column] += sums.of(ordered)
             to_values[:, column] *= 1 if own_conjugate else 2
         return Invariants(np.array(factors, np.intp), to_values)
 
-    def _conjugate(self, product: Indices) -> Indices:
-        """Features of the conjugate product, in ascending order."""
+    def conjugate(self, product: Indices) -> Indices:
+        """Find the features of the conjugate of a product.
+
+        Parameters
+        ----------
+        product : tuple of int
+            Numbers of its features.
+
+        Returns
+        -------
+        tuple of int
+            Numbers of their conjugates, in ascending order.
+        """
         half = len(self._angular) // 2
         partners = (
             f if self._angular[f] == 0 else (f + half) % (2 * half) for f in product
@@ -228,23 +241,16 @@ class _LatticeSums:
     """
 
     def __init__(self, images: NDArray[np.complex128], lags: Lags) -> None:
-        self._images, self._lags = images, lags
-        size = images.shape[1]
-        self._y, self._x = np.nonzero(images.any(axis=0))
-        self._centres = images[:, self._y, self._x]
-        twice = (2 * size, 2 * size)
+        self._lags = lags
+        self._images = images
+        twice = (2 * images.shape[1],) * 2
         self._spectra = np.fft.fft2(images, twice)
         self._spectra_of_conjugates = np.fft.fft2(images.conj(), twice)
 
     @cached_property
-    def _shifted(self) -> NDArray[np.complex128]:
-        """Each image at a lag from each pixel of the disc."""
-        size = self._images.shape[1]
-        margin = ((0, 0), (0, size), (size, size))
-        padded = np.pad(self._images, margin)
-        rows = self._y + self._lags.single[:, :1]
-        columns = self._x + size + self._lags.single[:, 1:]
-        return np.asarray(padded[:, rows, columns])
+    def _in_disc(self) -> tuple[NDArray[np.complex128], NDArray[np.complex128]]:
+        """Each image in the disc, and at a lag from each pixel of it."""
+        return shifted_features(self._images, self._lags)
 
     def n_values(self, order: int) -> int:
         return (1, len(self._lags.single), len(self._lags.first))[order - 1]
@@ -254,7 +260,7 @@ class _LatticeSums:
         return (self._of_one, self._of_two, self._of_three)[order - 1](*product)
 
     def _of_one(self, first: int) -> NDArray[np.float64]:
-        return np.asarray(self._centres[first].sum(keepdims=True).real)
+        return np.asarray(self._images[first].sum(keepdims=True).real.ravel())
 
     def _of_two(self, first: int, second: int) -> NDArray[np.float64]:
         spectrum = self._spectra_of_conjugates[first].conj() * self._spectra[second]
@@ -262,10 +268,38 @@ class _LatticeSums:
         return np.asarray(np.fft.ifft2(spectrum).real[y, x])
 
     def _of_three(self, first: int, second: int, third: int) -> NDArray[np.float64]:
-        weighted = self._shifted[second] * self._centres[first]
-        shifted = self._shifted[third]
+        centres, at_lags = self._in_disc
+        weighted = at_lags[second] * centres[first]
+        shifted = at_lags[third]
         table = weighted.real @ shifted.real.T - weighted.imag @ shifted.imag.T
         return np.asarray(table[self._lags.first, self._lags.second])
+
+
+def shifted_features(
+    images: NDArray[np.complex128], lags: Lags
+) -> tuple[NDArray[np.complex128], NDArray[np.complex128]]:
+    """Take features at the pixels x where any of them is, and at all x + u.
+
+    Parameters
+    ----------
+    images : complex128, shape (n_features, L, L)
+        Features on the pixels.
+    lags : Lags
+        Lags u.
+
+    Returns
+    -------
+    centres : complex128, shape (n_features, n_pixels)
+        F_f(x), pixels in the order of rows.
+    shifted : complex128, shape (n_features, n_lags, n_pixels)
+        F_f(x + u); zero outside of the box.
+    """
+    size = images.shape[1]
+    y, x = np.nonzero(images.any(axis=0))
+    padded = np.pad(images, ((0, 0), (0, size), (size, size)))
+    rows = y + lags.single[:, :1]
+    columns = x + size + lags.single[:, 1:]
+    return images[:, y, x], padded[:, rows, columns]
 
 
 def view_rule(degree: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -124,7 +124,7 @@ def moments_start(data: Observations, settings: Settings, run: int) -> RunState:
     -------
     RunState
         State with the volume, the density and the noise variance of the fit, of degree
-        4 at most.
+        4 at most; particles may touch.
 
     Raises
     ------
@@ -139,7 +139,11 @@ def moments_start(data: Observations, settings: Settings, run: int) -> RunState:
     size, first = settings.size, settings.schedule[0]
     basis = VolumeBasis(size, min(first.ell_max, _FITTED_DEGREE))
     fit = fit_autocorrelations(
-        data.autocorrelations(), basis, n_starts=settings.starts, seed=settings.seed
+        data.autocorrelations(),
+        basis,
+        n_starts=settings.starts,
+        seed=settings.seed,
+        surroundings=None,
     )
     return first_state(
         basis.lift(fit.volume_coefficients, first.ell_max),
