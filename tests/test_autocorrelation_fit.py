@@ -187,6 +187,6 @@ def test_fit__finds_a_molecule_from_exact_values(name: str, data_folder: Path) -
     basis = VolumeBasis(11, 4)
     x = basis.expand(fourier_crop(density, 11))
     moments = autocorrelations_of_volume(basis, x, 0.001)
-    fit = fit_autocorrelations(moments, basis, n_starts=3)
+    fit = fit_autocorrelations(moments, basis, n_starts=1)
     volume = basis.evaluate(fit.volume_coefficients)
     assert align(volume, basis.evaluate(x)).correlation > 0.9
