@@ -6,8 +6,9 @@
 The pass is timed beside a symmetric product, ssyrk, in alternation; its useful
 multiply-adds are pixels times distinct values of the third order. A fit has the exact
 autocorrelations of a map at the given degree, as files or names that `simulate` takes,
-and begins from one random volume. With `--touching`, fits to noisy micrographs of particles
-so dense instead, one a seed (as many as starts), with and without their surroundings.
+and begins from one random volume. With `--touching`, fits to noisy micrographs of
+particles so dense instead, one a seed (as many as starts), with and without their
+surroundings.
 """
 
 from __future__ import annotations
