@@ -93,3 +93,22 @@ def test_scatter__is_that_of_noise() -> None:
 def test_scatter__is_little_where_all_are_equally_strong() -> None:
     state = state_of_truth()
     assert ratio(patches_of(state, selected=True), state) < 0.2
+
+
+def test_scatter__asks_each_half_about_the_map_of_the_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[tuple[Any, Any]] = []
+
+    def slopes(state: Any, data: Any, *_: object) -> NDArray[np.float64]:
+        asked.append((state, data))
+        return np.array([[3.0, 1.0, 2.0], [1.0, -1.0, 0.0]])
+
+    monkeypatch.setattr("numbasaem.validation.strength._slopes", slopes)
+    runs: Any = {"half1": "map 1", "half2": "map 2"}
+    halves: Any = ("data 1", "data 2")
+    scatter = scatter_of_strength(runs, halves, SETTINGS)
+    assert asked == [("map 1", "data 2"), ("map 2", "data 1")]
+    # l' has variance 1 among groups, and falls by 2 over a tenth of the strength
+    assert scatter.ratio == pytest.approx(1 / 20)
+    assert scatter.n_free == 4
