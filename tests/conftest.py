@@ -5,8 +5,15 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numba
 import numpy as np
 import pytest
+
+
+def pytest_configure() -> None:
+    """Share the cores among pytest's workers: threads that wait for one are slow."""
+    n_workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    numba.set_num_threads(max(1, numba.config.NUMBA_NUM_THREADS // n_workers))
 
 
 @pytest.fixture(scope="session")

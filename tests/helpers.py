@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import ArrayLike, NDArray
+from scipy.spatial.transform import Rotation
 
 from numbasaem.errors import InputError
 from numbasaem.io.mrc import write_micrograph
@@ -41,6 +42,16 @@ def noise(*shape: int, seed: int = 0) -> NDArray[np.float32]:
 
 def random_coefficients(basis: VolumeBasis, seed: int = 0) -> Array:
     return np.random.default_rng(seed).standard_normal(basis.n_coefficients)
+
+
+def all_rotations(degree: int) -> tuple[Array, Array]:
+    """Rotations and weights whose sum is the mean of polynomials of a degree."""
+    heights, weights = np.polynomial.legendre.leggauss(degree // 2 + 1)
+    turns = 2 * np.pi * np.arange(degree + 1) / (degree + 1)
+    euler = [(a, np.arccos(z), b) for z in heights for a in turns for b in turns]
+    of_each = np.repeat(weights, (degree + 1) ** 2)
+    rotations = Rotation.from_euler("ZYZ", euler).as_matrix()
+    return rotations, of_each / of_each.sum()
 
 
 def gaussians(

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.spatial.transform import Rotation
 
 from numbasaem import VolumeBasis, align, autocorrelations, simulate
 from numbasaem.autocorrelation.fit import (
@@ -23,7 +22,13 @@ from numbasaem.errors import InputError, RunWarning
 from numbasaem.io.atomic_models import load_volume
 from numbasaem.micrographs.fourier_crop import fourier_crop
 from numbasaem.volume.phantom import folded_chain
-from tests.helpers import Array, assert_close, noise, random_coefficients
+from tests.helpers import (
+    Array,
+    all_rotations,
+    assert_close,
+    noise,
+    random_coefficients,
+)
 
 
 def placement_sums(image: Array, size: int) -> Array:
@@ -36,16 +41,6 @@ def placement_sums(image: Array, size: int) -> Array:
     third = (shifted * shifted[0]) @ shifted.T
     pairs = third[lags.first, lags.second]
     return np.concatenate([[shifted[0].sum()], shifted @ shifted[0], pairs])
-
-
-def all_rotations(degree: int) -> tuple[Array, Array]:
-    """Rotations and weights whose sum is the mean of polynomials of a degree."""
-    heights, weights = np.polynomial.legendre.leggauss(degree // 2 + 1)
-    turns = 2 * np.pi * np.arange(degree + 1) / (degree + 1)
-    euler = [(a, np.arccos(z), b) for z in heights for a in turns for b in turns]
-    of_each = np.repeat(weights, (degree + 1) ** 2)
-    rotations = Rotation.from_euler("ZYZ", euler).as_matrix()
-    return rotations, of_each / of_each.sum()
 
 
 @pytest.mark.parametrize(("size", "ell_max"), [(5, 2), (6, 3)])

@@ -20,8 +20,7 @@ from numbasaem.autocorrelation.surroundings import (
 )
 from numbasaem.errors import RunWarning
 from numbasaem.volume.phantom import folded_chain
-from tests.helpers import Array, assert_close, random_coefficients
-from tests.test_autocorrelation_fit import all_rotations
+from tests.helpers import Array, all_rotations, assert_close, random_coefficients
 
 SIZE = 5
 PLACES = ((5, 2), (-5, -2))

@@ -93,7 +93,7 @@ def test_random_start__where_the_data_do_not_tell(faint: Simulation, what: str) 
     else:
         pixels = pixels[:10, :10]
     data = data_of([pixels], settings)
-    assert data.fit_of_two_orders is None
+    assert observation_model(settings.model).first_fit(data) is None
     state = random_start(data, settings, 0, 0)
     assert state.noise_variance == data.variance
     visible = visible_shifts(state.shift_prior).sum()

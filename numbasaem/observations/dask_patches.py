@@ -276,10 +276,6 @@ class RemotePatches:
         """Refuse: patches cut particles; see :class:`Observations`."""
         raise expected("start", "random with patches", "moments")
 
-    @property
-    def fit_of_two_orders(self) -> None:
-        """Nothing: patches cut particles; see :class:`Observations`."""
-
     def compile(self, operator: Any) -> None:
         """Leave compiling to the workers; see :class:`Observations`."""
 

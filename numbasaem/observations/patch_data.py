@@ -138,10 +138,6 @@ class Patches:
         """Refuse: patches cut particles; see :class:`Observations`."""
         raise expected("start", "random with patches", "moments")
 
-    @property
-    def fit_of_two_orders(self) -> None:
-        """Nothing: patches cut particles; see :class:`Observations`."""
-
     def compile(self, operator: Any) -> None:
         """Compile the kernels; see :class:`Observations`."""
         size = self._patches.shape[1]

@@ -99,13 +99,6 @@ class Observations(Protocol):
             If these data cannot tell them, or are too few.
         """
 
-    @property
-    def fit_of_two_orders(self) -> AutocorrelationFit | None:
-        """What explains the first two autocorrelations of all pixels of the run.
-
-        It is made once. None if the data cannot tell them, or nothing explains them.
-        """
-
     def expectation(
         self,
         chosen: NDArray[np.intp],
@@ -303,6 +296,22 @@ class ObservationModel(ABC):
         InputError
             If a micrograph cannot be used, or the cluster is lost.
         """
+
+    def first_fit(self, data: Observations) -> AutocorrelationFit | None:
+        """Find what explains the first two autocorrelations of a run's data.
+
+        Parameters
+        ----------
+        data : Observations
+            Data of the run.
+
+        Returns
+        -------
+        AutocorrelationFit or None
+            Density and noise variance. None if nothing explains them, or if the model
+            does not look at whole particles, as most do not.
+        """
+        return None
 
     @abstractmethod
     def memory(

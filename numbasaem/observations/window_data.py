@@ -286,7 +286,7 @@ class TileObservations(ABC):
 
     @cached_property
     def fit_of_two_orders(self) -> AutocorrelationFit | None:
-        """Density and noise variance; see :class:`Observations`."""
+        """Density and noise variance; see :meth:`ObservationModel.first_fit`."""
         if self._optics is not None:
             return None  # the fit knows no point spread
         orders = self.first_two_orders()

@@ -13,7 +13,7 @@ from numbasaem.volume.basis import VolumeBasis
 from .feature_statistics import FeatureStatistics
 from .protocol import DataMemory, ObservationModel
 from .window_blocks import view_projections
-from .window_data import load_windows
+from .window_data import TileObservations, load_windows
 from .window_expectation import SLAB_BYTES
 from .window_tiles import tile_windows, tiles_of
 
@@ -25,12 +25,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from numbasaem.aliases import OnProgress
+    from numbasaem.autocorrelation.fit import AutocorrelationFit
     from numbasaem.micrographs.preparation import InputShape
     from numbasaem.micrographs.reading import Input
     from numbasaem.projection.view_projections import ViewProjections
     from numbasaem.settings import Settings
 
-    from .protocol import ChangePixels, DataSet
+    from .protocol import ChangePixels, DataSet, Observations
 
 _WINDOW_BYTES = 60
 """Bytes of each window of a tile: its evidence, sums and weights."""
@@ -67,6 +68,10 @@ class WindowModel(ObservationModel):
         from .dask_windows import load_remotely  # Dask is optional.
 
         return load_remotely(client, inputs, settings, on_progress, change)
+
+    def first_fit(self, data: Observations) -> AutocorrelationFit | None:
+        """Made once for all starts; see :class:`ObservationModel`."""
+        return data.fit_of_two_orders if isinstance(data, TileObservations) else None
 
     def memory(
         self, settings: Settings, shapes: Sequence[InputShape], n_groups: int

@@ -8,6 +8,7 @@ import numpy as np
 
 from numbasaem.autocorrelation.fit import fit_autocorrelations
 from numbasaem.geometry.view_grid import ViewGrid
+from numbasaem.observations.models import observation_model
 from numbasaem.observations.shift_prior import uniform_shift_prior
 from numbasaem.random_streams import Stream, random_stream
 from numbasaem.volume.basis import VolumeBasis
@@ -54,7 +55,7 @@ def random_start(
         that of the pixels: a random volume explains nothing of them yet.
     """
     volume = random_volume(data, settings, run, start)
-    fit = data.fit_of_two_orders
+    fit = observation_model(settings.model).first_fit(data)
     empty_probability = (
         FIRST_EMPTY_PROBABILITY
         if fit is None
