@@ -458,6 +458,21 @@ def test_checks__compare_data_and_noise_under_the_right_maps(
     assert asked_of["starts"] == [*RUNS, *HALVES]
 
 
+def test_checks__ask_for_no_memory_of_a_start_that_data_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked_of = kept_shapes(monkeypatch)
+    halves: Any = (Opinions(dict.fromkeys((1.0, 2.0), 1.0)),) * 2
+    sample = checks.Sample(halves, runs_of_maps(1.0, 2.0))
+    settings = SETTINGS.model_copy(update={"start": "moments"})
+    found = checks.checks_of(
+        sample, sample, None, settings, no_progress, thorough=False
+    )
+    assert asked_of == {"maps": [], "starts": []}
+    questions = [check.question.split()[0] for check in found]
+    assert questions == ["held-out", "picks", "half", "scatter"]
+
+
 def kept_shapes(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
     """Note whose maps and whose starts are compared; all maps agree."""
     asked_of: dict[str, list[Any]] = {"maps": [], "starts": []}
