@@ -463,8 +463,11 @@ def test_checks__ask_for_no_memory_of_a_start_that_data_made(
 ) -> None:
     asked_of = kept_shapes(monkeypatch)
     halves: Any = (Opinions(dict.fromkeys((1.0, 2.0), 1.0)),) * 2
-    sample = checks.Sample(halves, runs_of_maps(1.0, 2.0))
     settings = SETTINGS.model_copy(update={"start": "moments"})
+    last = len(settings.schedule) - 1
+    runs = runs_of_maps(1.0, 2.0)
+    runs = {name: replace(run, stage=last) for name, run in runs.items()}
+    sample = checks.Sample(halves, runs)
     found = checks.checks_of(
         sample, sample, None, settings, no_progress, thorough=False
     )
