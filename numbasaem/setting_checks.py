@@ -131,24 +131,28 @@ def check_stages(
         raise expected("rotations", "numbers that do not fall", rotations)
 
 
-def check_start(start: str, model: str, symmetry: str) -> None:
+def check_start(start: str, model: str, symmetry: str, ctf: bool) -> None:
     """Refuse a start from autocorrelations where they do not serve.
 
     Parameters
     ----------
-    start, model, symmetry : str
+    start, model, symmetry, ctf
         The settings.
 
     Raises
     ------
     InputError
-        If patches are looked at, which show parts of particles, or a symmetry is asked
-        for, whose axes the fit does not know.
+        If patches are looked at, which show parts of particles, a symmetry is asked
+        for, whose axes the fit does not know, or lenses are, which it does not know.
     """
-    if start == "moments" and model != "window":
-        raise expected("start", "random with this model", "moments")
-    if start == "moments" and symmetry != "C1":
-        raise expected("start", f"random with the symmetry {symmetry}", "moments")
+    if start != "moments":
+        return
+    if model != "window":
+        raise expected("start", "random with this model", start)
+    if symmetry != "C1":
+        raise expected("start", f"random with the symmetry {symmetry}", start)
+    if ctf:
+        raise expected("start", "random with `ctf`", start)
 
 
 def _one_or_each(value: object) -> Literal["one", "each"]:

@@ -370,7 +370,7 @@ class Settings(BaseModel):
     def _one_count_a_stage(self) -> Settings:
         if self.ell_max == ():
             raise expected("ell_max", "at least one stage", "none")
-        check_start(self.start, self.model, self.symmetry)
+        check_start(self.start, self.model, self.symmetry, self.ctf)
         if self.ell_max is None and not self.has_size:
             return self
         check_stages(self.degrees, self.iterations, self.rotations_per_stage)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -124,9 +126,9 @@ def test_moments_start__is_gone_on_from(sample: Simulation) -> None:
 
 
 @pytest.mark.parametrize(
-    "more", [{"model": "patch"}, {"symmetry": "C4"}, {"symmetry": "O"}]
+    "more", [{"model": "patch"}, {"symmetry": "C4"}, {"symmetry": "O"}, {"ctf": True}]
 )
-def test_moments_start__refused(more: dict[str, str]) -> None:
+def test_moments_start__refused(more: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="start: expected random with"):
         SETTINGS.changed(**more)
 
