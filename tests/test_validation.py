@@ -458,6 +458,28 @@ def test_checks__compare_data_and_noise_under_the_right_maps(
     assert asked_of["starts"] == [*RUNS, *HALVES]
 
 
+@pytest.mark.parametrize(
+    ("ratio", "n_free", "passed"),
+    [(1.0, 38, True), (0.13, 38, False), (0.13, 2, True), (0.6, 400, True)],
+)
+def test_strengths_differ__fails_where_they_are_surely_alike(
+    ratio: float, n_free: int, passed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Too few observations cannot fail, nor can strengths that differ enough."""
+    asked: list[Any] = []
+
+    def scatter(*arguments: Any) -> Scatter:
+        asked.extend(arguments)
+        return Scatter(ratio, n_free)
+
+    monkeypatch.setattr(checks, "scatter_of_strength", scatter)
+    data = checks.Sample((), {})
+    check = checks._strengths_differ(data, SETTINGS, 4)
+    assert check.passed is passed
+    assert check.figures["ratio"] == ratio
+    assert asked == [data.runs, data.halves, SETTINGS, 4]
+
+
 def test_checks__ask_for_no_memory_of_a_start_that_data_made(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
