@@ -34,7 +34,7 @@ _LEAST_CORRELATION = 0.5
 """Least correlation of half maps, and of maps from starts that are as likely."""
 _LEAST_SCATTER = 0.5
 """Least scatter of strength, over what noise demands, of what was not selected."""
-_NO_CHANCE = 1e-4
+_NO_CHANCE = 1e-5
 """Probability below which a scatter as low is no chance."""
 _STRIDE = 4
 """One observation of so many is asked first."""
