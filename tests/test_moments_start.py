@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from numbasaem import InputError, Settings, reconstruct, simulate
+from numbasaem import InputError, Settings, reconstruct, simulate, validate
+from numbasaem.io.mrc import write_micrograph
 from numbasaem.micrographs.reading import Micrographs, list_inputs
 from numbasaem.observations.models import observation_model
 from numbasaem.observations.protocol import Observations
@@ -123,6 +125,18 @@ def test_moments_start__is_gone_on_from(sample: Simulation) -> None:
     np.testing.assert_array_equal(again.volume, result.volume)
     evidence = [row.evidence_per_patch for row in result.history]
     assert min(evidence) > 0.2
+
+
+def test_moments_start__is_validated(sample: Simulation, tmp_path: Path) -> None:
+    """Beside noise that begins at random, and without a question on memory."""
+    paths = [tmp_path / f"{number}.mrc" for number in range(2)]
+    for path, pixels in zip(paths, sample.micrographs, strict=True):
+        write_micrograph(path, pixels, 1.0)
+    reconstruct(paths, SETTINGS.changed(halves=True), out=tmp_path / "run")
+    found = validate(tmp_path / "run")
+    questions = [check.question.split()[0] for check in found.checks]
+    assert questions == ["held-out", "picks", "half", "scatter"]
+    assert found.verdict == "supported"
 
 
 @pytest.mark.parametrize(

@@ -442,10 +442,9 @@ def test_checks__compare_data_and_noise_under_the_right_maps(
     runs = runs_of_maps(1.0, 2.0)
     of_data = {**runs, "full": runs["half1"]}
     found = checks.checks_of(
-        checks.Sample(data, of_data),
-        checks.Sample(noise, runs_of_maps(3.0, 4.0)),
+        checks.Sample(data, of_data, SETTINGS),
+        checks.Sample(noise, runs_of_maps(3.0, 4.0), SETTINGS),
         runs["half2"],
-        SETTINGS,
         no_progress,
         thorough=True,
     )
@@ -473,8 +472,8 @@ def test_strengths_differ__fails_where_they_are_surely_alike(
         return Scatter(ratio, n_free)
 
     monkeypatch.setattr(checks, "scatter_of_strength", scatter)
-    data = checks.Sample((), {})
-    check = checks._strengths_differ(data, SETTINGS, 4)
+    data = checks.Sample((), {}, SETTINGS)
+    check = checks._strengths_differ(data, 4)
     assert check.passed is passed
     assert check.figures["ratio"] == ratio
     assert asked == [data.runs, data.halves, SETTINGS, 4]
@@ -489,10 +488,8 @@ def test_checks__ask_for_no_memory_of_a_start_that_data_made(
     last = len(settings.schedule) - 1
     runs = runs_of_maps(1.0, 2.0)
     runs = {name: replace(run, stage=last) for name, run in runs.items()}
-    sample = checks.Sample(halves, runs)
-    found = checks.checks_of(
-        sample, sample, None, settings, no_progress, thorough=False
-    )
+    sample = checks.Sample(halves, runs, settings)
+    found = checks.checks_of(sample, sample, None, no_progress, thorough=False)
     assert asked_of == {"maps": [], "starts": []}
     questions = [check.question.split()[0] for check in found]
     assert questions == ["held-out", "picks", "half", "scatter"]
@@ -539,9 +536,9 @@ def test_start_forgotten__least_between_against_most_with_start(
     own = [0.1, with_start, 0.2, 0.8, 0.9]
     monkeypatch.setattr(checks, "correlation", lambda *_: own.pop(0))
     runs = runs_of_maps(1.0, 2.0)
-    data = checks.Sample((Opinions({}),) * 2, {"full": runs["half1"], **runs})  # type: ignore[arg-type]
-    noise = checks.Sample(data.halves, runs)
-    check = checks._start_forgotten(data, noise, SETTINGS)
+    data = checks.Sample((Opinions({}),) * 2, {"full": runs["half1"], **runs}, SETTINGS)  # type: ignore[arg-type]
+    noise = checks.Sample(data.halves, runs, SETTINGS)
+    check = checks._start_forgotten(data, noise)
     assert check.passed is passed
     assert list(check.figures.values()) == [min(between), with_start, 0.7, 0.9]
 
@@ -698,8 +695,8 @@ def given_to_checks(
         patch.setattr(algorithm, "checks_of", take)
         patch.setattr(algorithm, "fsc_of_halves", lambda *_: np.ones(4))
         validate(folder, **options)
-    sample, noise, other, settings, _ = given
-    return sample, noise, other, settings
+    sample, noise, other, _ = given
+    return sample, noise, other, sample.settings
 
 
 @pytest.fixture
@@ -734,14 +731,17 @@ def test_control__of_a_brief_validation(
     monkeypatch.setattr(algorithm, "run_all", take)
     settings = Settings(size=SIZE, start=start)
     last = len(settings.search)  # the march ended after its first stage
-    noise: Any = checks.Sample(("first", "second"), {})  # type: ignore[arg-type]
-    data: Any = checks.Sample((), {"half1": SimpleNamespace(stage=last)})  # type: ignore[dict-item]
+    noise: Any = ("first", "second")
+    data: Any = SimpleNamespace(runs={"half1": SimpleNamespace(stage=last)})
     means = None, no_progress
-    runs: Any = algorithm._Work(settings, *means, False, False).control(noise, data)
-    assert runs == {"half1": "first"}
-    runs = algorithm._Work(settings, *means, True, False).control(noise, data)
-    assert runs == {"half1": "first", "half2": "second"}
-    brief, whole = told
+    sample: Any = algorithm._Work(settings, *means, False, False).control(noise, data)
+    assert sample.runs == {"half1": "first"}
+    brief = sample.settings
+    sample = algorithm._Work(settings, *means, True, False).control(noise, data)
+    assert sample.runs == {"half1": "first", "half2": "second"}
+    whole = sample.settings
+    assert sample.halves == noise
+    assert told == [brief, whole]
     assert {settings.start for settings in told} == {"random"}
     assert [stage.ell_max for stage in brief.march] == [4]
     assert [stage.n_iterations for stage in brief.march] == [10]
@@ -755,12 +755,14 @@ def test_checks__ask_all_data_where_a_part_leaves_doubt() -> None:
     def halves(evidence: float) -> Any:
         return (Opinions(dict.fromkeys((1.0, 2.0, 3.0), evidence), 400),) * 2
 
-    noise = checks.Sample(halves(0.2), {"half1": runs_of_maps(3.0, 3.0)["half1"]})
+    noise = checks.Sample(
+        halves(0.2), {"half1": runs_of_maps(3.0, 3.0)["half1"]}, SETTINGS
+    )
     for lead, n_asked in ((0.05, 1), (0.004, 2)):
-        data = checks.Sample(halves(0.2 + lead), runs_of_maps(1.0, 2.0))
+        data = checks.Sample(halves(0.2 + lead), runs_of_maps(1.0, 2.0), SETTINGS)
         told: list[tuple[str, float]] = []
         found = checks._data_are_ahead(
-            data, noise, SETTINGS, lambda *step, told=told: told.append(step), False
+            data, noise, lambda *step, told=told: told.append(step), False
         )
         assert told.count(("asking the data", 0.0)) == n_asked
         assert found[0].passed is (lead > 0.01)

@@ -154,15 +154,16 @@ def validate(
     work = _Work(settings, on_iteration, progress, thorough, omit)
     halves = data.halves(settings.seed)
     parts = tuple(data.part(half, settings.threads) for half in halves)
-    sample = Sample(parts, {name: runs[name] for name in RUNS if name in runs})
-    noise = Sample(tuple(control.part(half, settings.threads) for half in halves), {})
+    of_noise = tuple(control.part(half, settings.threads) for half in halves)
+    known = {name: runs[name] for name in RUNS if name in runs}
+    sample = Sample(parts, known, settings)
     if not settings.halves:
-        sample = replace(sample, runs={**sample.runs, **work.halves(sample)})
-    noise = replace(noise, runs=work.control(noise, sample))
+        sample = replace(sample, runs={**known, **work.halves(parts)})
+    noise = work.control(of_noise, sample)
     other = work.again(data.part(None, settings.threads)) if thorough else None
-    checks = checks_of(sample, noise, other, settings, progress, thorough=thorough)
-    fsc = fsc_of_halves(sample, settings)
-    control_fsc = fsc_of_halves(noise, settings) if thorough else None
+    checks = checks_of(sample, noise, other, progress, thorough=thorough)
+    fsc = fsc_of_halves(sample)
+    control_fsc = fsc_of_halves(noise) if thorough else None
     omissions = work.omissions(sample) if omit else ()
     validation = Validation(checks, fsc, control_fsc, omissions)
     with written_whole(place / VALIDATION) as part:
@@ -221,19 +222,18 @@ class _Work:
         self._total += N_BALLS * ITERATIONS if omit else 0
         self._done = 0
 
-    def halves(self, sample: Sample) -> dict[str, RunState]:
+    def halves(self, halves: tuple[Observations, ...]) -> dict[str, RunState]:
         """Both half runs on the data."""
-        parts = dict(zip(HALVES, sample.halves, strict=True))
-        return self._run(parts, self._settings, "")
+        return self._run(dict(zip(HALVES, halves, strict=True)), self._settings, "")
 
-    def control(self, noise: Sample, data: Sample) -> dict[str, RunState]:
+    def control(self, halves: tuple[Observations, ...], data: Sample) -> Sample:
         """Run on the first half of the control; a thorough validation has both.
 
         A brief one takes it through the stages of the data's run, but not to the end of
         each: noise gains a little for long. It always begins at random, since noise
         around zero has no autocorrelations to begin with.
         """
-        parts = dict(zip(HALVES, noise.halves, strict=True))
+        parts = dict(zip(HALVES, halves, strict=True))
         settings = self._settings.changed(start="random")
         if not self._thorough:
             first, _ = HALVES
@@ -245,7 +245,7 @@ class _Work:
                 iterations=tuple(min(stage.n_iterations, _BRIEF) for stage in march),
                 rotations=tuple(stage.n_rotations for stage in march),
             )
-        return self._run(parts, settings, "noise ")
+        return Sample(halves, self._run(parts, settings, "noise "), settings)
 
     def again(self, data: Observations) -> RunState:
         """Another run on all data, from other random numbers."""

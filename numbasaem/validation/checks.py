@@ -54,10 +54,13 @@ class Sample:
         The halves.
     runs : mapping of str to RunState
         Last states of runs by name: "half1" at least.
+    settings : Settings
+        Settings of these runs.
     """
 
     halves: tuple[Observations, ...]
     runs: Mapping[str, RunState]
+    settings: Settings
 
     @property
     def has_both_halves(self) -> bool:
@@ -69,7 +72,6 @@ def checks_of(
     data: Sample,
     noise: Sample,
     other: RunState | None,
-    settings: Settings,
     on_progress: OnProgress,
     *,
     thorough: bool,
@@ -82,8 +84,6 @@ def checks_of(
         Data with runs on both halves, and the control.
     other : RunState or None
         Another run on all data, from another start; it is asked about if it is there.
-    settings : Settings
-        Settings of the reconstruction.
     on_progress : callable
         Called with what is being done and the share of it that is done.
     thorough : bool
@@ -95,26 +95,24 @@ def checks_of(
         Questions and answers.
     """
     checks = [
-        *_data_are_ahead(data, noise, settings, on_progress, thorough),
-        _halves_agree(data, noise, settings),
-        _strengths_differ(data, settings, 1 if thorough else _STRIDE),
+        *_data_are_ahead(data, noise, on_progress, thorough),
+        _halves_agree(data, noise),
+        _strengths_differ(data, 1 if thorough else _STRIDE),
     ]
-    if settings.start == "random":
-        checks.append(_start_forgotten(data, noise, settings))
+    if data.settings.start == "random":
+        checks.append(_start_forgotten(data, noise))
     if other is not None:
-        checks.append(_starts_agree(data, other, settings))
+        checks.append(_starts_agree(data, other))
     return tuple(checks)
 
 
-def fsc_of_halves(sample: Sample, settings: Settings) -> NDArray[np.float64]:
+def fsc_of_halves(sample: Sample) -> NDArray[np.float64]:
     """Fourier shell correlation of both half maps.
 
     Parameters
     ----------
     sample : Sample
         Runs on both halves of data or control.
-    settings : Settings
-        Settings of the reconstruction.
 
     Returns
     -------
@@ -122,15 +120,11 @@ def fsc_of_halves(sample: Sample, settings: Settings) -> NDArray[np.float64]:
         The FSC after alignment.
     """
     first, second = (sample.runs[half] for half in HALVES)
-    return _agreement(first, second, settings)[1]
+    return _agreement(first, second, sample.settings)[1]
 
 
 def _data_are_ahead(
-    data: Sample,
-    noise: Sample,
-    settings: Settings,
-    on_progress: OnProgress,
-    thorough: bool,
+    data: Sample, noise: Sample, on_progress: OnProgress, thorough: bool
 ) -> list[Check]:
     """Checks of held-out evidence: beside the control, and under the very same maps.
 
@@ -140,11 +134,11 @@ def _data_are_ahead(
     checks: list[Check] = []
     for stride in (1,) if thorough else (_STRIDE, 1):
         on_progress("asking the data", 0.0)
-        evidence = held_out_evidence(data.runs, data.halves, settings, stride)
+        evidence = _held_out_evidence(data, data, stride)
         on_progress("asking the data", 0.3)
-        of_noise = held_out_evidence(noise.runs, noise.halves, settings, stride)
+        of_noise = _held_out_evidence(noise, noise, stride)
         on_progress("asking the data", 0.6)
-        by_chance = held_out_evidence(data.runs, noise.halves, settings, stride)
+        by_chance = _held_out_evidence(data, noise, stride)
         leads = [_lead(evidence, of_noise), _lead(evidence, by_chance)]
         checks = [
             _ahead("held-out evidence", evidence, of_noise),
@@ -153,6 +147,11 @@ def _data_are_ahead(
         if min(leads) > _CLEAR * _LEAST_LEAD:
             break
     return checks
+
+
+def _held_out_evidence(maps: Sample, asked: Sample, stride: int) -> Mean:
+    """Evidence of halves of a sample for the maps of the other halves of a sample."""
+    return held_out_evidence(maps.runs, asked.halves, maps.settings, stride)
 
 
 def _lead(evidence: Mean, in_noise: Mean) -> float:
@@ -179,13 +178,12 @@ def _ahead(question: str, evidence: Mean, in_noise: Mean) -> Check:
     )
 
 
-def _halves_agree(data: Sample, noise: Sample, settings: Settings) -> Check:
+def _halves_agree(data: Sample, noise: Sample) -> Check:
     """Check that the half maps correlate; those of the control are for comparison."""
-    first, second = HALVES
-    in_data, _ = _agreement(data.runs[first], data.runs[second], settings)
+    in_data = _agreement_of_halves(data)
     found, figures = f"{in_data:.3f}", {"correlation": in_data}
     if noise.has_both_halves:
-        in_noise, _ = _agreement(noise.runs[first], noise.runs[second], settings)
+        in_noise = _agreement_of_halves(noise)
         found += f", in noise {in_noise:.3f}"
         figures["correlation_in_noise"] = in_noise
     return Check(
@@ -197,9 +195,15 @@ def _halves_agree(data: Sample, noise: Sample, settings: Settings) -> Check:
     )
 
 
-def _strengths_differ(data: Sample, settings: Settings, stride: int) -> Check:
+def _agreement_of_halves(sample: Sample) -> float:
+    """Correlation of both half maps after alignment."""
+    first, second = (sample.runs[half] for half in HALVES)
+    return _agreement(first, second, sample.settings)[0]
+
+
+def _strengths_differ(data: Sample, stride: int) -> Check:
     """Check that particles differ in strength, as in noise they must."""
-    scatter = scatter_of_strength(data.runs, data.halves, settings, stride)
+    scatter = scatter_of_strength(data.runs, data.halves, data.settings, stride)
     return Check(
         "scatter of the particles' strength, over what noise demands",
         f"{scatter.ratio:.2f}, as low by chance {scatter.chance:.2g}",
@@ -214,13 +218,13 @@ def _strengths_differ(data: Sample, settings: Settings, stride: int) -> Check:
     )
 
 
-def _start_forgotten(data: Sample, noise: Sample, settings: Settings) -> Check:
+def _start_forgotten(data: Sample, noise: Sample) -> Check:
     """Check that maps agree with one another more than any with its own start."""
-    agreement, memory = _agreement_and_memory(data, settings)
+    agreement, memory = _agreement_and_memory(data)
     found = f"{agreement:.3f}, of a map with its own start up to {memory:.3f}"
     figures = {"correlation": agreement, "correlation_with_own_start": memory}
     if noise.has_both_halves:
-        in_noise, memory_in_noise = _agreement_and_memory(noise, settings)
+        in_noise, memory_in_noise = _agreement_and_memory(noise)
         found += f"; in noise {in_noise:.3f} and {memory_in_noise:.3f}"
         figures["correlation_in_noise"] = in_noise
         figures["correlation_with_own_start_in_noise"] = memory_in_noise
@@ -233,8 +237,9 @@ def _start_forgotten(data: Sample, noise: Sample, settings: Settings) -> Check:
     )
 
 
-def _agreement_and_memory(sample: Sample, settings: Settings) -> tuple[float, float]:
+def _agreement_and_memory(sample: Sample) -> tuple[float, float]:
     """Least agreement of shapes from different starts; most of one with its start."""
+    settings = sample.settings
     names = [name for name in RUNS if name in sample.runs]
     shapes = {name: shape_of_map(sample.runs[name], settings) for name in names}
     agreement = min(
@@ -249,8 +254,9 @@ def _agreement_and_memory(sample: Sample, settings: Settings) -> tuple[float, fl
     return agreement, memory
 
 
-def _starts_agree(data: Sample, other: RunState, settings: Settings) -> Check:
+def _starts_agree(data: Sample, other: RunState) -> Check:
     """Check that another start finds the same map, or one that is less likely."""
+    settings = data.settings
     full = data.runs["full"]
     agreement, _ = _agreement(full, other, settings)
     lower_by = mean_of(
