@@ -140,3 +140,14 @@ def test_fit__explains_a_micrograph_of_touching_particles() -> None:
     assert without.noise_variance > 1.1 * sample.noise_variance
     needed = fit_autocorrelations(moments, basis, n_starts=1, surroundings=None)
     assert needed.surroundings == fit.surroundings
+
+
+def test_pair_matrices__of_no_functions_take_no_sums(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Fits of two orders, with which every run begins, have none at any size."""
+    monkeypatch.delattr("numbasaem.autocorrelation.surroundings._PairSums")
+    model = AutocorrelationModel(VolumeBasis(SIZE, 2))
+    matrices = pair_matrices(model, surrounding_functions(SIZE)[:0])
+    for order, matrix in zip(model.orders, matrices, strict=True):
+        assert matrix.shape[:2] == (len(order.to_values), 0)

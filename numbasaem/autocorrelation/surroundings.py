@@ -84,9 +84,12 @@ def pair_matrices(
     -------
     list of float64, shape (n_values, K, n_invariants of the order below)
         For each of the model's orders; the first has no order below it, and no pairs.
+        Without functions they are empty.
     """
-    sums = _PairSums(model, functions)
     orders = model.orders
+    if not len(functions):  # the sums take the memory of a third order
+        return [np.zeros((len(order.to_values), 0, 0)) for order in orders]
+    sums = _PairSums(model, functions)
     matrices = [np.zeros((1, len(functions), 0))]
     of_order = (sums.of_feature, sums.of_product)
     for below, of_each in zip(orders[:-1], of_order, strict=False):
