@@ -693,7 +693,7 @@ def given_to_checks(
             algorithm, "run_all", lambda journal, parts, *_: journal.runs.update(parts)
         )
         patch.setattr(algorithm, "checks_of", take)
-        patch.setattr(algorithm, "fsc_of_halves", lambda *_: np.ones(4))
+        patch.setattr(checks, "_agreement", lambda *_: (1.0, np.ones(4)))
         validate(folder, **options)
     sample, noise, other, _ = given
     return sample, noise, other, sample.settings

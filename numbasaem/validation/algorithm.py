@@ -30,7 +30,7 @@ from numbasaem.reconstruction.state import RunPlace
 from numbasaem.settings import Settings
 from numbasaem.settings_file import read_settings
 
-from .checks import Sample, checks_of, fsc_of_halves
+from .checks import Sample, checks_of
 from .control import noise_like
 from .omission import ITERATIONS, N_BALLS, omit_in_turn
 from .outcome import Validation
@@ -162,8 +162,8 @@ def validate(
     noise = work.control(of_noise, sample)
     other = work.again(data.part(None, settings.threads)) if thorough else None
     checks = checks_of(sample, noise, other, progress, thorough=thorough)
-    fsc = fsc_of_halves(sample)
-    control_fsc = fsc_of_halves(noise) if thorough else None
+    _, fsc = sample.agreement_of_halves
+    control_fsc = noise.agreement_of_halves[1] if thorough else None
     omissions = work.omissions(sample) if omit else ()
     validation = Validation(checks, fsc, control_fsc, omissions)
     with written_whole(place / VALIDATION) as part:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 from typing import TYPE_CHECKING
 
@@ -67,6 +68,12 @@ class Sample:
         """Whether there is a run on each half."""
         return all(half in self.runs for half in HALVES)
 
+    @cached_property
+    def agreement_of_halves(self) -> tuple[float, NDArray[np.float64]]:
+        """Correlation and FSC of both half maps, the second aligned to the first."""
+        first, second = (self.runs[half] for half in HALVES)
+        return _agreement(first, second, self.settings)
+
 
 def checks_of(
     data: Sample,
@@ -106,23 +113,6 @@ def checks_of(
     return tuple(checks)
 
 
-def fsc_of_halves(sample: Sample) -> NDArray[np.float64]:
-    """Fourier shell correlation of both half maps.
-
-    Parameters
-    ----------
-    sample : Sample
-        Runs on both halves of data or control.
-
-    Returns
-    -------
-    float64, shape (L // 2 + 1,)
-        The FSC after alignment.
-    """
-    first, second = (sample.runs[half] for half in HALVES)
-    return _agreement(first, second, sample.settings)[1]
-
-
 def _data_are_ahead(
     data: Sample, noise: Sample, on_progress: OnProgress, thorough: bool
 ) -> list[Check]:
@@ -139,11 +129,11 @@ def _data_are_ahead(
         of_noise = _held_out_evidence(noise, noise, stride)
         on_progress("asking the data", 0.6)
         by_chance = _held_out_evidence(data, noise, stride)
-        leads = [_lead(evidence, of_noise), _lead(evidence, by_chance)]
         checks = [
             _ahead("held-out evidence", evidence, of_noise),
             _ahead("picks above chance", evidence, by_chance),
         ]
+        leads = [check.figures["lead_in_deviations"] for check in checks]
         if min(leads) > _CLEAR * _LEAST_LEAD:
             break
     return checks
@@ -154,14 +144,9 @@ def _held_out_evidence(maps: Sample, asked: Sample, stride: int) -> Mean:
     return held_out_evidence(maps.runs, asked.halves, maps.settings, stride)
 
 
-def _lead(evidence: Mean, in_noise: Mean) -> float:
-    """Standard deviations by which data are ahead of the control and of white noise."""
-    return min(evidence.ahead_of(in_noise), evidence.ahead_of(_NOTHING))
-
-
 def _ahead(question: str, evidence: Mean, in_noise: Mean) -> Check:
     """Check that held-out data are ahead of white noise and of the control."""
-    lead = _lead(evidence, in_noise)
+    lead = min(evidence.ahead_of(in_noise), evidence.ahead_of(_NOTHING))
     return Check(
         f"{question}, log-likelihood per patch above white noise",
         f"{evidence}, in noise {in_noise}, ahead by {lead:.1f} deviations",
@@ -180,10 +165,10 @@ def _ahead(question: str, evidence: Mean, in_noise: Mean) -> Check:
 
 def _halves_agree(data: Sample, noise: Sample) -> Check:
     """Check that the half maps correlate; those of the control are for comparison."""
-    in_data = _agreement_of_halves(data)
+    in_data, _ = data.agreement_of_halves
     found, figures = f"{in_data:.3f}", {"correlation": in_data}
     if noise.has_both_halves:
-        in_noise = _agreement_of_halves(noise)
+        in_noise, _ = noise.agreement_of_halves
         found += f", in noise {in_noise:.3f}"
         figures["correlation_in_noise"] = in_noise
     return Check(
@@ -193,12 +178,6 @@ def _halves_agree(data: Sample, noise: Sample) -> Check:
         in_data >= _LEAST_CORRELATION,
         figures | {"least_correlation": _LEAST_CORRELATION},
     )
-
-
-def _agreement_of_halves(sample: Sample) -> float:
-    """Correlation of both half maps after alignment."""
-    first, second = (sample.runs[half] for half in HALVES)
-    return _agreement(first, second, sample.settings)[0]
 
 
 def _strengths_differ(data: Sample, stride: int) -> Check:

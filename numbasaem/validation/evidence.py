@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from numbasaem.observations.hypotheses import Hypotheses
     from numbasaem.observations.protocol import Observations
     from numbasaem.reconstruction.state import RunState
     from numbasaem.settings import Settings
@@ -120,6 +121,30 @@ def groups_of(data: Observations, stride: int) -> list[NDArray[np.intp]]:
     return np.array_split(asked, n_groups)
 
 
+def hypotheses_about(
+    state: RunState, data: Observations, settings: Settings
+) -> Hypotheses:
+    """Make what explains data by a map, in rotations that are the same each time.
+
+    Parameters
+    ----------
+    state : RunState
+        State of the run whose map it is.
+    data : Observations
+        Data that are asked, which need not be the run's.
+    settings : Settings
+        Settings of the run.
+
+    Returns
+    -------
+    Hypotheses
+        Volume, priors and noise.
+    """
+    views = grid_of(state, settings)
+    operator = data.projections(basis_of(state, settings), views)
+    return hypotheses_of(state, operator, views, settings)
+
+
 def evidence_of_groups(
     state: RunState, data: Observations, settings: Settings, stride: int = 1
 ) -> NDArray[np.float64]:
@@ -141,14 +166,8 @@ def evidence_of_groups(
     float64, shape (n_groups,)
         That of each group.
     """
-    views = grid_of(state, settings)
-    operator = data.projections(basis_of(state, settings), views)
-    hypotheses = hypotheses_of(state, operator, views, settings)
-    n_groups = min(_N_GROUPS, len(data))
-    asked = np.arange(0, len(data), min(stride, len(data) // n_groups))
-    groups = [
-        data.expectation(group, hypotheses) for group in np.array_split(asked, n_groups)
-    ]
+    hypotheses = hypotheses_about(state, data, settings)
+    groups = [data.expectation(group, hypotheses) for group in groups_of(data, stride)]
     n_pixels = np.array([group.n_patches for group in groups]) * settings.size**2
     energy = np.array([group.patch_energy for group in groups])
     variance = energy.sum() / n_pixels.sum()

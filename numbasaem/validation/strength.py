@@ -21,11 +21,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.stats import chi2
 
-from numbasaem.reconstruction.current_stage import basis_of, grid_of
-from numbasaem.reconstruction.iterate import hypotheses_of
 from numbasaem.reconstruction.result import HALVES
 
-from .evidence import groups_of
+from .evidence import groups_of, hypotheses_about
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -105,9 +103,8 @@ def _slopes(
     state: RunState, data: Observations, settings: Settings, stride: int
 ) -> NDArray[np.float64]:
     """Give l' of each group, a little below the map's strength and a little above."""
-    views, x = grid_of(state, settings), state.volume_coefficients
-    operator = data.projections(basis_of(state, settings), views)
-    hypotheses = hypotheses_of(state, operator, views, settings)
+    x = state.volume_coefficients
+    hypotheses = hypotheses_about(state, data, settings)
     slopes = []
     for strength in (1 - _DIFFERENCE, 1 + _DIFFERENCE):
         scaled = replace(hypotheses, volume_coefficients=strength * x)
@@ -115,7 +112,8 @@ def _slopes(
             statistics = data.expectation(group, scaled)
             # f x explains 2 f x.y - f^2 x.A x, from which both are told.
             once, twice = (
-                statistics.explained_energy(operator, factor * x) for factor in (1, 2)
+                statistics.explained_energy(hypotheses.operator, factor * x)
+                for factor in (1, 2)
             )
             linear, square = once - twice / 4, once - twice / 2
             slopes.append((linear - strength * square) / state.noise_variance)
