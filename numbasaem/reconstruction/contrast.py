@@ -12,14 +12,18 @@ import numpy as np
 from numbasaem.assessment.fsc import is_mostly_negative
 from numbasaem.errors import NumericalError, RunWarning
 from numbasaem.geometry.grids import distances, offsets
-from numbasaem.geometry.view_grid import ViewGrid
 from numbasaem.micrographs.sizes import molecule_pixels
 from numbasaem.observations.models import observation_model
 from numbasaem.schedule import rotations_for
 from numbasaem.volume.basis import VolumeBasis
 
 from .iterate import iterations
-from .starts import FIRST_EMPTY_PROBABILITY, first_power, first_state
+from .starts import (
+    FIRST_EMPTY_PROBABILITY,
+    as_strong_as_pixels,
+    first_power,
+    first_state,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -248,11 +252,10 @@ def _ball_start(data: Observations, settings: Settings, sign: int) -> RunState:
     Its projections have as much power as the pixels. Density and noise variance are
     guesses that favour neither sign.
     """
-    first, variance = settings.schedule[0], first_power(data, settings)
-    basis = VolumeBasis(settings.size, first.ell_max)
+    basis = VolumeBasis(settings.size, settings.schedule[0].ell_max)
     ball = basis.expand(_smooth_ball(settings.size))
-    power = data.projections(basis, ViewGrid(first.n_rotations)).mean_power(ball)
-    volume = sign * np.sqrt(variance / power) * ball
+    volume = sign * as_strong_as_pixels(ball, data, settings)
+    variance = first_power(data, settings)
     return first_state(volume, FIRST_EMPTY_PROBABILITY, variance, settings, run=0)
 
 

@@ -87,6 +87,30 @@ def random_volume(
     volume = basis.expand(generator.standard_normal((size, size, size)))
     symmetric = invariant_volumes(basis, settings.symmetry)
     volume = symmetric @ (symmetric.T @ volume)
+    return as_strong_as_pixels(volume, data, settings)
+
+
+def as_strong_as_pixels(
+    volume: NDArray[np.float64], data: Observations, settings: Settings
+) -> NDArray[np.float64]:
+    """Scale a first volume so that its projections have the power of the pixels.
+
+    Parameters
+    ----------
+    volume : float64, shape (M,)
+        Volume coefficients of the first stage's degree.
+    data : Observations
+        Data of the run.
+    settings : Settings
+        Settings of the reconstruction.
+
+    Returns
+    -------
+    float64, shape (M,)
+        The volume, scaled.
+    """
+    first = settings.schedule[0]
+    basis = VolumeBasis(settings.size, first.ell_max)
     power = data.projections(basis, ViewGrid(first.n_rotations)).mean_power(volume)
     return np.asarray(volume * np.sqrt(first_power(data, settings) / power))
 
